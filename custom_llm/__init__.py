@@ -1,0 +1,1 @@
+"""From a text file to a language model of one's own, in four steps: question, training, conversion, text."""

@@ -1,0 +1,52 @@
+"""Errors for people: one line that says what is wrong and what to do, never a traceback.
+
+Raise `UserError` wherever the cause is something a person typed, chose or supplied. `run` is the outermost
+frame of every script: it turns a `UserError` (and the few failures of the machine itself that a person can
+mend: a full disk, a missing permission, no memory) into one line on stderr and an exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for `... | head`
+
+
+class UserError(Exception):
+    """Something a person can mend. The message names the flag or file, what is wrong, and the way out."""
+
+
+def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call `main(argv)` and return the exit status, printing one line for what a person can mend."""
+    try:
+        status = main(argv)
+        sys.stdout.flush()
+        return status or 0
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`| head`). Point stdout elsewhere so that the interpreter's own flush is silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        return _fail(describe_os_error(error))
+    except MemoryError:
+        return _fail("not enough memory; choose a smaller model, batch or text")
+
+
+def describe_os_error(error: OSError) -> str:
+    """`[Errno 28] No space left on device: 'x'` as `x: no space left on device`."""
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return EXIT_USER_ERROR
