@@ -1,0 +1,270 @@
+"""A thin layer over llama.cpp's C interface: load a GGUF, tokenize, decode, read logits.
+
+The only module that touches the `llama_cpp` bindings. It adds what the C interface leaves to the caller: a
+failure is an exception instead of a dead process, and no position is ever asked for that the model's table of
+learned positions does not hold (llama.cpp rounds a context up to a multiple of 256 and would abort).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from custom_llm.errors import UserError
+
+try:
+    import llama_cpp as _c
+except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: its shared library does not load
+    raise UserError(f"llama-cpp-python cannot be loaded ({error}); pip install llama-cpp-python") from None
+
+_LOG_LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+_FLASH_ATTENTION_AUTO, _FLASH_ATTENTION_OFF = -1, 0
+_MIN_PIECE_BYTES = 64
+_REDO = "write it again with convert_to_gguf.py"
+
+_error_lines: deque[str] = deque(maxlen=8)
+
+
+@_c.llama_log_callback
+def _keep_errors(level: int, text: bytes, _user_data: object) -> None:
+    if level == _LOG_LEVEL_ERROR:
+        _error_lines.append(text.decode("utf-8", "replace").strip())
+
+
+_c.llama_log_set(_keep_errors, ctypes.c_void_p(0))
+_c.llama_backend_init()
+
+
+def gpu_available() -> bool:
+    """Whether this build of llama.cpp can put layers on a GPU."""
+    return bool(_c.llama_supports_gpu_offload())
+
+
+class Model:
+    """A GGUF file in memory: its weights, vocabulary and metadata.
+
+    Raises UserError when the file is missing, unreadable, or no model that llama.cpp can generate text with.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0) -> None:
+        """`n_gpu_layers`: how many layers to keep on the GPU; -1 means all of them."""
+        self.path = Path(path)
+        _check_file(self.path)
+        params = _c.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        _error_lines.clear()
+        self._ptr = _c.llama_model_load_from_file(os.fsencode(self.path), params)
+        if not self._ptr:
+            raise UserError(f"{self.path}: not a model llama.cpp can read: {_load_failure()}; {_REDO}")
+        if _c.llama_model_has_encoder(self._ptr) or not _c.llama_model_has_decoder(self._ptr):
+            self.close()
+            raise UserError(f"{self.path}: not a model that continues a text; give a decoder-only model")
+        self._vocab = _c.llama_model_get_vocab(self._ptr)
+        self._bytes_of: dict[int, bytes] = {}
+        self.n_vocab: int = _c.llama_vocab_n_tokens(self._vocab)
+        self.n_ctx_train: int = _c.llama_model_n_ctx_train(self._ptr)
+        self.n_params: int = _c.llama_model_n_params(self._ptr)
+        self.size_bytes: int = _c.llama_model_size(self._ptr)
+        self.architecture: str = self.metadata("general.architecture") or ""
+        # Without RoPE positions come from a table (gpt2, starcoder) or a bias on the scores (mpt): a cached
+        # key cannot be moved to another position, and the table has n_ctx_train rows and not one more.
+        self.learned_positions: bool = _c.llama_model_rope_type(self._ptr) == _c.LLAMA_ROPE_TYPE_NONE
+        # Tables are exported padded to a multiple of 256 rows; our own key holds the window that was trained.
+        trained = self.metadata("custom_llm.block_size") or ""
+        self.block_size: int = min(int(trained), self.n_ctx_train) if trained.isdigit() else self.n_ctx_train
+        # llama.cpp assumes id 11 when a file names no end token: in a character vocabulary, some letter.
+        eos = _c.llama_vocab_eos(self._vocab)
+        self.eos: int = eos if eos >= 0 and _c.llama_vocab_is_control(self._vocab, eos) else -1
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the weights; contexts over this model must be closed first."""
+        if self._ptr:
+            _c.llama_model_free(self._ptr)
+            self._ptr = None
+
+    def metadata(self, key: str) -> str | None:
+        """The scalar metadata value `key` as text, or None when the file has none."""
+        name = key.encode()
+        length = _c.llama_model_meta_val_str(self._ptr, name, None, 0)
+        if length < 0:
+            return None
+        buffer = ctypes.create_string_buffer(length + 1)
+        _c.llama_model_meta_val_str(self._ptr, name, buffer, length + 1)
+        return buffer.value.decode("utf-8", "replace")
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens such as <|endoftext|> recognized, none added.
+
+        llama.cpp silently leaves out what the vocabulary cannot express.
+        """
+        data = text.encode("utf-8")
+        room = len(data) + 8  # a token covers at least one byte; some vocabularies put a space in front
+        while True:
+            ids = (_c.llama_token * room)()
+            count = _c.llama_tokenize(self._vocab, data, len(data), ids, room, False, True)
+            if count >= 0:
+                return ids[:count]
+            room = -count
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 bytes that `token` stands for: maybe part of a character; none for a control token."""
+        piece = self._bytes_of.get(token)
+        if piece is None:
+            piece = self._bytes_of[token] = self._piece(token)
+        return piece
+
+    def ends_text(self, token: int) -> bool:
+        """Whether `token` says that the document is finished."""
+        vocab = self._vocab
+        return bool(_c.llama_vocab_is_eog(vocab, token) and _c.llama_vocab_is_control(vocab, token))
+
+    def _piece(self, token: int) -> bytes:
+        room = _MIN_PIECE_BYTES
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = _c.llama_token_to_piece(self._vocab, token, buffer, room, 0, False)
+            if length >= 0:
+                return buffer.raw[:length]
+            room = -length
+
+
+class Context:
+    """A model's working memory: the cache of what it has read, and the logits of what it read last.
+
+    n_ctx: positions it may hold. n_batch: tokens computed in one go. f32_cache: cache in float32 instead of
+    float16, for comparing logits.
+    """
+
+    def __init__(self, model: Model, n_ctx: int, n_batch: int, n_threads: int, f32_cache: bool = False) -> None:
+        if model.learned_positions and n_ctx > model.n_ctx_train:
+            raise ValueError(f"n_ctx {n_ctx} > {model.n_ctx_train} rows in the model's table of positions")
+        params = _c.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = params.n_ubatch = n_batch
+        params.n_threads = params.n_threads_batch = n_threads
+        params.no_perf = True
+        params.flash_attn_type = _FLASH_ATTENTION_AUTO  # on a CPU over twice as fast as off, the Llama class's way
+        if f32_cache:
+            params.type_k = params.type_v = _c.GGML_TYPE_F32
+            params.flash_attn_type = _FLASH_ATTENTION_OFF  # it would cast the cache to float16 on every read
+        self._ptr = _c.llama_init_from_model(model._ptr, params)
+        if not self._ptr:
+            raise UserError(f"{model.path}: not enough memory for a context of {n_ctx} tokens")
+        self.model = model  # also keeps the weights alive as long as the context
+        self.n_ctx = n_ctx
+        self.n_batch = n_batch
+        self.n_past = 0  # positions 0 … n_past - 1 are in the cache
+        self._memory = _c.llama_get_memory(self._ptr)
+        # One batch for the life of the context: nothing is allocated for each token.
+        self._tokens = (_c.llama_token * n_batch)()
+        self._positions = (_c.llama_pos * n_batch)()
+        self._want_logits = (ctypes.c_int8 * n_batch)()
+        # No sequence ids: everything belongs to sequence 0.
+        self._batch = _c.llama_batch(0, self._tokens, None, self._positions, None, None, self._want_logits)
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the cache."""
+        if self._ptr:
+            _c.llama_free(self._ptr)
+            self._ptr = None
+
+    @property
+    def pointer(self) -> int:
+        """The `llama_context *`, for llama.cpp's samplers."""
+        return self._ptr
+
+    def clear(self) -> None:
+        """Forget everything that was read."""
+        _c.llama_memory_clear(self._memory, False)
+        self.n_past = 0
+
+    def decode(self, tokens: Sequence[int], all_logits: bool = False) -> None:
+        """Read `tokens` at positions n_past, n_past + 1, …: after what the cache holds.
+
+        Logits are kept for the last token, or with `all_logits` for each (at most n_batch tokens then).
+        """
+        if not tokens or self.n_past + len(tokens) > self.n_ctx:
+            raise ValueError(f"{len(tokens)} tokens, but {self.n_past} of {self.n_ctx} positions are taken")
+        if all_logits and len(tokens) > self.n_batch:
+            raise ValueError(f"logits of {len(tokens)} tokens, but n_batch is {self.n_batch}")
+        for begin in range(0, len(tokens), self.n_batch):
+            self._decode_batch(tokens[begin : begin + self.n_batch], all_logits)
+
+    def _decode_batch(self, tokens: Sequence[int], all_logits: bool) -> None:
+        count, start = len(tokens), self.n_past
+        self._tokens[:count] = tokens
+        self._positions[:count] = range(start, start + count)
+        self._want_logits[:count] = (all_logits,) * (count - 1) + (True,)
+        self._batch.n_tokens = count
+        status = _c.llama_decode(self._ptr, self._batch)
+        if status != 0:
+            reason = _error_lines[-1] if _error_lines else "no reason given"
+            raise RuntimeError(f"llama_decode returned {status}: {reason}")
+        self.n_past = start + count
+
+    def logits(self, index: int = -1) -> np.ndarray:
+        """(n_vocab,) float32: a view of the logits of batch token `index`, valid until the next `decode`."""
+        row = _c.llama_get_logits_ith(self._ptr, index)
+        return np.ctypeslib.as_array(row, shape=(self.model.n_vocab,))
+
+
+def score_windows(
+    path: str | os.PathLike[str], windows: Sequence[Sequence[int]], f32_cache: bool = True
+) -> Iterator[np.ndarray]:
+    """Yield (len(window), n_vocab) float32 logits for each window of token ids, read from position 0 alone.
+
+    The file is loaded once. Raises UserError for an unreadable file, ValueError for an empty window or one
+    that is longer than the model's positions.
+    """
+    if not windows:
+        return
+    longest = max(len(window) for window in windows)
+    with Model(path) as model, Context(model, longest, longest, n_threads=1, f32_cache=f32_cache) as context:
+        for window in windows:
+            context.clear()
+            context.decode(window, all_logits=True)
+            yield np.stack([context.logits(i) for i in range(len(window))])
+
+
+def _check_file(path: Path) -> None:
+    """Raise UserError for what is certainly not a GGUF file, before llama.cpp words it less clearly."""
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give a .gguf file")
+    if not path.exists():
+        raise UserError(f"{path}: no such file; write one with convert_to_gguf.py")
+    if not path.is_file():  # reading a pipe or a device could wait for ever
+        raise UserError(f"{path}: not a regular file; give a .gguf file")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except PermissionError:
+        raise UserError(f"{path}: permission denied; make it readable (chmod u+r {path})") from None
+    if not magic:
+        raise UserError(f"{path}: an empty file; {_REDO}")
+    if magic != b"GGUF":
+        raise UserError(f"{path}: not a GGUF file; give the .gguf that convert_to_gguf.py wrote")
+
+
+def _load_failure() -> str:
+    """The first error llama.cpp logged while loading: the ones after it only say that loading failed."""
+    if not _error_lines:
+        return "no reason given"
+    _function, _, message = _error_lines[0].partition(": ")
+    return message.removeprefix("error loading model: ")
