@@ -1,0 +1,95 @@
+"""Windows of text for next-token prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from custom_llm.data.tokenizer import CharTokenizer
+
+
+class TextDataset(Dataset):
+    """Every window of `block_size` tokens of a text, with the window one token later as its target.
+
+    Attributes:
+        data: the token ids, int64 of shape (n,).
+        vocab_size, stoi, itos: the vocabulary, and token text to id and back.
+
+    >>> dataset = TextDataset("hello world", block_size=5)
+    >>> len(dataset), dataset.vocab_size
+    (6, 8)
+    >>> x, y = dataset[0]
+    >>> "".join(dataset.itos[i] for i in y.tolist())
+    'ello '
+    """
+
+    def __init__(self, text: str, block_size: int, tokenizer: CharTokenizer | None = None) -> None:
+        """Args:
+        text: what to learn from.
+        block_size: tokens per window.
+        tokenizer: default: exactly the characters of `text`.
+        """
+        self.tokenizer = tokenizer or CharTokenizer.from_text(text, end_of_text=False)
+        self.block_size = block_size
+        self.vocab_size = self.tokenizer.vocab_size
+        self.itos = dict(enumerate(self.tokenizer.tokens))
+        self.stoi = {token: i for i, token in self.itos.items()}
+        self.data = torch.from_numpy(self.tokenizer.encode(text)).long()
+
+    def split_off(self, share: float) -> torch.Tensor:
+        """Cut the last `share` of the tokens off (at least two) and return them, int64 of shape (n,)."""
+        keep = max(0, len(self.data) - max(2, int(len(self.data) * share)))
+        rest, self.data = self.data[keep:], self.data[:keep]
+        return rest
+
+    def __len__(self) -> int:
+        return max(0, len(self.data) - self.block_size)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Window `index` and its target, each of shape (block_size,)."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        start = index % len(self)
+        window = self.data[start : start + self.block_size + 1]
+        return window[:-1], window[1:]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A whole batch in one gather: (B, block_size) and (B, block_size). DataLoader calls this by itself.
+
+        Its default collation stacks the pair to (2, B, block_size), which unpacks just as well.
+        """
+        starts = torch.as_tensor(indices).unsqueeze(1)  # (B, 1)
+        windows = self.data[starts + torch.arange(self.block_size + 1)]  # (B, block_size + 1)
+        return windows[:, :-1], windows[:, 1:]
+
+
+class WindowSampler(Sampler[int]):
+    """Window starts for one epoch: `stride` apart, from a new random phase each epoch, in random order.
+
+    With stride = block_size an epoch reads every token once; with stride 1 it reads every window, as the tutorial
+    did, which takes block_size times as long.
+    """
+
+    def __init__(self, dataset: TextDataset, stride: int, generator: torch.Generator) -> None:
+        self.n_windows, self.stride, self.generator = len(dataset), stride, generator
+
+    def __len__(self) -> int:
+        """Windows of an epoch with phase 0, which has the most."""
+        return -(-self.n_windows // self.stride)
+
+    def __iter__(self) -> Iterator[int]:
+        phase = torch.randint(min(self.stride, self.n_windows), (), generator=self.generator).item()
+        starts = torch.arange(phase, self.n_windows, self.stride)
+        yield from starts[torch.randperm(len(starts), generator=self.generator)].tolist()
+
+
+def make_loader(dataset: TextDataset, batch_size: int, stride: int | None, seed: int) -> DataLoader:
+    """A DataLoader of batches (x, y), each of shape (≤ batch_size, block_size), in an order fixed by `seed`."""
+    sampler = WindowSampler(dataset, stride or dataset.block_size, torch.Generator().manual_seed(seed))
+    return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=_as_is)
+
+
+def _as_is(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch

@@ -1,0 +1,44 @@
+"""Reading a person's text file."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from custom_llm.errors import UserError, describe_os_error
+
+
+def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+    """The text of a file, without a byte-order mark and with every line ending in \\n.
+
+    Raises:
+        UserError: there is no such file, it is a folder, it cannot be read, it is empty, or it is not text in
+            this encoding (with the offset of the first bad byte).
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give the path of a text file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; give the path of one text file") from None
+    except OSError as error:
+        raise UserError(f"cannot read {describe_os_error(error)}") from None
+    except ValueError as error:  # a NUL in the name
+        raise UserError(f"{str(path)!r}: not a file name ({error})") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    try:
+        text = content.decode(encoding).removeprefix("\ufeff")
+    except LookupError:
+        raise UserError(f"--encoding {encoding}: no such encoding; try utf-8, latin-1 or gb18030") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not {encoding} text (byte {content[error.start]:#04x} at offset {error.start}); name its "
+            "encoding, such as --encoding latin-1, or save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise UserError(f"{path} is not plain text (NUL byte at character {text.index(chr(0))}); save it as UTF-8 text")
+    if not text:
+        raise UserError(f"{path} is empty; give a text of at least a few thousand characters")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

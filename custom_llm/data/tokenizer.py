@@ -1,0 +1,105 @@
+"""Characters to token ids and back.
+
+A tokenizer travels with its model as a plain dict (`to_dict`) inside `model_config.pth`, so that whoever holds the
+weights can also read and write their text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+END_OF_TEXT = "<|endoftext|>"
+LARGEST_CODE_POINT = 0x10FFFF
+
+
+class CharTokenizer:
+    """One token per Unicode character, in code point order, and optionally `<|endoftext|>` as the last token.
+
+    >>> tokenizer = CharTokenizer.from_text("hello")
+    >>> tokenizer.chars, tokenizer.vocab_size
+    ('ehlo', 5)
+    >>> tokenizer.encode("hole<|endoftext|>").tolist()
+    [1, 3, 2, 0, 4]
+    """
+
+    kind = "char"
+
+    def __init__(self, chars: str, end_of_text: bool = True) -> None:
+        """Args:
+        chars: the distinct characters; a character's place is its id.
+        end_of_text: whether `<|endoftext|>` is a token (its id is len(chars)); if not, it is 13 characters.
+        """
+        if len(set(chars)) != len(chars):
+            raise ValueError("a character vocabulary with a character twice")
+        self.chars = chars
+        self.vocab_size = len(chars) + end_of_text
+        self.end_of_text_id = len(chars) if end_of_text else None
+        # One slot per code point, and one past the last for <|endoftext|>; -1 is "not in the vocabulary".
+        self._ids = np.full(LARGEST_CODE_POINT + 2, -1, dtype=np.int32)
+        self._ids[code_points(chars)] = np.arange(len(chars))
+        if end_of_text:
+            self._ids[-1] = self.end_of_text_id
+
+    @classmethod
+    def from_text(cls, text: str, end_of_text: bool = True) -> CharTokenizer:
+        """The vocabulary of exactly this text (a literal `<|endoftext|>` counts as the token)."""
+        parts = text.split(END_OF_TEXT) if end_of_text else [text]
+        return cls("".join(sorted(set().union(*parts))), end_of_text)
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of `text`, int32 of shape (n,); characters outside the vocabulary are left out."""
+        ids = self._ids[self._code_points(text)]
+        return ids[ids >= 0]
+
+    def unknown(self, text: str) -> list[str]:
+        """The distinct characters of `text` that are not in the vocabulary, in code point order."""
+        points = np.unique(self._code_points(text))
+        return [chr(point) for point in points[self._ids[points] < 0]]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`."""
+        tokens = self.tokens
+        return "".join(tokens[int(i)] for i in ids)
+
+    @property
+    def tokens(self) -> list[str]:
+        """The text of every token, by id."""
+        return [*self.chars, *([END_OF_TEXT] if self.end_of_text_id is not None else [])]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "chars": self.chars, "end_of_text": self.end_of_text_id is not None}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CharTokenizer:
+        return cls(values["chars"], values["end_of_text"])
+
+    def _code_points(self, text: str) -> np.ndarray:
+        if self.end_of_text_id is None or END_OF_TEXT not in text:
+            return code_points(text)
+        pieces = []
+        for part in text.split(END_OF_TEXT):
+            pieces += [code_points(part), [LARGEST_CODE_POINT + 1]]
+        return np.concatenate(pieces[:-1]).astype(np.uint32)
+
+
+def code_points(text: str) -> np.ndarray:
+    """The Unicode code points of `text`, uint32 of shape (len(text),)."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+TOKENIZERS = {CharTokenizer.kind: CharTokenizer}
+
+
+def load_tokenizer(values: dict[str, Any]) -> CharTokenizer:
+    """The tokenizer that `to_dict` described.
+
+    Raises:
+        ValueError: a description of no known kind, or a damaged one.
+    """
+    try:
+        return TOKENIZERS[values["kind"]].from_dict(values)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a tokenizer description: {error}") from None

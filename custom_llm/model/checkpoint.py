@@ -1,0 +1,134 @@
+"""The two files of a model: `model_config.pth` (what it is) and `trained_model.pth` (its weights).
+
+`model_config.pth` is a dict of plain values: the fields of `ModelConfig`, and once trained
+    tokenizer   the vocabulary, as its tokenizer describes itself
+    sample      a few thousand characters of the training text, on which an exported file is proven
+`trained_model.pth` is a state dict. Both load with `weights_only=True`: no code of a stranger is ever run.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from custom_llm.config import ModelConfig
+from custom_llm.errors import UserError, describe_os_error
+from custom_llm.files import write_bytes
+from custom_llm.model.gpt import GPTLanguageModel
+
+EXTRAS = ("tokenizer", "sample")
+# All that torch.load is known to raise for a file that is foreign, cut short or altered.
+DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+
+
+@dataclass(frozen=True)
+class SavedConfig:
+    """The content of `model_config.pth`."""
+
+    model: ModelConfig
+    tokenizer: dict[str, Any] | None = None
+    sample: str = ""
+
+
+def save_config(path: str | Path, saved: SavedConfig) -> None:
+    """Write `model_config.pth`. Raises UserError when the file cannot be written."""
+    values = saved.model.to_dict()
+    if saved.tokenizer is not None:
+        values |= {"tokenizer": saved.tokenizer, "sample": saved.sample}
+    _save(path, values)
+
+
+def load_config(path: str | Path) -> SavedConfig:
+    """Read `model_config.pth`.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a model configuration.
+    """
+    values = _load(path, "python llm_model.py")
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"{path} is not a model configuration; write one with python llm_model.py")
+    extras = {key: values.pop(key) for key in EXTRAS if key in values}
+    try:
+        return SavedConfig(ModelConfig.from_dict(values), **extras)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; write a new one with python llm_model.py") from None
+
+
+def save_weights(path: str | Path, model: torch.nn.Module) -> None:
+    """Write `trained_model.pth`. Raises UserError when the file cannot be written."""
+    _save(path, model.state_dict())
+
+
+def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLanguageModel, SavedConfig]:
+    """The trained model in evaluation mode, and its configuration.
+
+    A pair written by the original tutorial's scripts is recognised by its attention masks and loads as what it
+    is: a ReLU feed-forward and an output layer with a bias.
+
+    Raises:
+        UserError: a file is missing or damaged, or the two do not belong together.
+    """
+    saved = load_config(config_path)
+    weights = _load(model_path, "python train_llm.py")
+    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise UserError(f"{model_path} is not a state dict; train a model with python train_llm.py")
+    weights = {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in weights.items()}
+    masks = [name for name in weights if name.endswith(".attn.tril")]
+    if masks:
+        weights = {name: tensor for name, tensor in weights.items() if name not in masks}
+        vocab_size = len(weights.get("token_embedding.weight", ()))  # the tutorial never saved the real one
+        config = replace(saved.model, vocab_size=vocab_size or saved.model.vocab_size)
+        config = replace(config, non_linearity="relu", head_bias=True)
+        saved = replace(saved, model=config)
+    _check_weights(weights, saved.model, model_path, config_path)
+    model = GPTLanguageModel(saved.model)
+    model.load_state_dict(weights)
+    return model.eval(), saved
+
+
+def _check_weights(
+    weights: dict[str, torch.Tensor], config: ModelConfig, model_path: str | Path, config_path: str | Path
+) -> None:
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in GPTLanguageModel(config).state_dict().items()}
+    for name, shape in expected.items():
+        if name not in weights:
+            raise UserError(f"{model_path} lacks {name}, which {config_path} asks for; they are not of one training")
+        if tuple(weights[name].shape) != shape:
+            raise UserError(
+                f"{model_path}: {name} is {_by(weights[name].shape)} where {config_path} says {_by(shape)}; "
+                "they are not of one training, so train again with python train_llm.py"
+            )
+        if not torch.isfinite(weights[name]).all():
+            raise UserError(f"{model_path}: {name} holds NaN or infinity; train again with a lower --learning_rate")
+    surplus = sorted(set(weights) - set(expected))
+    if surplus:
+        raise UserError(f"{model_path} has {surplus[0]}, which {config_path} does not ask for")
+
+
+def _by(shape: Any) -> str:
+    return "×".join(map(str, shape))
+
+
+def _save(path: str | Path, value: Any) -> None:
+    # To memory first: torch.save hides the reason when a disk is full.
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def _load(path: str | Path, remedy: str) -> Any:
+    try:
+        with Path(path).open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; make it with {remedy}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {describe_os_error(error)}") from None
+    except DAMAGED:
+        raise UserError(f"{path} is damaged or not a file of this project; make it anew with {remedy}") from None
