@@ -1,0 +1,34 @@
+"""The loss on held-out text."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+TOKENS_PER_BATCH = 16_384
+
+
+@torch.no_grad()
+def held_out_loss(model: nn.Module, data: torch.Tensor, block_size: int) -> float:
+    """Mean cross-entropy in nats over every token of `data` but the first, read in windows side by side.
+
+    Args:
+        model: called as model(idx) -> (logits, None).
+        data: token ids, int64 of shape (n,), n ≥ 2.
+    """
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    whole = (len(data) - 1) // block_size * block_size  # tokens in windows of full length
+    inputs, targets = data[:whole].view(-1, block_size), data[1 : whole + 1].view(-1, block_size)
+    rows = max(1, TOKENS_PER_BATCH // block_size)
+    batches = list(zip(inputs.split(rows), targets.split(rows), strict=True))
+    if whole < len(data) - 1:
+        batches.append((data[None, whole:-1], data[None, whole + 1 :]))
+    total = 0.0
+    for x, y in batches:
+        logits, _ = model(x.to(device))
+        total += F.cross_entropy(logits.flatten(0, 1), y.to(device).flatten(), reduction="sum").item()
+    model.train(was_training)
+    return total / (len(data) - 1)

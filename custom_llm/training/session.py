@@ -1,0 +1,121 @@
+"""One training from a text file to `trained_model.pth`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import psutil
+import torch
+
+from custom_llm.config import ModelConfig, TrainConfig
+from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.text import read_text
+from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer
+from custom_llm.errors import UserError
+from custom_llm.model import GPTLanguageModel
+from custom_llm.model.checkpoint import SavedConfig, load_config, save_config, save_weights
+from custom_llm.training.evaluate import held_out_loss
+from custom_llm.training.trainer import Interrupted, train_model
+
+HELD_OUT = 0.1  # share of the text, at its end
+SAMPLE_CHARACTERS = 4096  # kept in model_config.pth, to prove exported files on
+TEXT_TOKENS = 200  # length of the text shown at the end
+BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, in float32
+
+
+def train_on_text(
+    config: TrainConfig, config_path: str, model_path: str, encoding: str = "utf-8", device: str | None = None
+) -> bool:
+    """Train the model of `config_path` on `config.dataset_path` and show a text of it.
+
+    `config_path` is completed with the vocabulary of the text, together with the first weights written.
+
+    Returns:
+        False if the training was stopped from outside; the weights so far are saved.
+
+    Raises:
+        UserError: the text, a file or an option does not fit, or the memory does not suffice.
+    """
+    torch.manual_seed(config.seed)
+    text = read_text(config.dataset_path, encoding)
+    architecture = load_config(config_path).model
+    tokenizer = CharTokenizer.from_text(text)
+    train = TextDataset(END_OF_TEXT + text, architecture.block_size, tokenizer)
+    held_out = train.split_off(HELD_OUT)
+    _check_windows(train, config.dataset_path)
+    if tokenizer.vocab_size != architecture.vocab_size:
+        _note(f"vocab_size becomes {tokenizer.vocab_size}, the characters of {config.dataset_path} and {END_OF_TEXT}")
+    architecture = replace(architecture, vocab_size=tokenizer.vocab_size)
+    saved = SavedConfig(architecture, tokenizer.to_dict(), text[:SAMPLE_CHARACTERS])
+    target = _pick_device(device)
+    model = _build(architecture)
+
+    def save(model: torch.nn.Module) -> None:
+        save_config(config_path, saved)
+        save_weights(model_path, model)
+
+    loader = make_loader(train, config.batch_size, config.stride, config.seed)
+    print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
+    try:
+        train_model(model, loader, config, target, _validator(held_out, architecture.block_size), save)
+    except Interrupted:
+        _note(f"stopped; what the model has learnt so far is in {model_path}")
+        return False
+    print("Generated text:")
+    print(_sample(model, tokenizer, target, config.seed))
+    return True
+
+
+def _sample(model: GPTLanguageModel, tokenizer: CharTokenizer, device: torch.device, seed: int) -> str:
+    """The beginning of a document, as the model would write it."""
+    generator = torch.Generator(device).manual_seed(seed)
+    start = torch.tensor([[tokenizer.end_of_text_id]], device=device)
+    ids = model.generate(start, TEXT_TOKENS, temperature=0.8, generator=generator)[0, 1:]
+    return tokenizer.decode(ids.tolist()).split(END_OF_TEXT)[0].strip("\n")
+
+
+def _check_windows(train: TextDataset, path: str) -> None:
+    """Raise UserError when there is too little text for one window, or nothing to learn in it."""
+    if len(train.tokenizer.chars) < 2:
+        raise UserError(f"{path} has only one distinct character, so there is nothing to learn; give it more text")
+    if len(train) < 1:
+        n = len(train.data)
+        way_out = f"give more text or configure --block_size {n - 1} or less" if n > 1 else "give more text"
+        raise UserError(
+            f"{path} is too short: {n} tokens are left to train on (a tenth is held out) and block_size "
+            f"{train.block_size} needs {train.block_size + 1}; {way_out}"
+        )
+
+
+def _validator(held_out: torch.Tensor, block_size: int) -> Callable[[torch.nn.Module], float]:
+    return lambda model: held_out_loss(model, held_out, block_size)
+
+
+def _pick_device(name: str | None) -> torch.device:
+    """The named device, or the fastest there is."""
+    there = ["cpu"]
+    there += ["cuda"] if torch.cuda.is_available() else []
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    if name is not None and name not in there:
+        raise UserError(f"--device {name}: this machine has {', '.join(there)}")
+    return torch.device(name or there[-1])
+
+
+def _build(config: ModelConfig) -> GPTLanguageModel:
+    """The model with fresh weights, if the memory holds its training."""
+    with torch.device("meta"):  # counts without filling memory
+        n_parameters = GPTLanguageModel(config).n_parameters()
+    needed = n_parameters * BYTES_PER_PARAMETER
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise UserError(
+            f"training {n_parameters / 1e6:,.0f}M parameters needs about {needed / 1e9:,.0f} GB of memory and "
+            f"{available / 1e9:,.0f} GB are free; configure a smaller --n_embd or --n_layer with llm_model.py"
+        )
+    return GPTLanguageModel(config)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

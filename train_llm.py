@@ -1,0 +1,60 @@
+"""Step 2: train the model on a text.
+
+    python train_llm.py                                  asks four questions
+    python train_llm.py --dataset_path notes.txt --minutes 10
+
+Reads model_config.pth, completes it with the text's vocabulary, and writes trained_model.pth. The last tenth of the
+text is held out: its loss says how well the model does on text it has not seen. Ctrl-C stops and keeps what is learnt.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from custom_llm.cli import ArgumentParser
+from custom_llm.config import TrainConfig
+from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
+from custom_llm.exports import lazy
+from custom_llm.wizard import add_flags, ask, given
+
+if TYPE_CHECKING:
+    from custom_llm.data.dataset import TextDataset
+    from custom_llm.training.trainer import train_model
+
+__all__ = ["TextDataset", "get_training_config", "train_model"]
+
+__getattr__ = lazy(__name__, TextDataset="custom_llm.data.dataset", train_model="custom_llm.training.trainer")
+
+
+def get_training_config(values: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Ask about the training, except for what `values` already says; a dict with all options."""
+    return asdict(ask("Configure training parameters:", TrainConfig, values or {}))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--config_path", default="model_config.pth", help="the model (default: model_config.pth)")
+    parser.add_argument("--model_path", default="trained_model.pth", help="file to write (default: trained_model.pth)")
+    parser.add_argument("--encoding", default="utf-8", help="encoding of the text (default: utf-8)")
+    parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest one there is)")
+    add_flags(parser, TrainConfig)
+    args = parser.parse_args(argv)
+    values = given(TrainConfig, args)
+    if "minutes" in values:  # the clock ends the training, so there is no question to ask about epochs
+        values.setdefault("max_epochs", TrainConfig.max_epochs)
+    if not Path(args.config_path).exists():
+        raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
+    config = TrainConfig(**get_training_config(values))
+
+    from custom_llm.training.session import train_on_text
+
+    finished = train_on_text(config, args.config_path, args.model_path, args.encoding, args.device)
+    return 0 if finished else EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
