@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from custom_llm.errors import UserError
+from custom_llm.errors import EXIT_USER_ERROR, UserError
 
 try:
     import llama_cpp as _c
+    from llama_cpp._ggml import libggml as _ggml
 except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: its shared library does not load
     raise UserError(f"llama-cpp-python cannot be loaded ({error}); pip install llama-cpp-python") from None
 
 _LOG_LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _FLASH_ATTENTION_AUTO, _FLASH_ATTENTION_OFF = -1, 0
 _MIN_PIECE_BYTES = 64
+_SMALLEST_TEMP = 1e-4  # below it float32 logits / temp can overflow; the likeliest token wins anyway
+PENALTY_LAST_N = 64  # how far back the repeat penalty looks, in tokens; llama.cpp's default
 _REDO = "write it again with convert_to_gguf.py"
 
 _error_lines: deque[str] = deque(maxlen=8)
@@ -36,6 +40,15 @@ def _keep_errors(level: int, text: bytes, _user_data: object) -> None:
         _error_lines.append(text.decode("utf-8", "replace").strip())
 
 
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p)
+def _leave_in_one_line(message: bytes) -> None:
+    """Called when llama.cpp is about to abort() with a stack dump, as it does for some damaged files."""
+    failed = message.decode("utf-8", "replace").rsplit("/", 1)[-1]
+    print(f"error: llama.cpp gave up: {failed}; if the .gguf is damaged, {_REDO}", file=sys.stderr, flush=True)
+    os._exit(EXIT_USER_ERROR)
+
+
+_ggml.ggml_set_abort_callback(_leave_in_one_line)
 _c.llama_log_set(_keep_errors, ctypes.c_void_p(0))
 _c.llama_backend_init()
 
@@ -121,19 +134,23 @@ class Model:
         """The UTF-8 bytes that `token` stands for: maybe part of a character; none for a control token."""
         piece = self._bytes_of.get(token)
         if piece is None:
-            piece = self._bytes_of[token] = self._piece(token)
+            piece = self._bytes_of[token] = self._piece(token, special=False)
         return piece
+
+    def spell(self, tokens: Sequence[int]) -> bytes:
+        """What `tokenize` read to give `tokens`: control tokens are written out, as in <|endoftext|>."""
+        return b"".join(self._piece(token, special=True) for token in tokens)
 
     def ends_text(self, token: int) -> bool:
         """Whether `token` says that the document is finished."""
         vocab = self._vocab
         return bool(_c.llama_vocab_is_eog(vocab, token) and _c.llama_vocab_is_control(vocab, token))
 
-    def _piece(self, token: int) -> bytes:
+    def _piece(self, token: int, special: bool) -> bytes:
         room = _MIN_PIECE_BYTES
         while True:
             buffer = ctypes.create_string_buffer(room)
-            length = _c.llama_token_to_piece(self._vocab, token, buffer, room, 0, False)
+            length = _c.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
             if length >= 0:
                 return buffer.raw[:length]
             room = -length
@@ -185,11 +202,6 @@ class Context:
             _c.llama_free(self._ptr)
             self._ptr = None
 
-    @property
-    def pointer(self) -> int:
-        """The `llama_context *`, for llama.cpp's samplers."""
-        return self._ptr
-
     def clear(self) -> None:
         """Forget everything that was read."""
         _c.llama_memory_clear(self._memory, False)
@@ -223,6 +235,65 @@ class Context:
         """(n_vocab,) float32: a view of the logits of batch token `index`, valid until the next `decode`."""
         row = _c.llama_get_logits_ith(self._ptr, index)
         return np.ctypeslib.as_array(row, shape=(self.model.n_vocab,))
+
+
+class Sampler:
+    """llama.cpp's own chain of samplers, in its usual order; see there for what each setting means.
+
+    temp 0 always takes the likeliest token. banned: tokens that are never chosen. Same seed, same choices.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        temp: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        repeat_penalty: float,
+        seed: int,
+        banned: Sequence[int] = (),
+    ) -> None:
+        self._ptr = _c.llama_sampler_chain_init(_c.llama_sampler_chain_default_params())
+        if banned:
+            biases = (_c.llama_logit_bias * len(banned))(*((token, -float("inf")) for token in banned))
+            self._add(_c.llama_sampler_init_logit_bias(model.n_vocab, len(banned), biases))
+        if repeat_penalty != 1.0:
+            last_n, frequency, presence = PENALTY_LAST_N, 0.0, 0.0
+            self._add(_c.llama_sampler_init_penalties(model.n_vocab, last_n, repeat_penalty, frequency, presence))
+        if temp < _SMALLEST_TEMP:
+            self._add(_c.llama_sampler_init_greedy())
+            return
+        self._add(_c.llama_sampler_init_top_k(top_k))
+        self._add(_c.llama_sampler_init_top_p(top_p, 1))
+        self._add(_c.llama_sampler_init_min_p(min_p, 1))
+        self._add(_c.llama_sampler_init_temp(temp))
+        self._add(_c.llama_sampler_init_dist(seed))
+
+    def _add(self, sampler: int) -> None:
+        _c.llama_sampler_chain_add(self._ptr, sampler)  # the chain owns it from here on
+
+    def __enter__(self) -> Sampler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the chain."""
+        if self._ptr:
+            _c.llama_sampler_free(self._ptr)
+            self._ptr = None
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """Take note of tokens that were read, not sampled: the repeat penalty looks back at them too."""
+        for token in tokens:
+            _c.llama_sampler_accept(self._ptr, token)
+
+    def sample(self, context: Context) -> int:
+        """Choose the token that follows the last one decoded."""
+        return _c.llama_sampler_sample(self._ptr, context._ptr, -1)
 
 
 def score_windows(
@@ -268,3 +339,15 @@ def _load_failure() -> str:
         return "no reason given"
     _function, _, message = _error_lines[0].partition(": ")
     return message.removeprefix("error loading model: ")
+
+
+def quantize_file(source: str | os.PathLike[str], target: str | os.PathLike[str], file_type: int) -> None:
+    """Write the GGUF file `source` to `target` in llama.cpp's `enum llama_ftype` `file_type`.
+
+    Raises UserError, with llama.cpp's reason, when it refuses.
+    """
+    params = _c.llama_model_quantize_default_params()
+    params.ftype = file_type
+    _error_lines.clear()
+    if _c.llama_model_quantize(os.fsencode(source), os.fsencode(target), params) != 0:
+        raise UserError(f"{source} cannot be quantized: {_load_failure()}")

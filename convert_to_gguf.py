@@ -1,0 +1,74 @@
+"""Step 3: the trained model as files that run anywhere.
+
+    python convert_to_gguf.py --quant_type Q8_0         one type
+    python convert_to_gguf.py --quant_type Q4_0,Q8_0    several
+
+Writes hf_model/ (loads in transformers), model.gguf (F32) and model.gguf.Q8_0.gguf. Every file is loaded in llama.cpp
+and compared with PyTorch on text and on random tokens before it gets its name. Where the folder llama.cpp/ is a
+checkout, its convert_hf_to_gguf.py and llama-quantize do the work; elsewhere the same is done without it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from custom_llm.cli import ArgumentParser, log_to
+from custom_llm.errors import run
+from custom_llm.export.quantize import parse_quant_types
+from custom_llm.exports import lazy
+
+if TYPE_CHECKING:
+    from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
+    from custom_llm.export.transformers_classes import GPTConfig, GPTPreTrainedModel
+
+__all__ = ["GPTConfig", "GPTPreTrainedModel", "convert_to_gguf", "export_to_hf"]
+
+__getattr__ = lazy(
+    __name__,
+    GPTConfig="custom_llm.export.transformers_classes",
+    GPTPreTrainedModel="custom_llm.export.transformers_classes",
+    convert_to_gguf="custom_llm.export.pipeline",
+    export_to_hf="custom_llm.export.pipeline",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--quant_type", default="Q4_0", help="llama.cpp type, or several with commas (default: Q4_0)")
+    parser.add_argument("--model_path", default="trained_model.pth", help="weights (default: trained_model.pth)")
+    parser.add_argument("--config_path", default="model_config.pth", help="the model (default: model_config.pth)")
+    parser.add_argument("--output_dir", default="hf_model", help="Hugging Face directory to write (default: hf_model)")
+    parser.add_argument("--gguf_output", default="model.gguf", help="F32 file to write (default: model.gguf)")
+    parser.add_argument("--llama_cpp_path", default="llama.cpp", help="llama.cpp checkout (default: llama.cpp)")
+    parser.add_argument("--dataset_path", help="training text, for a model of the tutorial, which kept no vocabulary")
+    parser.add_argument("--encoding", default="utf-8", help="encoding of --dataset_path (default: utf-8)")
+    parser.add_argument("--no_verify", action="store_true", help="do not compare the files with PyTorch")
+    args = parser.parse_args(argv)
+    parse_quant_types(args.quant_type)  # before the work begins
+    log_to("conversion.log").info("convert_to_gguf.py %s", vars(args))
+
+    from custom_llm.data.text import read_text
+    from custom_llm.export.huggingface import write_hf_directory
+    from custom_llm.export.pipeline import convert_to_gguf, load_trained
+    from custom_llm.export.report import Report
+
+    start = time.monotonic()
+    text = read_text(args.dataset_path, args.encoding) if args.dataset_path else None
+    model, tokenizer, saved = load_trained(args.model_path, args.config_path, text)
+    write_hf_directory(model, tokenizer, args.output_dir)
+    print(f"{args.output_dir}/: a Hugging Face model")
+    reference = None
+    if not args.no_verify:
+        from custom_llm.export.parity import Reference
+
+        reference = Reference(model, tokenizer, saved.sample)
+    report = Report(reference)
+    convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, report.check)
+    print(f"done in {time.monotonic() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,104 @@
+"""The road from `trained_model.pth` to quantized files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from custom_llm.data.tokenizer import CharTokenizer, load_tokenizer
+from custom_llm.errors import UserError
+from custom_llm.export.gguf_file import write_gguf
+from custom_llm.export.huggingface import write_hf_directory
+from custom_llm.export.llama_cpp_tools import find_converter, run_converter
+from custom_llm.export.quantize import parse_quant_types, quantize
+from custom_llm.files import replacing
+from custom_llm.model import GPTLanguageModel
+from custom_llm.model.checkpoint import SavedConfig, load_model
+
+# Called with a finished file before it gets its name, the type it is in, and that name.
+Proof = Callable[[Path, str, Path], None]
+
+
+def load_trained(
+    model_path: str | Path, config_path: str | Path, text: str | None = None
+) -> tuple[GPTLanguageModel, CharTokenizer, SavedConfig]:
+    """The trained model, its tokenizer and its configuration.
+
+    Args:
+        text: the training text, from which the vocabulary of a tutorial's model is rebuilt.
+
+    Raises:
+        UserError: a file is missing or damaged, or there is no vocabulary for the model.
+    """
+    model, saved = load_model(model_path, config_path)
+    if saved.tokenizer is None:
+        if text is None:
+            raise UserError(
+                f"{config_path} holds no vocabulary (its model is untrained, or the tutorial's); give the text it was "
+                "trained on with --dataset_path"
+            )
+        # The tutorial's vocabulary: the sorted characters of the text, and no end-of-text token.
+        saved = replace(saved, tokenizer=CharTokenizer.from_text(text, end_of_text=False).to_dict())
+    try:
+        tokenizer = load_tokenizer(saved.tokenizer)
+    except ValueError as error:
+        raise UserError(f"{config_path}: {error}; train again with python train_llm.py") from None
+    if tokenizer.vocab_size != model.config.vocab_size:
+        raise UserError(
+            f"the vocabulary has {tokenizer.vocab_size} tokens and {model_path} has {model.config.vocab_size}; "
+            "it is not the text this model was trained on"
+        )
+    return model, tokenizer, replace(saved, sample=(text or saved.sample)[: 1 << 14])
+
+
+def export_to_hf(
+    model_path: str = "trained_model.pth", config_path: str = "model_config.pth", output_dir: str = "hf_model"
+) -> str:
+    """Write the trained model as a Hugging Face directory that stock classes load; return the directory.
+
+    Raises:
+        UserError: the files do not load, or the model cannot be expressed as GPT-2.
+    """
+    model, tokenizer, _ = load_trained(model_path, config_path)
+    write_hf_directory(model, tokenizer, output_dir)
+    return output_dir
+
+
+def convert_to_gguf(
+    hf_dir: str = "hf_model",
+    gguf_output: str = "model.gguf",
+    quant_type: str = "Q4_0",
+    llama_cpp_path: str | None = "llama.cpp",
+    prove: Proof | None = None,
+) -> list[str]:
+    """Write `gguf_output` in F32 and `gguf_output`.TYPE.gguf for each type of `quant_type`; return the latter.
+
+    Args:
+        quant_type: one of llama.cpp's types, or several with commas.
+        llama_cpp_path: a checkout whose tools are used where they are there; without them the same is done in this
+            process.
+        prove: called with every file before it gets its name; what it raises keeps the name from being given.
+
+    Raises:
+        UserError: an unknown type, a directory that is no exported model, or a tool that failed.
+    """
+    quant_types = parse_quant_types(quant_type)
+    base, checkout = Path(gguf_output), llama_cpp_path or ""
+    with replacing(base) as temporary:
+        if find_converter(checkout):
+            run_converter(checkout, hf_dir, temporary, base.stem)
+        else:
+            write_gguf(hf_dir, temporary, base.stem)
+        if prove:
+            prove(temporary, "F32", base)
+    results = []
+    for name in quant_types:
+        target = base.with_name(f"{base.name}.{name}.gguf")
+        with replacing(target) as temporary:
+            quantize(base, temporary, name, checkout)
+            if prove:
+                prove(temporary, name, target)
+        results.append(os.fspath(target))
+    return results

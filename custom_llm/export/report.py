@@ -1,0 +1,44 @@
+"""What a person sees of the files as they are written: one row each."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from custom_llm.export.parity import Reference, check_bound
+from custom_llm.export.quantize import fallback_note, stored_types
+
+HEADER = f"{'file':<28}{'size':>10}{'KL to PyTorch':>16}{'max logit diff':>16}{'same top-1':>12}"
+
+logger = logging.getLogger("custom_llm")
+
+
+class Report:
+    """Checks each finished file against PyTorch before it gets its name, and prints a row about it."""
+
+    def __init__(self, reference: Reference | None) -> None:
+        """Args:
+        reference: what to hold the files against; None only reports their size.
+        """
+        self.reference = reference
+        self._rows = 0
+
+    def check(self, path: Path, quant_type: str, name: Path) -> None:
+        """Print the row of the file at `path`, which is to be called `name`.
+
+        Raises:
+            UserError: a file of an exact type is not the trained model.
+        """
+        note = fallback_note(quant_type, stored_types(path))
+        if note:
+            print(f"note: {note}")
+        row = f"{name!s:<28}{path.stat().st_size / 1e6:>7.2f} MB"
+        if self.reference:
+            parity = self.reference.compare(path)
+            check_bound(name, quant_type, parity)
+            row += f"{parity.kl:>16.1e}{parity.max_difference:>16.4f}{parity.top1:>11.1%}"
+        if not self._rows:
+            print(HEADER if self.reference else HEADER[:38])
+        self._rows += 1
+        print(row, flush=True)
+        logger.info(row)
