@@ -58,7 +58,7 @@ LOST = Plot(
     | Was it {search}? No. Was it {search}? No, it was not there.
     ? {sad}
 
-    {friend} came by. "What is wrong?" asked {friend}.
+    {His} friend {friend} came by. "What is wrong?" asked {friend}.
     | Just then, {hero}'s friend {friend} came by. "Why are you so sad?" asked {friend}.
     | There was a knock at the door. It was {hero}'s friend {friend}. "What are you looking for?" asked \
       {friend}.
@@ -621,7 +621,8 @@ MISTAKE = Plot(
     | That night, {he} could not sleep. {He} saw the broken {thing} every time {he} closed {his} eyes.
     | But the sun was not so warm anymore, and {his} favorite game was no fun.
     ? {sad}
-    {friend} saw it right away. "Something is wrong," said {friend}. So {hero} told {friend.him} everything.
+    {His} friend {friend} saw it right away. "Something is wrong," said {friend}. So {hero} told \
+      {friend.him} everything.
     | "You look so sad," said {his} friend {friend}. "Tell me what it is." And {hero} told {friend.him} \
       about the {thing}.
     | "What is the matter?" asked {his} friend {friend}. In a small voice, {hero} told {friend.him} the \
@@ -1146,7 +1147,7 @@ SICK = Plot(
     | And because {friend} was alone, {he} put {his} {toy} into the basket, too.
 
     It was a long way. Halfway there, {block}.
-    | The road went up and down. {hero} walked with care, but then {block}.
+    | The road went up and down. {hero} walked with care. All at once, {block}.
     | {hero} set off at once. But then {block}.
     ? "Should I go home?" thought {hero}. "No. {friend} is waiting."
     But {hero} did not turn back. {He} {way}.
@@ -1291,7 +1292,7 @@ LOST_WAY = Plot(
     | They went from turn to turn, and each time one of them called, "Here!" Soon they could see the lights \
       of the village.
     | "There is one!" cried {friend}. "And there is the next!" They followed the {trail} out of the forest.
-    It was {helper} with a lamp. "There you are!" called {helper}. "I was so worried."
+    And there came {helper} with a lamp. "There you are!" called {helper}. "I was so worried."
     | At home, {helper} opened the door. "Come in, you two!" called {helper}. "You must be hungry."
     | {helper} was waiting at the edge of the forest. "I am so glad to see you," said {helper}, and hugged \
       them both.
