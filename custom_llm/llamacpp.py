@@ -78,7 +78,7 @@ class Model:
             self.close()
             raise UserError(f"{self.path}: not a model that continues a text; give a decoder-only model")
         self._vocab = _c.llama_model_get_vocab(self._ptr)
-        self._bytes_of: dict[int, bytes] = {}
+        self._pieces: dict[tuple[int, bool], bytes] = {}  # (token, special)
         self.n_vocab: int = _c.llama_vocab_n_tokens(self._vocab)
         self.n_ctx_train: int = _c.llama_model_n_ctx_train(self._ptr)
         self.n_params: int = _c.llama_model_n_params(self._ptr)
@@ -132,14 +132,11 @@ class Model:
 
     def token_bytes(self, token: int) -> bytes:
         """The UTF-8 bytes that `token` stands for: maybe part of a character; none for a control token."""
-        piece = self._bytes_of.get(token)
-        if piece is None:
-            piece = self._bytes_of[token] = self._piece(token, special=False)
-        return piece
+        return self._piece(token, False)
 
     def spell(self, tokens: Sequence[int]) -> bytes:
         """What `tokenize` read to give `tokens`: control tokens are written out, as in <|endoftext|>."""
-        return b"".join(self._piece(token, special=True) for token in tokens)
+        return b"".join([self._piece(token, True) for token in tokens])
 
     def ends_text(self, token: int) -> bool:
         """Whether `token` says that the document is finished."""
@@ -147,13 +144,15 @@ class Model:
         return bool(_c.llama_vocab_is_eog(vocab, token) and _c.llama_vocab_is_control(vocab, token))
 
     def _piece(self, token: int, special: bool) -> bytes:
+        piece = self._pieces.get((token, special))
         room = _MIN_PIECE_BYTES
-        while True:
+        while piece is None:
             buffer = ctypes.create_string_buffer(room)
             length = _c.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
             if length >= 0:
-                return buffer.raw[:length]
+                piece = self._pieces[token, special] = buffer.raw[:length]
             room = -length
+        return piece
 
 
 class Context:

@@ -1,0 +1,62 @@
+"""What a run costs: CPU, memory and GPU, as plain values."""
+
+from __future__ import annotations
+
+import sys
+from time import perf_counter, process_time
+from typing import Any
+
+_started = perf_counter(), process_time()
+
+
+def monitor_resources() -> dict[str, Any]:
+    """The machine's and this process's use of CPU, memory and GPUs.
+
+    cpu_percent: of all cores, since the previous call (of the first: since psutil was imported; over a tenth
+    of a second when that says 0). process_cpu_percent: mean since this module was imported; 100 is one core.
+    memory_*: bytes. gpus: one dict for each, empty without a GPU or without a working GPUtil.
+    """
+    import psutil
+
+    memory = psutil.virtual_memory()
+    elapsed, computed = perf_counter() - _started[0], process_time() - _started[1]
+    return {
+        "cpu_percent": psutil.cpu_percent() or psutil.cpu_percent(interval=0.1),
+        "process_cpu_percent": 100 * computed / elapsed,
+        "memory_process": psutil.Process().memory_info().rss,
+        "memory_peak": peak_memory(),
+        "memory_used": memory.used,
+        "memory_total": memory.total,
+        "gpus": gpus(),
+    }
+
+
+def peak_memory() -> int:
+    """The most memory this process has held, in bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def gpus() -> list[dict[str, Any]]:
+    """Name, load (percent) and memory (bytes) of each NVIDIA GPU."""
+    try:
+        import GPUtil  # imports distutils, which Python 3.12 no longer has
+
+        found = GPUtil.getGPUs()
+    except Exception:  # it parses nvidia-smi's text and trips over a broken driver in many ways
+        return []
+    return [
+        {
+            "name": gpu.name,
+            "load_percent": 100 * gpu.load,
+            "memory_used": int(gpu.memoryUsed * 2**20),
+            "memory_total": int(gpu.memoryTotal * 2**20),
+        }
+        for gpu in found
+    ]
