@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from custom_llm.errors import UserError
 from custom_llm.export.llama_cpp_tools import find_quantizer, run_quantizer
@@ -56,27 +57,37 @@ def quantize(source: Path, target: Path, quant_type: str, checkout: str | Path |
         quantize_file(source, target, FILE_TYPES[quant_type])
 
 
-def stored_types(path: Path) -> Counter[str]:
-    """How many bytes of matrices a GGUF file holds in each type, such as {"Q8_0": 430080}."""
+def fallback_note(quant_type: str, path: Path) -> str | None:
+    """A sentence for a file some of whose matrices cannot be held in the type it is named after.
+
+    A type packs values in blocks of 32 (Q4_0, Q8_0, IQ4_NL, …) or of 256 (Q4_K_M, IQ3_S, TQ1_0, …). For a matrix whose
+    rows are no multiple of that, llama.cpp takes another type.
+    """
     from gguf import GGUFReader
 
-    sizes: Counter[str] = Counter()
-    for tensor in GGUFReader(path).tensors:
-        if len(tensor.shape) > 1 and tensor.name != "position_embd.weight":  # vectors and positions stay F32
-            sizes[tensor.tensor_type.name] += int(tensor.n_bytes)
-    return sizes
-
-
-def fallback_note(quant_type: str, sizes: Counter[str]) -> str | None:
-    """A sentence for a file that holds less than half of its matrices in the type it is named after.
-
-    Rows must be multiples of 32 (Q4_0, Q8_0, …) or of 256 (…_K, IQ…); for the others llama.cpp takes another type.
-    """
-    family = ALIASES.get(quant_type, quant_type).removesuffix("_S").removesuffix("_M").removesuffix("_L")
-    total = sum(sizes.values())
-    named = sum(size for kind, size in sizes.items() if kind == family)
-    if not total or named >= total / 2:
+    block = _block(ALIASES.get(quant_type, quant_type))
+    matrices = [tensor for tensor in GGUFReader(path).tensors if _is_quantized(tensor)]
+    uneven = sorted({int(tensor.shape[0]) for tensor in matrices if tensor.shape[0] % block})
+    if not uneven:
         return None
-    shares = ", ".join(f"{kind} {size / total:.0%}" for kind, size in sizes.most_common())
-    rows = 256 if "K" in family or (family.startswith(("IQ", "TQ")) and family != "IQ4_NL") else 32
-    return f"{quant_type} needs rows of a multiple of {rows} values; llama.cpp stores this model as {shares}"
+    sizes: Counter[str] = Counter()
+    for tensor in matrices:
+        sizes[tensor.tensor_type.name] += int(tensor.n_bytes)
+    shares = ", ".join(f"{kind} {size / sizes.total():.0%}" for kind, size in sizes.most_common())
+    rows = " and ".join(map(str, uneven))
+    return (
+        f"{quant_type} needs rows of a multiple of {block} values, not {rows}; llama.cpp stores this model as {shares}"
+    )
+
+
+def _block(quant_type: str) -> int:
+    """Values in a block of a type; rows must be multiples of it."""
+    if quant_type in ("F32", "F16", "BF16"):
+        return 1
+    big = "_K" in quant_type or quant_type.startswith(("IQ", "TQ"))
+    return 256 if big and quant_type != "IQ4_NL" else 32
+
+
+def _is_quantized(tensor: Any) -> bool:
+    """Whether llama.cpp quantizes a tensor of a GGUF file: matrices, but not the table of positions."""
+    return len(tensor.shape) > 1 and tensor.name != "position_embd.weight"

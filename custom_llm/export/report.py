@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from custom_llm.export.parity import Reference, check_bound
-from custom_llm.export.quantize import fallback_note, stored_types
+from custom_llm.export.quantize import fallback_note
 
 HEADER = f"{'file':<28}{'size':>10}{'KL to PyTorch':>16}{'max logit diff':>16}{'same top-1':>12}"
 
@@ -29,7 +29,7 @@ class Report:
         Raises:
             UserError: a file of an exact type is not the trained model.
         """
-        note = fallback_note(quant_type, stored_types(path))
+        note = fallback_note(quant_type, path)
         if note:
             print(f"note: {note}")
         row = f"{name!s:<28}{path.stat().st_size / 1e6:>7.2f} MB"
