@@ -19,6 +19,7 @@ from custom_llm.cli import ArgumentParser, log_to
 from custom_llm.errors import run
 from custom_llm.export.quantize import parse_quant_types
 from custom_llm.exports import lazy
+from custom_llm.files import check_target
 
 if TYPE_CHECKING:
     from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no_verify", action="store_true", help="do not compare the files with PyTorch")
     args = parser.parse_args(argv)
     parse_quant_types(args.quant_type)  # before the work begins
+    check_target(args.gguf_output)
     log_to("conversion.log").info("convert_to_gguf.py %s", vars(args))
 
     from custom_llm.data.text import read_text

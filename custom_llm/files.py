@@ -17,11 +17,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises:
         UserError: the folder is missing or closed to us, `path` is a folder, or the disk is full.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the name of a file to write")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
+    path = check_target(path)
     # The ending stays, since some writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -34,6 +30,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def check_target(path: str | Path) -> Path:
+    """Raise UserError for a path that cannot be written, before hours are spent on what is to be in it."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file to write")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: permission denied in the folder {path.parent}")
+    return path
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

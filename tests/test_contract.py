@@ -109,8 +109,9 @@ def test_public_names():
     assert TransformerBlock(32, 4, 8, 0.0)(x).shape == MultiHeadSelfAttention(32, 4, 8, 0.0)(x).shape == x.shape
     dataset = TextDataset("hello world", 5)
     loader = torch.utils.data.DataLoader(dataset, batch_size=4)
-    trained = train_model(GPTLanguageModel({**six, "block_size": 5}), loader, dict(learning_rate=1e-3, max_epochs=1),
-                          torch.device("cpu"))
+    trained = train_model(
+        GPTLanguageModel({**six, "block_size": 5}), loader, dict(learning_rate=1e-3, max_epochs=1), torch.device("cpu")
+    )
     assert isinstance(trained, torch.nn.Module)
     wrapped = GPTPreTrainedModel(GPTConfig(**six))
     assert wrapped(torch.zeros(1, 4, dtype=torch.long)).logits.shape == (1, 4, 11)

@@ -13,7 +13,7 @@ from custom_llm.export.gguf_file import write_gguf
 from custom_llm.export.huggingface import write_hf_directory
 from custom_llm.export.llama_cpp_tools import find_converter, run_converter
 from custom_llm.export.quantize import parse_quant_types, quantize
-from custom_llm.files import replacing
+from custom_llm.files import check_target, replacing
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_model
 
@@ -85,7 +85,7 @@ def convert_to_gguf(
         UserError: an unknown type, a directory that is no exported model, or a tool that failed.
     """
     quant_types = parse_quant_types(quant_type)
-    base, checkout = Path(gguf_output), llama_cpp_path or ""
+    base, checkout = check_target(gguf_output), llama_cpp_path or ""
     with replacing(base) as temporary:
         if find_converter(checkout):
             run_converter(checkout, hf_dir, temporary, base.stem)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from custom_llm.model.gpt import GPTLanguageModel
 
 EXTRAS = ("tokenizer", "sample")
 # All that torch.load is known to raise for a file that is foreign, cut short or altered.
-DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,12 @@ def _save(path: str | Path, value: Any) -> None:
 
 def _load(path: str | Path, remedy: str) -> Any:
     try:
-        with Path(path).open("rb") as file:
+        with Path(path).open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about foreign files before it refuses them
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with {remedy}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {describe_os_error(error)}") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(f"cannot read {describe_os_error(error)}") from None
     except DAMAGED:
         raise UserError(f"{path} is damaged or not a file of this project; make it anew with {remedy}") from None

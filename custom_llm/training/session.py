@@ -14,6 +14,7 @@ from custom_llm.data.dataset import TextDataset, make_loader
 from custom_llm.data.text import read_text
 from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer
 from custom_llm.errors import UserError
+from custom_llm.files import check_target
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_config, save_config, save_weights
 from custom_llm.training.evaluate import held_out_loss
@@ -38,6 +39,8 @@ def train_on_text(
     Raises:
         UserError: the text, a file or an option does not fit, or the memory does not suffice.
     """
+    for path in (config_path, model_path):
+        check_target(path)
     torch.manual_seed(config.seed)
     text = read_text(config.dataset_path, encoding)
     architecture = load_config(config_path).model

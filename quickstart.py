@@ -1,0 +1,84 @@
+"""All four steps in one go, on a bundled corpus of small stories or on a text of your own.
+
+    python quickstart.py                            about four minutes on two cores
+    python quickstart.py notes.txt --minutes 10
+
+Chooses sizes for the text, the machine and the minutes, and ends with the four commands that would repeat it by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import convert_to_gguf
+import inference_gguf
+import llm_model
+import train_llm
+from custom_llm.cli import ArgumentParser, number
+from custom_llm.data.stories import generate_stories
+from custom_llm.data.text import read_text
+from custom_llm.errors import UserError, describe_os_error, run
+from custom_llm.files import write_bytes
+from custom_llm.sizes import choose_sizes
+
+TEXT_TOKENS = 600
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the text (default: bundled stories)")
+    parser.add_argument("--minutes", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)")
+    parser.add_argument("--quant_type", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
+    parser.add_argument("--output_dir", default="quickstart", help="folder to write to (default: quickstart)")
+    parser.add_argument("--encoding", default="utf-8", help="encoding of FILE (default: utf-8)")
+    args = parser.parse_args(argv)
+    quant_type = convert_to_gguf.parse_quant_types(args.quant_type)[0]
+    folder = _make_folder(args.output_dir)
+    if args.file:
+        dataset, text = args.file, read_text(args.file, args.encoding)
+    else:
+        dataset, text = str(folder / "input.txt"), generate_stories()
+        write_bytes(dataset, text.encode())
+    sizes = choose_sizes(len(text), args.minutes, os.cpu_count() or 1)
+    config, weights, gguf = (str(folder / name) for name in ("model_config.pth", "trained_model.pth", "model.gguf"))
+    steps = [
+        (llm_model, {**sizes.model, "config_path": config}),
+        (train_llm, {**sizes.training, "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes,
+                     "config_path": config, "model_path": weights}),
+        (convert_to_gguf, {"quant_type": args.quant_type, "model_path": weights, "config_path": config,
+                           "output_dir": folder / "hf_model", "gguf_output": gguf}),
+        (inference_gguf, {"gguf_path": f"{gguf}.{quant_type}.gguf", "query": "", "max_tokens": TEXT_TOKENS}),
+    ]  # fmt: skip
+    commands = [shlex.join(["python", f"{script.__name__}.py", *_flags(options)]) for script, options in steps]
+    for place, ((script, options), command) in enumerate(zip(steps, commands, strict=True), start=1):
+        print(f"\n[{place}/4] {command}", flush=True)
+        status = script.main(_flags(options))
+        if status:
+            return status
+    print(f"\nEverything is in {folder}/. The four commands that repeat it:")
+    print("\n".join(commands))
+    return 0
+
+
+def _make_folder(name: str) -> Path:
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"--output_dir {name} is a file; give the name of a folder") from None
+    except OSError as error:
+        raise UserError(f"--output_dir {describe_os_error(error)}") from None
+    return folder
+
+
+def _flags(options: dict[str, object]) -> list[str]:
+    """{"n_embd": 64} as ["--n_embd", "64"]."""
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,240 @@
+"""What people get wrong: each answered in one line that names the flag or file, with status 2, and nothing lost."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_script
+
+from custom_llm.errors import run
+
+MODEL, TRAIN, CONVERT, INFER, QUICK = (
+    "llm_model", "train_llm", "convert_to_gguf", "inference_gguf", "quickstart",
+)  # fmt: skip
+TRAINING = "--batch_size 4 --learning_rate 0.001 --max_epochs 1 --dataset_path"
+CONVERSION = "--llama_cpp_path none"
+
+
+def torch_file(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def pickled(_: Path) -> bytes:
+    """A file that would run code if it were unpickled."""
+    import pickle
+
+    class Exploit:
+        def __reduce__(self):
+            return (os.system, ("touch exploited",))
+
+    return pickle.dumps(Exploit())
+
+
+def altered_config(folder: Path, **changes: object) -> bytes:
+    return torch_file({**torch.load(folder / "model_config.pth", weights_only=True), **changes})
+
+
+def altered_weights(folder: Path, name: str, tensor: torch.Tensor | None) -> bytes:
+    weights = torch.load(folder / "trained_model.pth", weights_only=True)
+    if tensor is None:
+        del weights[name]
+    else:
+        weights[name] = tensor
+    return torch_file(weights)
+
+
+def cut(name: str, share: float):
+    return lambda folder: (folder / name).read_bytes()[: int(share * (folder / name).stat().st_size)]
+
+
+# (script, arguments, files to write first as name → content or function of the folder, part of the message)
+CASES = [
+    # flags
+    (MODEL, "--n_embd abc", {}, "--n_embd 'abc' is not a whole number"),
+    (MODEL, "--n_embd 0", {}, "--n_embd 0 is not a whole number from 1 to 65536"),
+    (MODEL, "--n_embd -5", {}, "--n_embd -5 is not"),
+    (MODEL, "--n_embd 1e3", {}, "--n_embd '1e3' is not a whole number"),
+    (MODEL, "--n_embd 999999999999", {}, "--n_embd 999999999999 is not"),
+    (MODEL, "--n_embd 100 --n_head 8", {}, "n_embd 100 is not a multiple of n_head 8"),
+    (MODEL, "--n_head 7", {}, "n_embd 256 is not a multiple of n_head 7"),
+    (MODEL, "--dropout 1", {}, "--dropout 1.0 is not a number from 0.0 to 0.99"),
+    (MODEL, "--dropout nan", {}, "--dropout nan is not"),
+    (MODEL, "--n_layer 1000", {}, "--n_layer 1000 is not a whole number from 1 to 512"),
+    (MODEL, "--non_linearity tanh", {}, "--non_linearity 'tanh' is not one of gelu, relu"),
+    (MODEL, "--n_emb 64", {}, "unrecognized arguments: --n_emb 64"),
+    (MODEL, "--n_embd", {}, "--n_embd: expected one argument"),
+    (MODEL, "extra", {}, "unrecognized arguments: extra"),
+    (MODEL, "--config_path nowhere/c.pth", {}, "the folder nowhere does not exist"),
+    (MODEL, "--config_path .", {}, ". is a folder"),
+    (TRAIN, "--batch_size 0", {}, "--batch_size 0 is not a whole number from 1"),
+    (TRAIN, "--learning_rate fast", {}, "--learning_rate 'fast' is not a number"),
+    (TRAIN, "--learning_rate inf", {}, "--learning_rate inf is not a number from"),
+    (TRAIN, "--learning_rate 0", {}, "--learning_rate 0.0 is not a number from"),
+    (TRAIN, "--max_epochs 2.5", {}, "--max_epochs '2.5' is not a whole number"),
+    (TRAIN, "--minutes -1", {}, "--minutes -1.0 is not a number from"),
+    (TRAIN, "--stride 0", {}, "--stride 0 is not a whole number from 1"),
+    (TRAIN, "--seed -1", {}, "--seed -1 is not"),
+    (TRAIN, f"{TRAINING} input.txt --device tpu", {}, "--device tpu: this machine has cpu"),
+    (TRAIN, f"{TRAINING} input.txt --encoding klingon", {}, "--encoding klingon: no such encoding"),
+    (CONVERT, "--quant_type Q9_9", {}, "--quant_type Q9_9: no such type; known are F32, F16"),
+    (CONVERT, "--quant_type ,", {}, "--quant_type is empty"),
+    (CONVERT, "--quant_type IQ1_S", {}, "--quant_type IQ1_S needs an importance matrix"),
+    (INFER, "--max_tokens many", {}, "--max_tokens"),
+    (INFER, "--temp -1", {}, "--temp"),
+    (INFER, "--top_p 2", {}, "--top_p"),
+    (INFER, "--seed x", {}, "--seed"),
+    (QUICK, "--minutes 0", {}, "--minutes"),
+    (QUICK, "nowhere.txt", {}, "nowhere.txt: no such file"),
+    (QUICK, "--quant_type Q9_9", {}, "--quant_type Q9_9: no such type"),
+    (QUICK, "--output_dir input.txt", {}, "--output_dir input.txt is a file"),
+    # texts
+    (TRAIN, f"{TRAINING} nowhere.txt", {}, "nowhere.txt: no such file"),
+    (TRAIN, f"{TRAINING} .", {}, ". is a folder"),
+    (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b""}, "bad.txt is empty"),
+    (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b"\xef\xbb\xbf"}, "bad.txt is empty"),
+    (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b"abc"}, "bad.txt is too short"),
+    (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b"ab" * 15}, "bad.txt is too short: 28 tokens are left"),
+    (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b"a" * 9000}, "bad.txt has only one distinct character"),
+    (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b"<|endoftext|>" * 900}, "bad.txt has only one distinct character"),
+    (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b"text\x00text" * 900}, "bad.txt is not plain text (NUL byte"),
+    (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b"caf\xe9 " * 900}, "bad.txt is not utf-8 text (byte 0xe9 at offset 3)"),
+    (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": os.urandom(9000)}, "bad.txt is not"),
+    (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b"\xff\xfea"}, "bad.txt is not utf-16 text"),
+    (TRAIN, f"{TRAINING} input.txt --model_path nowhere/m.pth", {}, "the folder nowhere does not exist"),
+    (TRAIN, f"{TRAINING} input.txt --model_path .", {}, ". is a folder"),
+    (TRAIN, f"{TRAINING} input.txt --config_path nowhere.pth", {}, "nowhere.pth: no such file; make it"),
+    # checkpoints
+    (CONVERT, f"{CONVERSION} --model_path nowhere.pth", {}, "nowhere.pth: no such file; make it with python train"),
+    (CONVERT, f"{CONVERSION} --config_path nowhere.pth", {}, "nowhere.pth: no such file; make it with python llm"),
+    (CONVERT, f"{CONVERSION} --model_path .", {}, "cannot read .: is a directory"),
+    (CONVERT, CONVERSION, {"trained_model.pth": b""}, "trained_model.pth is damaged"),
+    (CONVERT, CONVERSION, {"trained_model.pth": b"not a checkpoint"}, "trained_model.pth is damaged"),
+    (CONVERT, CONVERSION, {"trained_model.pth": cut("trained_model.pth", 0.5)}, "trained_model.pth is damaged"),
+    (CONVERT, CONVERSION, {"trained_model.pth": cut("trained_model.pth", 0.99)}, "trained_model.pth is damaged"),
+    (CONVERT, CONVERSION, {"trained_model.pth": pickled}, "trained_model.pth is damaged or not a file of this project"),
+    (CONVERT, CONVERSION, {"trained_model.pth": torch_file([1, 2])}, "trained_model.pth is not a state dict"),
+    (CONVERT, CONVERSION, {"trained_model.pth": torch_file({"epoch": 3})}, "trained_model.pth is not a state dict"),
+    (CONVERT, CONVERSION, {"trained_model.pth": torch_file({"a.weight": torch.ones(2)})}, "lacks token_embedding"),
+    (CONVERT, CONVERSION, {"trained_model.pth": lambda f: altered_weights(f, "ln_f.bias", None)}, "lacks ln_f.bias"),
+    (CONVERT, CONVERSION, {"trained_model.pth": lambda f: altered_weights(f, "ln_f.bias", torch.ones(3))},
+     "ln_f.bias is 3 where model_config.pth says 32"),
+    (CONVERT, CONVERSION, {"trained_model.pth": lambda f: altered_weights(f, "extra", torch.ones(3))},
+     "has extra, which model_config.pth does not ask for"),
+    (CONVERT, CONVERSION, {"trained_model.pth": lambda f: altered_weights(f, "ln_f.bias", torch.ones(32) / 0)},
+     "ln_f.bias holds NaN or infinity"),
+    (CONVERT, CONVERSION, {"model_config.pth": b"{}"}, "model_config.pth is damaged"),
+    (CONVERT, CONVERSION, {"model_config.pth": pickled}, "model_config.pth is damaged"),
+    (CONVERT, CONVERSION, {"model_config.pth": torch_file({})}, "lacks vocab_size, n_embd"),
+    (CONVERT, CONVERSION, {"model_config.pth": torch_file([1])}, "model_config.pth is not a model configuration"),
+    (CONVERT, CONVERSION, {"model_config.pth": lambda f: altered_config(f, n_embd=-1)}, "n_embd -1 is not"),
+    (CONVERT, CONVERSION, {"model_config.pth": lambda f: altered_config(f, magic=1)}, "unknown key: 'magic'"),
+    (CONVERT, CONVERSION, {"model_config.pth": lambda f: altered_config(f, n_embd=64)}, "where model_config.pth says"),
+    (CONVERT, CONVERSION, {"model_config.pth": lambda f: altered_config(f, n_layer=3)}, "lacks blocks.2."),
+    (CONVERT, CONVERSION, {"model_config.pth": lambda f: altered_config(f, tokenizer={"kind": "magic"})},
+     "model_config.pth: not a tokenizer description"),
+    (CONVERT, CONVERSION, {"model_config.pth": lambda f: altered_config(f, tokenizer=7)}, "not a token"),
+    (CONVERT, CONVERSION, {"model_config.pth": lambda f: altered_config(
+        f, tokenizer={"kind": "char", "chars": "ab", "end_of_text": True})}, "the vocabulary has 3 tokens"),
+    (CONVERT, CONVERSION, {"model_config.pth": lambda f: altered_config(
+        f, tokenizer={"kind": "char", "chars": "aa", "end_of_text": True})}, "a character twice"),
+    (CONVERT, f"{CONVERSION} --output_dir input.txt", {}, "input.txt"),
+    (CONVERT, f"{CONVERSION} --gguf_output nowhere/m.gguf", {}, "the folder nowhere does not exist"),
+    (CONVERT, f"{CONVERSION} --gguf_output .", {}, ". is a folder"),
+    (CONVERT, "", {"llama.cpp/convert_hf_to_gguf.py": b"import nothing_of_the_kind"}, "convert_hf_to_gguf.py failed: "),
+    (CONVERT, "", {"llama.cpp/convert_hf_to_gguf.py": b"}{"}, "convert_hf_to_gguf.py failed: "),
+    # GGUF files
+    (INFER, "--query x", {}, "convert_to_gguf.py"),
+    (INFER, "--query x --gguf_path nowhere.gguf", {}, "nowhere.gguf: no such file"),
+    (INFER, "--query x --gguf_path .", {}, "a folder"),
+    (INFER, "--query x --gguf_path m.gguf", {"m.gguf": b""}, "m.gguf: an empty file"),
+    (INFER, "--query x --gguf_path m.gguf", {"m.gguf": b"GGUF"}, "m.gguf: "),
+    (INFER, "--query x --gguf_path m.gguf", {"m.gguf": b"GGUF" + b"\xff" * 99}, "m.gguf: "),
+    (INFER, "--query x --gguf_path input.txt", {}, "input.txt: not a GGUF file"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    """A folder of a trained model, one that is lost if anything in it changes."""
+    for path in trained.folder.iterdir():
+        shutil.copy(path, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but the logs and the Hugging Face directory, which a conversion writes before it can fail."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    kept = (path for path in files if path.suffix not in (".log", ".pyc") and path.parent.name != "hf_model")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+
+
+@pytest.mark.parametrize(("script", "arguments", "files", "message"), CASES)
+def test_one_line_and_status_2(folder, capsys, script, arguments, files, message):
+    for name, content in files.items():
+        content = content if isinstance(content, bytes) else content(folder)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    before = contents(folder)
+    status = run(importlib.import_module(script).main, arguments.split())
+    stderr = capsys.readouterr().err
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert status == 2
+    assert len(errors) == 1 and stderr.endswith(errors[0] + "\n"), stderr
+    assert message in errors[0]
+    assert "Traceback" not in stderr
+    after = contents(folder)
+    new = set(after) - set(before)
+    assert {name: after[name] for name in before} == before
+    assert new <= {"quickstart/input.txt"}, f"half-written: {new}"
+
+
+def test_there_are_enough_cases():
+    assert len(CASES) >= 60
+
+
+def test_a_folder_without_permission(folder):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    folder.chmod(0o500)
+    result = run_script("llm_model.py", cwd=folder)
+    folder.chmod(0o700)
+    assert result.status == 2
+    assert result.stderr == "error: cannot write model_config.pth: permission denied in the folder .\n"
+
+
+def test_a_full_disk(folder):
+    """/dev/full answers every write with "no space left on device"."""
+    import subprocess
+
+    from conftest import ENVIRONMENT, ROOT
+
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, ROOT / "llm_model.py"], stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+            text=True, env=ENVIRONMENT, cwd=folder,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: no space left on device\n"
+
+
+def test_a_learning_rate_that_blows_up_is_named(folder, capsys):
+    flags = f"{TRAINING} input.txt --learning_rate 10"
+    before = (folder / "trained_model.pth").read_bytes()
+    status = run(importlib.import_module(TRAIN).main, flags.replace("--learning_rate 0.001 ", "").split())
+    stderr = capsys.readouterr().err
+    if status == 2:  # most often it does blow up; when it does not, the training was a fair one
+        assert "error: --learning_rate 10.0: the loss became" in stderr
+        assert (folder / "trained_model.pth").read_bytes() == before
+    else:
+        assert status == 0
