@@ -51,8 +51,8 @@ $(VENV)/.installed: requirements.txt
 	@test -x $(PY) || $(PYTHON) scripts/step.py $(VENV)/install.log "creating $(VENV)" $(PYTHON) -m venv $(VENV)
 	@# Settings on a requirement's line need pip 23.1; Python 3.10 and 3.11 may bring an older one.
 	$(STEP) "checking pip" $(PY) -m pip install "pip>=23.1"
-	$(STEP) "installing requirements.txt (compiles llama.cpp the first time; log: $(VENV)/install.log)" \
-	    $(PY) -m pip install -r requirements.txt
+	@echo "the first installation compiles llama.cpp, which takes some minutes; log: $(VENV)/install.log"
+	$(STEP) "installing requirements.txt" $(PY) -m pip install -r requirements.txt
 	@rm $(VENV)/.incomplete && touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed

@@ -51,11 +51,9 @@ def main(log_path: str, title: str, *command: str) -> int:
 
 
 def _status_line(title: str, seconds: float, log: Path) -> None:
-    line = f"{title}: {seconds:.0f} s"
     said = [text.strip() for text in _lines(log)[-5:] if text.strip()]
-    if said:
-        line += f"  ({said[-1]}"[: max(0, shutil.get_terminal_size().columns - len(line) - 2)] + ")"
-    print(f"\r\x1b[K{line}", end="", flush=True)
+    line = f"{title}: {seconds:.0f} s  {said[-1] if said else ''}"
+    print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
 
 
 def _nothing(title: str, seconds: float, log: Path) -> None:
