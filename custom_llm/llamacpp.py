@@ -11,8 +11,9 @@ import ctypes
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ try:
     from llama_cpp._ggml import libggml as _ggml
 except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: its shared library does not load
     raise UserError(f"llama-cpp-python cannot be loaded ({error}); pip install llama-cpp-python") from None
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _LOG_LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _FLASH_ATTENTION_AUTO, _FLASH_ATTENTION_OFF = -1, 0
@@ -58,11 +62,32 @@ def gpu_available() -> bool:
     return bool(_c.llama_supports_gpu_offload())
 
 
-class Model:
+class _Owned:
+    """Something that llama.cpp allocated, freed by `close` or at the end of a `with`."""
+
+    _ptr: int | None
+    _free: Callable[[int], None]  # the C function that frees it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the memory; what uses it must be closed first."""
+        if self._ptr:
+            self._free(self._ptr)
+            self._ptr = None
+
+
+class Model(_Owned):
     """A GGUF file in memory: its weights, vocabulary and metadata.
 
     Raises UserError when the file is missing, unreadable, or no model that llama.cpp can generate text with.
     """
+
+    _free = staticmethod(_c.llama_model_free)
 
     def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0) -> None:
         """`n_gpu_layers`: how many layers to keep on the GPU; -1 means all of them."""
@@ -89,22 +114,11 @@ class Model:
         self.learned_positions: bool = _c.llama_model_rope_type(self._ptr) == _c.LLAMA_ROPE_TYPE_NONE
         # Tables are exported padded to a multiple of 256 rows; our own key holds the window that was trained.
         trained = self.metadata("custom_llm.block_size") or ""
-        self.block_size: int = min(int(trained), self.n_ctx_train) if trained.isdigit() else self.n_ctx_train
+        window = int(trained) if trained.isdigit() else 0
+        self.block_size: int = min(window or self.n_ctx_train, self.n_ctx_train)
         # llama.cpp assumes id 11 when a file names no end token: in a character vocabulary, some letter.
         eos = _c.llama_vocab_eos(self._vocab)
         self.eos: int = eos if eos >= 0 and _c.llama_vocab_is_control(self._vocab, eos) else -1
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the weights; contexts over this model must be closed first."""
-        if self._ptr:
-            _c.llama_model_free(self._ptr)
-            self._ptr = None
 
     def metadata(self, key: str) -> str | None:
         """The scalar metadata value `key` as text, or None when the file has none."""
@@ -155,12 +169,14 @@ class Model:
         return piece
 
 
-class Context:
+class Context(_Owned):
     """A model's working memory: the cache of what it has read, and the logits of what it read last.
 
     n_ctx: positions it may hold. n_batch: tokens computed in one go. f32_cache: cache in float32 instead of
     float16, for comparing logits.
     """
+
+    _free = staticmethod(_c.llama_free)
 
     def __init__(self, model: Model, n_ctx: int, n_batch: int, n_threads: int, f32_cache: bool = False) -> None:
         if model.learned_positions and n_ctx > model.n_ctx_train:
@@ -170,7 +186,7 @@ class Context:
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = n_threads
         params.no_perf = True
-        params.flash_attn_type = _FLASH_ATTENTION_AUTO  # on a CPU over twice as fast as off, the Llama class's way
+        params.flash_attn_type = _FLASH_ATTENTION_AUTO  # faster than off, the Llama class's default
         if f32_cache:
             params.type_k = params.type_v = _c.GGML_TYPE_F32
             params.flash_attn_type = _FLASH_ATTENTION_OFF  # it would cast the cache to float16 on every read
@@ -182,27 +198,16 @@ class Context:
         self.n_batch = n_batch
         self.n_past = 0  # positions 0 … n_past - 1 are in the cache
         self._memory = _c.llama_get_memory(self._ptr)
-        # One batch for the life of the context: nothing is allocated for each token.
+        # Batches live as long as the context: nothing is allocated for each token. Without positions and
+        # sequence ids llama.cpp appends to sequence 0; without wishes it keeps the last token's logits.
         self._tokens = (_c.llama_token * n_batch)()
-        self._positions = (_c.llama_pos * n_batch)()
-        self._want_logits = (ctypes.c_int8 * n_batch)()
-        # No sequence ids: everything belongs to sequence 0.
-        self._batch = _c.llama_batch(0, self._tokens, None, self._positions, None, None, self._want_logits)
-
-    def __enter__(self) -> Context:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the cache."""
-        if self._ptr:
-            _c.llama_free(self._ptr)
-            self._ptr = None
+        every = (ctypes.c_int8 * n_batch)(*(1,) * n_batch)
+        self._batch = _c.llama_batch(0, self._tokens, None, None, None, None, None)
+        self._batch_all_logits = _c.llama_batch(0, self._tokens, None, None, None, None, every)
 
     def clear(self) -> None:
         """Forget everything that was read."""
+        self._check_open()
         _c.llama_memory_clear(self._memory, False)
         self.n_past = 0
 
@@ -211,24 +216,26 @@ class Context:
 
         Logits are kept for the last token, or with `all_logits` for each (at most n_batch tokens then).
         """
-        if not tokens or self.n_past + len(tokens) > self.n_ctx:
-            raise ValueError(f"{len(tokens)} tokens, but {self.n_past} of {self.n_ctx} positions are taken")
-        if all_logits and len(tokens) > self.n_batch:
-            raise ValueError(f"logits of {len(tokens)} tokens, but n_batch is {self.n_batch}")
-        for begin in range(0, len(tokens), self.n_batch):
-            self._decode_batch(tokens[begin : begin + self.n_batch], all_logits)
+        self._check_open()
+        count = len(tokens)
+        if not count or self.n_past + count > self.n_ctx:
+            raise ValueError(f"{count} tokens, but {self.n_past} of {self.n_ctx} positions are taken")
+        if all_logits and count > self.n_batch:
+            raise ValueError(f"logits of {count} tokens, but n_batch is {self.n_batch}")
+        batch = self._batch_all_logits if all_logits else self._batch
+        for begin in range(0, count, self.n_batch):
+            part = tokens[begin : begin + self.n_batch]
+            self._tokens[: len(part)] = part
+            batch.n_tokens = len(part)
+            status = _c.llama_decode(self._ptr, batch)
+            if status != 0:
+                reason = _error_lines[-1] if _error_lines else "no reason given"
+                raise RuntimeError(f"llama_decode returned {status}: {reason}")
+            self.n_past += len(part)
 
-    def _decode_batch(self, tokens: Sequence[int], all_logits: bool) -> None:
-        count, start = len(tokens), self.n_past
-        self._tokens[:count] = tokens
-        self._positions[:count] = range(start, start + count)
-        self._want_logits[:count] = (all_logits,) * (count - 1) + (True,)
-        self._batch.n_tokens = count
-        status = _c.llama_decode(self._ptr, self._batch)
-        if status != 0:
-            reason = _error_lines[-1] if _error_lines else "no reason given"
-            raise RuntimeError(f"llama_decode returned {status}: {reason}")
-        self.n_past = start + count
+    def _check_open(self) -> None:
+        if not self._ptr:
+            raise ValueError("the context is closed")  # llama.cpp would take the process down
 
     def logits(self, index: int = -1) -> np.ndarray:
         """(n_vocab,) float32: a view of the logits of batch token `index`, valid until the next `decode`."""
@@ -236,11 +243,13 @@ class Context:
         return np.ctypeslib.as_array(row, shape=(self.model.n_vocab,))
 
 
-class Sampler:
+class Sampler(_Owned):
     """llama.cpp's own chain of samplers, in its usual order; see there for what each setting means.
 
     temp 0 always takes the likeliest token. banned: tokens that are never chosen. Same seed, same choices.
     """
+
+    _free = staticmethod(_c.llama_sampler_free)
 
     def __init__(
         self,
@@ -272,18 +281,6 @@ class Sampler:
 
     def _add(self, sampler: int) -> None:
         _c.llama_sampler_chain_add(self._ptr, sampler)  # the chain owns it from here on
-
-    def __enter__(self) -> Sampler:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the chain."""
-        if self._ptr:
-            _c.llama_sampler_free(self._ptr)
-            self._ptr = None
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Take note of tokens that were read, not sampled: the repeat penalty looks back at them too."""

@@ -13,8 +13,9 @@ import codecs
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ MAX_BATCH = 64  # tokens decoded in one call; a small buffer is quicker to set u
 MAX_SEED = 2**32 - 2  # llama.cpp takes 2**32 - 1 for "choose one"
 
 # A thread pays once its share of the work outweighs waking and joining it, for each token anew.
-THREADS_BY_PARAMETERS = ((10_000_000, 1), (50_000_000, 2), (200_000_000, 4))
+THREADS_BY_PARAMETERS = ((30_000_000, 1), (100_000_000, 2), (400_000_000, 4))
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Statistics:
 
 
 class Engine:
-    """A model and its working memory, ready to continue texts one after another.
+    """A model and its working memory, ready to continue texts one after another (never two at a time).
 
     Raises UserError when the file is no model that llama.cpp can read. `statistics` and `seed` tell about the
     latest `generate`.
@@ -129,10 +130,8 @@ class Engine:
         self.statistics = Statistics(prompt_tokens=len(tokens))
         ends = self.model.ends_text
         banned = [token for token in range(self.model.n_vocab) if ends(token)] if ignore_eos else []
-        sampler = Sampler(self.model, **asdict(replace(sampling, seed=self.seed)), banned=banned)
-        sampler.accept(tokens[-PENALTY_LAST_N:])
-        characters = self._characters(tokens[-self.window :], max_tokens, sampler)
-        return self._text(characters, stop, start)
+        settings = {**asdict(sampling), "seed": self.seed, "banned": banned}
+        return self._text(tokens, max_tokens, settings, stop, start)
 
     def _read(self, query: str) -> tuple[list[int], str, list[str]]:
         """Tokens of `query`; the part of it that they spell; the characters that are missing."""
@@ -149,12 +148,16 @@ class Engine:
         known = end.join(document.translate(table) for document in documents)
         return model.tokenize(known), known, unknown
 
-    def _text(self, characters: Iterator[str], stop: Sequence[str], start: float) -> Iterator[str]:
-        """Pass the text on up to a stop string, noting how long after `start` the first of it came."""
-        for text in _until(stop, characters):
-            if self.statistics.first_text_seconds is None:
-                self.statistics.first_text_seconds = perf_counter() - start
-            yield text
+    def _text(
+        self, tokens: list[int], max_tokens: int, settings: dict[str, Any], stop: Sequence[str], start: float
+    ) -> Iterator[str]:
+        """Yield the text up to a stop string, noting how long after `start` the first of it came."""
+        with Sampler(self.model, **settings) as sampler:
+            sampler.accept(tokens[-PENALTY_LAST_N:])
+            for text in _until(stop, self._characters(tokens[-self.window :], max_tokens, sampler)):
+                if self.statistics.first_text_seconds is None:
+                    self.statistics.first_text_seconds = perf_counter() - start
+                yield text
 
     def _characters(self, history: list[int], max_tokens: int, sampler: Sampler) -> Iterator[str]:
         """Yield the text of sampled tokens as its characters complete; what is left over as U+FFFD."""
