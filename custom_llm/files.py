@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from custom_llm.errors import UserError, describe_os_error
 
@@ -18,6 +21,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         UserError: the folder is missing or closed to us, `path` is a folder, or the disk is full.
     """
     path = check_target(path)
+    _remove_stale(path)
     # The ending stays, since some writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -52,3 +56,11 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what a process that was killed while it wrote `path` has left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
+        process = left.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            left.unlink(missing_ok=True)

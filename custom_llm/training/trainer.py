@@ -75,9 +75,9 @@ def train_model(
             if validate is not None and not stop.requested:
                 held_out = validate(model)
                 line += f", Held-out: {held_out:.4f} ({held_out / math.log(2):.3f} bits per character)"
-            progress.print(line)
             if on_epoch is not None:
                 on_epoch(model)
+            progress.print(line)  # after saving: who reads it may rely on the file
             if stop.requested:
                 raise Interrupted
     return model

@@ -1,0 +1,132 @@
+"""The whole road at once: quickstart.py, the README's commands, and what happens when one is stopped on the way."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ENVIRONMENT, ROOT, STORY, run_script
+
+from custom_llm.inference.engine import Engine
+from custom_llm.model.checkpoint import load_model, save_config, save_weights
+
+
+def test_quickstart_on_the_bundled_stories(tmp_path):
+    result = run_script("quickstart.py", "--minutes", "0.05", "--quant_type", "Q8_0,Q4_0", cwd=tmp_path, timeout=300)
+    assert result.status == 0, result.stderr
+    folder = tmp_path / "quickstart"
+    files = {"input.txt", "model_config.pth", "trained_model.pth", "hf_model", "model.gguf"}
+    assert {path.name for path in folder.iterdir()} == files | {"model.gguf.Q8_0.gguf", "model.gguf.Q4_0.gguf"}
+    for step in range(1, 5):
+        assert f"[{step}/4] python " in result.stdout
+    commands = result.stdout.split("The four commands that repeat it:\n")[1].splitlines()
+    assert [shlex.split(command)[:2] for command in commands] == [
+        ["python", script] for script in ("llm_model.py", "train_llm.py", "convert_to_gguf.py", "inference_gguf.py")
+    ]
+    for command in commands:  # they do repeat it
+        _, script, *flags = shlex.split(command)
+        again = run_script(script, *flags, cwd=tmp_path, timeout=300)
+        assert again.status == 0, again.stderr
+
+
+def test_quickstart_on_a_short_file(tmp_path):
+    (tmp_path / "my notes.txt").write_text("Buy milk. Call Anna! 3 eggs; ½ cup of sugar.\n" * 9, encoding="utf-8")
+    result = run_script("quickstart.py", "my notes.txt", "--minutes", "0.02", cwd=tmp_path, timeout=300)
+    assert result.status == 0, result.stderr
+    assert "--dataset_path 'my notes.txt'" in result.stdout
+
+
+def test_text_far_past_the_context(tmp_path):
+    """300 tokens and more from a model that sees 64."""
+    from conftest import train
+
+    train(tmp_path, STORY * 20, "--block_size", "64", epochs=1)
+    assert run_script("convert_to_gguf.py", "--llama_cpp_path", "none", cwd=tmp_path).status == 0
+    said = run_script("inference_gguf.py", "--query", "Mia", "--max_tokens", "300", "--ignore_eos", cwd=tmp_path)
+    assert said.status == 0, said.stderr
+    assert said.stdout.startswith("Mia") and len(said.stdout) >= 300
+    with Engine(tmp_path / "model.gguf.Q4_0.gguf") as engine:
+        assert len("".join(engine.generate("The wind", 1000, ignore_eos=True))) >= 1000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_keeps_what_it_learnt(tmp_path, number):
+    (tmp_path / "input.txt").write_text(STORY * 50, encoding="utf-8")
+    assert run_script("llm_model.py", "--n_embd", "32", "--block_size", "16", cwd=tmp_path).status == 0
+    command = [sys.executable, ROOT / "train_llm.py", *"--batch_size 4 --max_epochs 100000".split()]
+    child = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in child.stdout:
+        if line.startswith("Epoch 1/"):
+            break
+    child.send_signal(number)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "stopped; what the model has learnt so far is in trained_model.pth" in err
+    assert "Traceback" not in err
+    assert torch.load(tmp_path / "trained_model.pth", weights_only=True)["head.weight"].isfinite().all()
+    assert run_script("convert_to_gguf.py", "--llama_cpp_path", "none", cwd=tmp_path).status == 0
+
+
+def test_kill_9_leaves_no_half_written_file(tmp_path):
+    """Killed at random moments while it writes without pause, a training leaves files that load."""
+    (tmp_path / "input.txt").write_text(STORY * 3, encoding="utf-8")
+    assert run_script("llm_model.py", "--n_embd", "32", "--block_size", "16", cwd=tmp_path).status == 0
+    command = [sys.executable, ROOT / "train_llm.py", *"--batch_size 64 --max_epochs 100000".split()]
+    for wait in (0.0, 0.11, 0.23):
+        child = subprocess.Popen(
+            command, cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        for line in child.stdout:
+            if line.startswith("Epoch 1/"):
+                break
+        time.sleep(wait)
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        for name in ("trained_model.pth", "model_config.pth"):
+            assert torch.load(tmp_path / name, weights_only=True)
+    model, saved = load_model(tmp_path / "trained_model.pth", tmp_path / "model_config.pth")
+    save_config(tmp_path / "model_config.pth", saved)
+    save_weights(tmp_path / "trained_model.pth", model)
+    assert not list(tmp_path.glob(".*")), "what the killed ones left is cleared away by the next"
+
+
+def readme_commands():
+    """The lines of the README's shell blocks, in order."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
+
+
+def test_the_readmes_commands_work_as_written(tmp_path):
+    """In the order they stand there, on a short text; `make` and `git clone` are what CI itself does."""
+    shutil.copytree(ROOT / "custom_llm", tmp_path / "custom_llm", ignore=shutil.ignore_patterns("__pycache__"))
+    for script in ROOT.glob("*.py"):
+        shutil.copy(script, tmp_path)
+    (tmp_path / "input.txt").write_text(STORY * 30, encoding="utf-8")
+    commands = readme_commands()
+    assert sum(command.startswith("python ") for command in commands) >= 4
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path), "VIRTUAL_ENV": sys.prefix}
+    for command in commands:
+        if command.startswith(("git clone", "cd ", "source ", "pip ", "make ")):
+            if command.startswith("make "):
+                subprocess.run(["make", "-n", command.split()[1]], cwd=ROOT, check=True, capture_output=True)
+            continue
+        command = re.sub(r"^python ", f"{shlex.quote(sys.executable)} ", command)
+        command = re.sub(r"--minutes \S+", "--minutes 0.02", command)  # the only word of a command that is changed
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
