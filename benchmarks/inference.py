@@ -28,6 +28,7 @@ from custom_llm.inference.engine import Engine, Sampling
 ROOT = Path(__file__).parents[1]
 LLAMA_BENCH_PLACES = ("llama.cpp/build/bin/llama-bench", "llama.cpp/llama-bench")
 SETTINGS = Sampling(seed=1)
+WARM_UP_TOKENS = 10  # before each turn, untimed: the one before has cooled the caches, and llama-bench does it
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,8 +59,6 @@ def compare_speed(path: Path, tokens: int, rounds: int, threads: int | None, lla
             contestants["llama-bench"] = _llama_bench_turn(binary, path, engine.n_threads, tokens)
         else:
             print("llama-bench: not found, left out; give --llama_bench FILE")
-        for turn in contestants.values():
-            turn()  # warm up
         speeds: dict[str, list[float]] = {name: [] for name in contestants}
         for _ in range(rounds):
             for name, turn in contestants.items():
@@ -92,8 +91,9 @@ def measure_start(path: Path, rounds: int) -> None:
 
 def _engine_turn(engine: Engine, tokens: int) -> Callable[[], float]:
     def turn() -> float:
-        for _ in engine.generate("", tokens, SETTINGS, ignore_eos=True):
-            pass
+        for count in (WARM_UP_TOKENS, tokens):
+            for _ in engine.generate("", count, SETTINGS, ignore_eos=True):
+                pass
         return engine.statistics.tokens_per_second
 
     return turn
@@ -107,18 +107,19 @@ def _llama_turn(path: Path, engine: Engine, tokens: int) -> Callable[[], float]:
     start_token = [engine.model.eos] if engine.model.eos >= 0 else [0]
 
     def turn() -> float:
-        llama.reset()
-        start = perf_counter()
-        result = llama(
-            start_token,
-            max_tokens=tokens,
-            temperature=SETTINGS.temp,
-            top_k=SETTINGS.top_k,
-            top_p=SETTINGS.top_p,
-            min_p=SETTINGS.min_p,
-            repeat_penalty=SETTINGS.repeat_penalty,
-            seed=SETTINGS.seed,
-        )
+        for count in (WARM_UP_TOKENS, tokens):
+            llama.reset()
+            start = perf_counter()
+            result = llama(
+                start_token,
+                max_tokens=count,
+                temperature=SETTINGS.temp,
+                top_k=SETTINGS.top_k,
+                top_p=SETTINGS.top_p,
+                min_p=SETTINGS.min_p,
+                repeat_penalty=SETTINGS.repeat_penalty,
+                seed=SETTINGS.seed,
+            )
         return result["usage"]["completion_tokens"] / (perf_counter() - start)
 
     return turn
