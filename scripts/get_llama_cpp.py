@@ -58,7 +58,7 @@ def main(tools: Sequence[str]) -> None:
         complete_clone(version, tools)
     else:
         fill(version, tools)
-    print(f"ready: {' '.join(str(program(CHECKOUT, tool).relative_to(CHECKOUT.parent)) for tool in tools)}")
+    print(f"ready in {CHECKOUT.name}/: {', '.join(tools)}")
 
 
 def fill(version: str, tools: Sequence[str]) -> None:
@@ -69,9 +69,10 @@ def fill(version: str, tools: Sequence[str]) -> None:
         return
     source = cached_source(version)
     link_runtime(source)
+    beside_the_tool = "@loader_path" if sys.platform == "darwin" else "$ORIGIN"
     for tool in tools:
         if not starts(program(source, tool)):
-            build(source, tool, version)
+            build(source, tool, version, runtime=beside_the_tool)
     if not CHECKOUT.exists():
         with tempfile.TemporaryDirectory(dir=CHECKOUT.parent, prefix=".llama.cpp-") as scratch:
             copy = shutil.copytree(source, Path(scratch) / "llama.cpp", symlinks=True)
@@ -94,9 +95,8 @@ def complete_clone(version: str, tools: Sequence[str]) -> None:
             f"error: llama.cpp/ is another version than the installed {PACKAGE} {version}; build its tools with: "
             f"cmake -S llama.cpp -B llama.cpp/build && cmake --build llama.cpp/build --target {' '.join(missing)}"
         )
-    link_runtime(CHECKOUT)
     for tool in missing:
-        build(CHECKOUT, tool, version)
+        build(CHECKOUT, tool, version, runtime=str(library_folder()))
 
 
 def cached_source(version: str) -> Path:
@@ -114,6 +114,7 @@ def cached_source(version: str) -> Path:
         (archive,) = Path(scratch).glob("*.tar.gz")
         prefix = f"{archive.name.removesuffix('.tar.gz')}/vendor/llama.cpp/"
         with tarfile.open(archive) as tar:
+            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
             members = [member for member in tar if member.name.startswith(prefix)]
             tar.extractall(scratch, members=members)
         try:
@@ -140,16 +141,15 @@ def library_folder() -> Path:
     return Path(spec.origin).parent / "lib"
 
 
-def build(source: Path, tool: str, version: str) -> None:
-    """Compile `tool` from the tree `source` and link it with the installed libllama."""
+def build(source: Path, tool: str, version: str, runtime: str) -> None:
+    """Compile `tool` from the tree `source`, linked with the installed libllama and looking for it in `runtime`."""
     print(f"llama.cpp: building {tool}", flush=True)
     compiler = find_compiler()
     flags = ["-std=c++17", "-O1", "-pthread", "-ffunction-sections", "-fdata-sections"]
     flags += [f"-I{source / folder}" for folder in INCLUDE]
-    if sys.platform == "darwin":
-        drop_unused, beside_the_tool = "-Wl,-dead_strip", "@loader_path"
-    else:
-        drop_unused, beside_the_tool = "-Wl,--gc-sections", "$ORIGIN"
+    drop_unused = "-Wl,-dead_strip" if sys.platform == "darwin" else "-Wl,--gc-sections"
+    target = program(source, tool)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=source / "build") as scratch:
         build_info = Path(scratch) / "build-info.cpp"
         build_info.write_text(fill_in_build_info((source / "common/build-info.cpp.in").read_text(), version))
@@ -160,9 +160,9 @@ def build(source: Path, tool: str, version: str) -> None:
             list(pool.map(run, commands))
         linked = Path(scratch) / tool
         libraries = [f"-L{library_folder()}", "-lllama", "-lggml", "-lggml-base"]
-        link = ["-pthread", drop_unused, *libraries, f"-Wl,-rpath,{beside_the_tool}"]
+        link = ["-pthread", drop_unused, *libraries, f"-Wl,-rpath,{runtime}"]
         run([*compiler, *objects, *link, "-o", str(linked)])
-        linked.replace(program(source, tool))
+        linked.replace(target)
 
 
 def fill_in_build_info(template: str, version: str) -> str:
