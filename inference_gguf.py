@@ -12,7 +12,6 @@ and to inference.log. Ctrl-C ends the text early.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import stat
 import sys
@@ -66,9 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the query and its continuation to stdout; return the exit status."""
     started = perf_counter()
     args = _parse(argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")  # whatever the locale can or cannot show
     log = log_to(LOG_FILE)
     log.info("start: %s", vars(args))
     try:
@@ -149,8 +145,6 @@ def _newest_gguf() -> Path:
 
 def _query_from_stdin() -> str:
     """What is piped or redirected in, without the newline that `echo` adds; nothing from a terminal."""
-    if sys.stdin is None:
-        return ""
     mode = os.fstat(sys.stdin.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
         return ""

@@ -7,9 +7,11 @@ mend: a full disk, a missing permission, no memory) into one line on stderr and 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
@@ -22,6 +24,7 @@ class UserError(Exception):
 
 def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Call `main(argv)` and return the exit status, printing one line for what a person can mend."""
+    _prepare_streams()
     try:
         status = main(argv)
         sys.stdout.flush()
@@ -45,6 +48,16 @@ def describe_os_error(error: OSError) -> str:
     """`[Errno 28] No space left on device: 'x'` as `x: no space left on device`."""
     reason = (error.strerror or str(error)).lower()
     return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _prepare_streams() -> None:
+    """Let every script print any text in any locale, also where the shell closed a stream (`>&-`)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
 
 
 def _fail(message: str) -> int:

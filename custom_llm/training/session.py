@@ -18,6 +18,7 @@ from custom_llm.files import check_target
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_config, save_config, save_weights
 from custom_llm.training.evaluate import held_out_loss
+from custom_llm.training.threads import use_fastest_threads
 from custom_llm.training.trainer import Interrupted, train_model
 
 HELD_OUT = 0.1  # share of the text, at its end
@@ -60,6 +61,8 @@ def train_on_text(
         save_weights(model_path, model)
 
     loader = make_loader(train, config.batch_size, config.stride, config.seed)
+    if target.type == "cpu":
+        _use_fastest_threads(model, train, config.batch_size)
     print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
     try:
         train_model(model, loader, config, target, _validator(held_out, architecture.block_size), save)
@@ -90,6 +93,14 @@ def _check_windows(train: TextDataset, path: str) -> None:
             f"{path} is too short: {n} tokens are left to train on (a tenth is held out) and block_size "
             f"{train.block_size} needs {train.block_size + 1}; {way_out}"
         )
+
+
+def _use_fastest_threads(model: GPTLanguageModel, data: TextDataset, batch_size: int) -> None:
+    """Choose the number of threads on a batch of the size to come, leaving model and random state as they are."""
+    x, y = data.__getitems__([i % len(data) for i in range(batch_size)])
+    with torch.random.fork_rng(devices=[]):
+        use_fastest_threads(lambda: model(x, y)[1].backward())
+    model.zero_grad(set_to_none=True)
 
 
 def _validator(held_out: torch.Tensor, block_size: int) -> Callable[[torch.nn.Module], float]:
