@@ -1,6 +1,6 @@
 """Which model learns most in given minutes: the measurements behind custom_llm/sizes.py.
 
-    python benchmarks/sizes.py --minutes 2 4x128x4x128:16:2e-3 6x192x6x128:16:1e-3
+    python -m benchmarks.sizes --minutes 2 4x128x4x128:16:2e-3 6x192x6x128:16:1e-3
 
 Each setting is LAYERSxWIDTHxHEADSxBLOCK:BATCH:LEARNING_RATE, trained on the bundled stories (or --file FILE) by the
 clock, one after the other; a row each. Run it on a machine that does nothing else.
@@ -8,21 +8,21 @@ clock, one after the other; a row each. Run it on a machine that does nothing el
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import math
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from custom_llm.cli import ArgumentParser
 from custom_llm.data.dataset import TextDataset, make_loader
 from custom_llm.data.stories import generate_stories
 from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer
+from custom_llm.errors import run
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.trainer import train_model
@@ -37,7 +37,7 @@ class CountingLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for x, y in self.loader:
             self.tokens += x.numel()
             yield x, y
@@ -62,28 +62,25 @@ def measure(setting: str, text: str, minutes: float, dropout: float, show: bool)
         train_model(model, loader, config, torch.device("cpu"))
     speed = loader.tokens / (time.monotonic() - start)
     bits = held_out_loss(model, held_out, block_size) / math.log(2)
-    print(
-        f"{setting:<28}{model.n_parameters() / 1e6:>7.2f}M{speed:>9,.0f} tokens/s{loader.tokens / len(data.data):>7.1f} "
-        f"epochs{bits:>8.3f} bits per character",
-        flush=True,
-    )
+    row = f"{setting:<28}{model.n_parameters() / 1e6:>7.2f}M{speed:>9,.0f} tokens/s"
+    print(f"{row}{loader.tokens / len(data.data):>7.1f} epochs{bits:>8.3f} bits per character", flush=True)
     if show:
         ids = model.generate(torch.tensor([[tokenizer.end_of_text_id]]), 700, temperature=0.7)[0, 1:]
         print(tokenizer.decode(ids.tolist()), flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = ArgumentParser(__doc__)
     parser.add_argument("settings", nargs="+")
     parser.add_argument("--minutes", type=float, default=2)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--file", type=Path)
     parser.add_argument("--show", action="store_true", help="print a text of each")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     text = args.file.read_text(encoding="utf-8") if args.file else generate_stories()
     for setting in args.settings:
         measure(setting, text, args.minutes, args.dropout, args.show)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))
