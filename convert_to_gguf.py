@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from custom_llm.export.parity import Reference
 
         reference = Reference(model, tokenizer, saved.sample)
-    report = Report(reference)
+    report = Report(model, reference)
     convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, report.check)
     print(f"done in {time.monotonic() - start:.1f} s")
 

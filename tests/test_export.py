@@ -127,8 +127,8 @@ def test_llama_cpp_computes_the_trained_model(tmp_path, changes):
         str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "F16,Q8_0", None,
         lambda path, quant_type, _: parities.update({quant_type: reference.compare(path)}),
     )  # fmt: skip
-    # One token in a thousand may be a tie: llama.cpp reads GELU from a table of float16 values.
-    assert parities["F32"].kl <= 1e-6 and parities["F32"].top1 >= 0.999
+    # A few of 1,280 positions may be ties: llama.cpp reads GELU from a table of float16 values.
+    assert parities["F32"].kl <= 1e-6 and parities["F32"].top1 >= 0.995
     assert parities["F16"].kl <= 1e-5
     assert parities["Q8_0"].kl <= 5e-3  # weights drawn at random are harder on it than trained ones
 
@@ -140,7 +140,7 @@ def test_a_wrong_export_would_be_noticed(tmp_path):
     model, other = random_model(0), random_model(1)
     tokenizer = tokenizer_for(model)
     write_hf_directory(other, tokenizer, tmp_path / "hf")
-    report = Report(Reference(model, tokenizer, tokenizer.chars * 10))
+    report = Report(model, Reference(model, tokenizer, tokenizer.chars * 10))
     with pytest.raises(UserError, match="differs from PyTorch by KL"):
         convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "Q8_0", None, report.check)
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
@@ -188,7 +188,7 @@ def test_every_type_by_name(tmp_path, quant_type, capsys):
     model = random_model(n_embd=256, n_head=4, n_layer=1)
     tokenizer = tokenizer_for(model)
     write_hf_directory(model, tokenizer, tmp_path / "hf")
-    report = Report(Reference(model, tokenizer, tokenizer.chars * 4))
+    report = Report(model, Reference(model, tokenizer, tokenizer.chars * 4))
     [path] = convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), quant_type.lower(), None, report.check)
     assert Path(path).name == f"model.gguf.{quant_type}.gguf"
     assert "note:" not in capsys.readouterr().out, "rows of 256 hold every type"
@@ -199,7 +199,7 @@ def test_what_llama_cpp_really_stores_is_said(tmp_path, capsys):
 
     model = random_model()
     write_hf_directory(model, tokenizer_for(model), tmp_path / "hf")
-    convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "Q4_K_M", None, Report(None).check)
+    convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "Q4_K_M", None, Report(model, None).check)
     out = capsys.readouterr().out
     assert "note: Q4_K_M needs rows of a multiple of 256 values, not 64; llama.cpp stores this model as Q5_0 " in out
 

@@ -37,7 +37,7 @@ class Reference:
         text: a few thousand characters the model was trained on; only the known ones count.
         """
         self.tokenizer = tokenizer
-        self.text = "".join(char for char in text if char not in set(tokenizer.unknown(text)))
+        self.text = text.translate(dict.fromkeys(map(ord, tokenizer.unknown(text))))
         block_size = model.config.block_size
         ids = tokenizer.encode(self.text)[:TEXT_POSITIONS].tolist()
         chance = np.random.default_rng(0).integers(tokenizer.vocab_size, size=RANDOM_POSITIONS).tolist()

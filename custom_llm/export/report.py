@@ -7,6 +7,7 @@ from pathlib import Path
 
 from custom_llm.export.parity import Reference, check_bound
 from custom_llm.export.quantize import fallback_note
+from custom_llm.model import GPTLanguageModel
 
 HEADER = f"{'file':<28}{'size':>10}{'KL to PyTorch':>16}{'max logit diff':>16}{'same top-1':>12}"
 
@@ -16,11 +17,13 @@ logger = logging.getLogger("custom_llm")
 class Report:
     """Checks each finished file against PyTorch before it gets its name, and prints a row about it."""
 
-    def __init__(self, reference: Reference | None) -> None:
+    def __init__(self, model: GPTLanguageModel, reference: Reference | None) -> None:
         """Args:
+        model: the trained model.
         reference: what to hold the files against; None only reports their size.
         """
         self.reference = reference
+        self._row_lengths = {matrix.shape[1] for matrix in model.parameters() if matrix.dim() == 2}
         self._rows = 0
 
     def check(self, path: Path, quant_type: str, name: Path) -> None:
@@ -29,7 +32,7 @@ class Report:
         Raises:
             UserError: a file of an exact type is not the trained model.
         """
-        note = fallback_note(quant_type, path)
+        note = fallback_note(quant_type, path, self._row_lengths)
         if note:
             print(f"note: {note}")
         row = f"{name!s:<28}{path.stat().st_size / 1e6:>7.2f} MB"

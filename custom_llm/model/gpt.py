@@ -17,8 +17,7 @@ from torch import nn
 
 from custom_llm.config import ModelConfig
 from custom_llm.model.block import TransformerBlock
-
-INIT_STD = 0.02
+from custom_llm.model.init import init_weights, no_default_init
 
 
 class GPTLanguageModel(nn.Module):
@@ -34,24 +33,15 @@ class GPTLanguageModel(nn.Module):
         """
         super().__init__()
         self.config = c = config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)
-        self.token_embedding = nn.Embedding(c.vocab_size, c.n_embd)
-        self.position_embedding = nn.Embedding(c.block_size, c.n_embd)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(c.n_embd, c.n_head, c.block_size, c.dropout, c.non_linearity) for _ in range(c.n_layer)
-        )
-        self.ln_f = nn.LayerNorm(c.n_embd)
-        self.head = nn.Linear(c.n_embd, c.vocab_size, bias=c.head_bias)
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        """GPT-2's initialisation; what is added to the residual stream is scaled down by its depth."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif parameter.dim() == 2:
-                is_residual = name.endswith(("attn.proj.weight", "ffn.2.weight"))
-                depth = 2 * self.config.n_layer if is_residual else 1
-                nn.init.normal_(parameter, std=INIT_STD / depth**0.5)
+        with no_default_init():
+            self.token_embedding = nn.Embedding(c.vocab_size, c.n_embd)
+            self.position_embedding = nn.Embedding(c.block_size, c.n_embd)
+            self.blocks = nn.ModuleList(
+                TransformerBlock(c.n_embd, c.n_head, c.block_size, c.dropout, c.non_linearity) for _ in range(c.n_layer)
+            )
+            self.ln_f = nn.LayerNorm(c.n_embd)
+            self.head = nn.Linear(c.n_embd, c.vocab_size, bias=c.head_bias)
+        init_weights(self, c.n_layer)
 
     def forward(
         self, idx: torch.Tensor, targets: torch.Tensor | None = None
