@@ -38,14 +38,30 @@ __getattr__ = lazy(
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--quant_type", default="Q4_0", help="llama.cpp type, or several with commas (default: Q4_0)")
-    parser.add_argument("--model_path", default="trained_model.pth", help="weights (default: trained_model.pth)")
-    parser.add_argument("--config_path", default="model_config.pth", help="the model (default: model_config.pth)")
-    parser.add_argument("--output_dir", default="hf_model", help="Hugging Face directory to write (default: hf_model)")
-    parser.add_argument("--gguf_output", default="model.gguf", help="F32 file to write (default: model.gguf)")
-    parser.add_argument("--llama_cpp_path", default="llama.cpp", help="llama.cpp checkout (default: llama.cpp)")
-    parser.add_argument("--dataset_path", help="training text, for a model of the tutorial, which kept no vocabulary")
-    parser.add_argument("--encoding", default="utf-8", help="encoding of --dataset_path (default: utf-8)")
+    parser.add_argument(
+        "--quant_type", metavar="TYPES", default="Q4_0", help="type, or several with commas (default: Q4_0)"
+    )
+    parser.add_argument(
+        "--model_path", metavar="FILE", default="trained_model.pth", help="weights (default: trained_model.pth)"
+    )
+    parser.add_argument(
+        "--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)"
+    )
+    parser.add_argument(
+        "--output_dir", metavar="FOLDER", default="hf_model", help="Hugging Face directory to write (default: hf_model)"
+    )
+    parser.add_argument(
+        "--gguf_output", metavar="FILE", default="model.gguf", help="F32 file to write (default: model.gguf)"
+    )
+    parser.add_argument(
+        "--llama_cpp_path", metavar="FOLDER", default="llama.cpp", help="llama.cpp checkout (default: llama.cpp)"
+    )
+    parser.add_argument(
+        "--dataset_path", metavar="FILE", help="training text, for a model of the tutorial, which kept no vocabulary"
+    )
+    parser.add_argument(
+        "--encoding", metavar="NAME", default="utf-8", help="encoding of --dataset_path (default: utf-8)"
+    )
     parser.add_argument("--no_verify", action="store_true", help="do not compare the files with PyTorch")
     args = parser.parse_args(argv)
     parse_quant_types(args.quant_type)  # before the work begins

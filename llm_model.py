@@ -39,8 +39,10 @@ def get_user_config(values: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--config_path", default="model_config.pth", help="file to write (default: model_config.pth)")
-    add_flags(parser, ModelConfig)
+    parser.add_argument(
+        "--config_path", metavar="FILE", default="model_config.pth", help="file to write (default: model_config.pth)"
+    )
+    add_flags(parser, ModelConfig, "architecture")
     args = parser.parse_args(argv)
     check_target(args.config_path)
     config = ModelConfig.from_dict(get_user_config(given(ModelConfig, args)))

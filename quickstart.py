@@ -31,10 +31,14 @@ TEXT_TOKENS = 600
 def main(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(__doc__)
     parser.add_argument("file", nargs="?", metavar="FILE", help="the text (default: bundled stories)")
-    parser.add_argument("--minutes", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)")
-    parser.add_argument("--quant_type", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
-    parser.add_argument("--output_dir", default="quickstart", help="folder to write to (default: quickstart)")
-    parser.add_argument("--encoding", default="utf-8", help="encoding of FILE (default: utf-8)")
+    parser.add_argument(
+        "--minutes", metavar="M", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)"
+    )
+    parser.add_argument("--quant_type", metavar="TYPES", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
+    parser.add_argument(
+        "--output_dir", metavar="FOLDER", default="quickstart", help="folder to write to (default: quickstart)"
+    )
+    parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of FILE (default: utf-8)")
     args = parser.parse_args(argv)
     quant_type = convert_to_gguf.parse_quant_types(args.quant_type)[0]
     folder = _make_folder(args.output_dir)

@@ -37,11 +37,15 @@ def get_training_config(values: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--config_path", default="model_config.pth", help="the model (default: model_config.pth)")
-    parser.add_argument("--model_path", default="trained_model.pth", help="file to write (default: trained_model.pth)")
-    parser.add_argument("--encoding", default="utf-8", help="encoding of the text (default: utf-8)")
-    parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest one there is)")
-    add_flags(parser, TrainConfig)
+    parser.add_argument(
+        "--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)"
+    )
+    parser.add_argument(
+        "--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)"
+    )
+    parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of the text (default: utf-8)")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
+    add_flags(parser, TrainConfig, "training")
     args = parser.parse_args(argv)
     values = given(TrainConfig, args)
     if "minutes" in values:  # the clock ends the training, so there is no question to ask about epochs

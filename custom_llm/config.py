@@ -113,7 +113,7 @@ class TrainConfig:
     )
     learning_rate: float = option(
         0.0003,
-        "peak learning rate of AdamW",
+        "peak learning rate, on AdamW's scale",
         question="Enter learning rate (e.g., 0.0003): ",
         low=1e-12,
         high=10.0,

@@ -16,6 +16,6 @@ class Sizes:
 
 def choose_sizes(n_characters: int, minutes: float, n_cores: int) -> Sizes:
     return Sizes(
-        dict(n_embd=128, n_head=4, n_layer=4, block_size=128, dropout=0.0),
-        dict(batch_size=16, learning_rate=2e-3, max_epochs=5),
+        dict(n_embd=96, n_head=4, n_layer=3, block_size=128, dropout=0.0),
+        dict(batch_size=16, learning_rate=0.02, max_epochs=5),
     )

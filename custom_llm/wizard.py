@@ -14,18 +14,23 @@ from custom_llm.errors import UserError
 EXPECTED = {int: "a whole number", float: "a number"}
 
 
-def add_flags(parser: ArgumentParser, config_class: type) -> None:
-    """Give `parser` one flag per field, absent from the result unless it was given."""
-    group = parser.add_argument_group("options")
+METAVARS = {int: "N", float: "X", str: "TEXT"}
+
+
+def add_flags(parser: ArgumentParser, config_class: type, title: str) -> None:
+    """Give `parser` a group of flags, one per field, absent from the result unless it was given."""
+    group = parser.add_argument_group(title)
     for item in fields(config_class):
+        kind, _ = field_type(item)
         text = item.metadata["help"]
-        if item.default is not None and field_type(item)[0] is not bool:
-            text += f" (default: {item.default})"
-        if field_type(item)[0] is bool:
+        if kind is bool:
             group.add_argument(f"--{item.name}", action="store_true", default=None, help=text)
-        else:
-            # Parsed by `given`, so that the flag and the prompt share one check and one wording.
-            group.add_argument(f"--{item.name}", metavar="X" if field_type(item)[0] is not str else "TEXT", help=text)
+            continue
+        if item.default is not None:
+            text += f" (default: {item.default})"
+        choices = item.metadata["choices"]
+        # Parsed by `given`, so that the flag and the prompt share one check and one wording.
+        group.add_argument(f"--{item.name}", metavar="|".join(choices) if choices else METAVARS[kind], help=text)
 
 
 def given(config_class: type, args: Namespace) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-TOKENS_PER_BATCH = 16_384
+TOKENS_PER_BATCH = 4096  # their logits are 4096 × vocab_size numbers
 
 
 @torch.no_grad()

@@ -1,23 +1,28 @@
-"""AdamW as GPTs are trained with it, and the learning rate over time."""
+"""The optimizers of a training, and the learning rate over time."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
-from torch import nn
+
+from custom_llm.model import GPTLanguageModel
+from custom_llm.training.muon import Muon
 
 WARMUP = 0.03  # share of the training in which the learning rate rises
 FLOOR = 0.1  # share of the peak learning rate that is left at the end
 
 
-def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW with weight decay on matrices only (GPT-3, https://arxiv.org/abs/2005.14165, appendix B)."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    # One call for all parameters; on the CPU that is worth a tenth of a small model's step.
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=True)
+def make_optimizers(model: GPTLanguageModel, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, output layer, norms and biases.
+
+    Both on the scale of AdamW's learning rate. AdamW decays nothing here: what is left to it are tables and vectors.
+    """
+    inside = [p for p in model.blocks.parameters() if p.dim() == 2]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in inside)]
+    adamw = torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    return [Muon(inside, lr=learning_rate), adamw]
 
 
 def learning_rate_at(progress: float, peak: float) -> float:
@@ -33,3 +38,10 @@ def learning_rate_at(progress: float, peak: float) -> float:
         return peak * max(progress / WARMUP, 0.02)
     cosine = 0.5 * (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP)))
     return peak * (FLOOR + (1 - FLOOR) * cosine)
+
+
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], learning_rate: float) -> None:
+    """Use `learning_rate` from the next step on."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate

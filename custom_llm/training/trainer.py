@@ -12,8 +12,9 @@ from torch import nn
 
 from custom_llm.config import TrainConfig
 from custom_llm.errors import UserError
+from custom_llm.model import GPTLanguageModel
 from custom_llm.training.interrupt import StopRequest
-from custom_llm.training.optimizer import learning_rate_at, make_optimizer
+from custom_llm.training.optimizer import learning_rate_at, make_optimizers, set_learning_rate
 from custom_llm.training.progress import Progress
 
 GRAD_CLIP = 1.0
@@ -25,17 +26,16 @@ class Interrupted(Exception):
 
 
 def train_model(
-    model: nn.Module,
+    model: GPTLanguageModel,
     train_loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
     config: TrainConfig | dict[str, Any],
     device: torch.device,
     validate: Callable[[nn.Module], float] | None = None,
     on_epoch: Callable[[nn.Module], None] | None = None,
-) -> nn.Module:
+) -> GPTLanguageModel:
     """Train `model` in place and return it, printing one line an epoch (on a clock, about REPORTS lines in all).
 
     Args:
-        model: called as model(x, y) -> (logits, loss).
         train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T).
         config: `learning_rate` and `max_epochs`, or `minutes` instead of the latter.
         validate: the held-out loss in nats per token, reported each epoch.
@@ -47,16 +47,15 @@ def train_model(
     """
     c = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
     model.to(device).train()
-    optimizer = make_optimizer(model, c.learning_rate)
+    optimizers = make_optimizers(model, c.learning_rate)
     clock = _Clock(c, len(train_loader))
     with Progress() as progress, StopRequest() as stop:
         while not clock.done:
             total_loss = n_tokens = 0
             epoch_start = time.monotonic()
             for x, y in train_loader:
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate_at(clock.progress, c.learning_rate)
-                loss = _step(model, optimizer, x.to(device), y.to(device))
+                set_learning_rate(optimizers, learning_rate_at(clock.progress, c.learning_rate))
+                loss = _step(model, optimizers, x.to(device), y.to(device))
                 if not math.isfinite(loss):
                     raise UserError(
                         f"--learning_rate {c.learning_rate}: the loss became {loss} at step {clock.steps + 1}; "
@@ -83,13 +82,14 @@ def train_model(
     return model
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor) -> float:
+def _step(model: nn.Module, optimizers: list[torch.optim.Optimizer], x: torch.Tensor, y: torch.Tensor) -> float:
     """One update on a batch; the loss before it, in nats per token."""
     _, loss = model(x, y)
-    optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), GRAD_CLIP)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return loss.item()
 
 

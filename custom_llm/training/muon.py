@@ -1,0 +1,68 @@
+"""Muon: momentum, orthogonalised (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+# Coefficients of the quintic iteration, chosen by its authors to bring singular values near 1 in few steps.
+A, B, C = 3.4445, -4.7750, 2.0315
+STEPS = 5
+# An update of AdamW has a root mean square of about 0.2; scaled to that, Muon takes AdamW's learning rate and weight
+# decay as they are (Liu et al. 2025, https://arxiv.org/abs/2502.16982, section 2.2).
+ADAMW_RMS = 0.2
+
+
+class Muon(torch.optim.Optimizer):
+    """SGD with Nesterov momentum whose update of every matrix is replaced by the nearest orthogonal matrix.
+
+    For the hidden matrices of a network; embeddings, output layers, norms and biases belong to AdamW. Matrices of one
+    shape are orthogonalised together, in batched products.
+    """
+
+    def __init__(
+        self, matrices: Iterable[torch.Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.1
+    ) -> None:
+        super().__init__(matrices, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:
+        """Update every matrix that has a gradient."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[torch.Tensor]] = defaultdict(list)
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    by_shape[matrix.shape].append(matrix)
+            for matrices in by_shape.values():
+                self._step_together(matrices, **{key: group[key] for key in ("lr", "momentum", "weight_decay")})
+
+    def _step_together(self, matrices: list[torch.Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+        for matrix in matrices:
+            self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+        gradients = [matrix.grad for matrix in matrices]
+        momenta = [self.state[matrix]["momentum"] for matrix in matrices]
+        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+        updates = orthogonalize(torch.stack(torch._foreach_lerp(gradients, momenta, momentum)))
+        scale = ADAMW_RMS * max(matrices[0].shape) ** 0.5
+        torch._foreach_mul_(matrices, 1 - lr * weight_decay)
+        torch._foreach_add_(matrices, list(updates.unbind()), alpha=-lr * scale)
+
+
+def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
+    """U·Vᵀ of each matrix U·S·Vᵀ, roughly (singular values between about 0.7 and 1.2), by Newton–Schulz iteration.
+
+    Args:
+        matrices: (n, rows, columns)
+    """
+    wide = matrices.shape[1] <= matrices.shape[2]
+    x = matrices if wide else matrices.mT  # the products below are then of the smaller side
+    if x.is_cuda:
+        x = x.bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(STEPS):
+        gram = x @ x.mT  # (n, small, small)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
+    return (x if wide else x.mT).type_as(matrices)

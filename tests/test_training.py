@@ -1,0 +1,157 @@
+"""The training loop: it learns, it is repeatable, it says what happens."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import torch
+from conftest import STORY, run_script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.errors import UserError
+from custom_llm.model import GPTLanguageModel
+from custom_llm.training.evaluate import held_out_loss
+from custom_llm.training.muon import Muon, orthogonalize
+from custom_llm.training.optimizer import learning_rate_at
+from custom_llm.training.trainer import train_model
+
+TEXT = STORY * 20
+
+
+def small_model(dataset: TextDataset) -> GPTLanguageModel:
+    torch.manual_seed(0)
+    return GPTLanguageModel(
+        dict(vocab_size=dataset.vocab_size, n_embd=32, n_head=4, n_layer=2, block_size=dataset.block_size, dropout=0.1)
+    )
+
+
+def train_once(**config: object) -> GPTLanguageModel:
+    dataset = TextDataset(TEXT, 32)
+    model = small_model(dataset)
+    return train_model(
+        model, make_loader(dataset, 8, None, seed=3), dict(learning_rate=3e-3, **config), torch.device("cpu")
+    )
+
+
+def test_a_small_text_is_learnt_by_heart():
+    dataset = TextDataset(TEXT, 32)
+    model = train_once(max_epochs=15)
+    assert held_out_loss(model, dataset.data, 32) < 0.5, "guessing costs 3.5"
+
+
+def test_the_same_seed_gives_the_same_weights():
+    torch.set_num_threads(1)
+    first, second = train_once(max_epochs=2), train_once(max_epochs=2)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_epochs_end_after_max_epochs_and_the_clock_ends_on_time(capsys):
+    import time
+
+    train_once(max_epochs=4)
+    assert capsys.readouterr().out.count("Epoch ") == 4
+    start = time.monotonic()
+    train_once(minutes=0.02)
+    assert 1.2 <= time.monotonic() - start < 6
+    lines = capsys.readouterr().out.splitlines()
+    assert 1 <= len(lines) <= 22, "about 20 lines however short the epochs are"
+
+
+@given(st.integers(2, 90), st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_the_held_out_loss_is_the_mean_over_every_token(n_tokens, block_size):
+    torch.manual_seed(n_tokens)
+    model = GPTLanguageModel(dict(vocab_size=5, n_embd=8, n_head=2, n_layer=1, block_size=block_size, dropout=0.5))
+    data = torch.randint(5, (n_tokens,))
+    total = 0.0
+    model.eval()
+    for start in range(0, n_tokens - 1, block_size):
+        x, y = data[start : min(start + block_size, n_tokens - 1)], data[start + 1 : start + block_size + 1]
+        total += model(x[None], y[None])[1].item() * len(y)
+    model.train()
+    assert held_out_loss(model, data, block_size) == pytest.approx(total / (n_tokens - 1), abs=1e-5)
+    assert model.training
+
+
+def test_the_learning_rate_rises_and_falls():
+    rates = [learning_rate_at(i / 1000, 0.01) for i in range(1001)]
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert max(rates) == pytest.approx(0.01) and rates[-1] == pytest.approx(0.001) and rates[0] > 0
+
+
+@given(st.integers(1, 4), st.integers(1, 24), st.integers(1, 24), st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_orthogonalized_matrices_have_singular_values_near_1(n, rows, columns, seed):
+    matrices = torch.randn(n, rows, columns, generator=torch.Generator().manual_seed(seed))
+    values = torch.linalg.svdvals(orthogonalize(matrices))
+    small = torch.linalg.svdvals(matrices) < 0.05 * matrices.norm(dim=(1, 2))[:, None]
+    assert values.max() < 1.3
+    assert values[~small].min() > 0.5  # what is next to nothing takes more steps
+    alone = torch.cat([orthogonalize(matrix[None]) for matrix in matrices])
+    torch.testing.assert_close(orthogonalize(matrices), alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (64, 16), (16, 64)])
+def test_muon_is_pytorchs_own_in_a_batch(shape):
+    """torch.optim.Muon does one matrix at a time, in bfloat16."""
+    torch.manual_seed(0)
+    ours = [torch.randn(shape, requires_grad=True) for _ in range(3)]
+    theirs = [matrix.detach().clone().requires_grad_() for matrix in ours]
+    optimizers = [
+        Muon(ours, lr=0.1, weight_decay=0.1),
+        torch.optim.Muon(theirs, lr=0.1, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for _ in range(4):
+        gradients = [torch.randn(shape) for _ in ours]
+        for matrices, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for matrix, gradient in zip(matrices, gradients, strict=True):
+                matrix.grad = gradient.clone()
+            optimizer.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-2, rtol=0)
+
+
+def test_a_loss_that_is_no_number_stops_the_training():
+    dataset = TextDataset(TEXT, 32)
+    model = small_model(dataset)
+    with torch.no_grad():
+        model.head.weight.fill_(math.inf)
+    config = dict(learning_rate=0.02, max_epochs=1)
+    with pytest.raises(UserError, match=r"--learning_rate 0.02: the loss became nan at step 1; try 0.002"):
+        train_model(model, make_loader(dataset, 8, None, seed=3), config, torch.device("cpu"))
+
+
+def test_progress_is_a_bar_at_a_terminal_and_lines_elsewhere(tmp_path):
+    import os
+    import pty
+    import subprocess
+
+    from conftest import ENVIRONMENT, ROOT
+
+    (tmp_path / "input.txt").write_text(TEXT, encoding="utf-8")
+    assert run_script("llm_model.py", "--n_embd", "32", "--block_size", "16", cwd=tmp_path).status == 0
+    flags = "--batch_size 4 --minutes 0.02".split()
+    plain = run_script("train_llm.py", *flags, cwd=tmp_path)
+    assert plain.status == 0 and "\r" not in plain.stderr and "\x1b" not in plain.stdout
+    leader, follower = pty.openpty()
+    command = [sys.executable, ROOT / "train_llm.py", *flags]
+    child = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower
+    )
+    os.close(follower)
+    child.communicate(timeout=60)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(leader, 4096)
+        except OSError:  # the terminal's other end is closed
+            break
+    os.close(leader)
+    assert child.returncode == 0
+    assert b"% |" in shown and b"tokens/s" in shown
