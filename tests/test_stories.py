@@ -15,14 +15,22 @@ N_CHARS = 300_000
 PRONOUN = {character.name: character.pronoun for character in (*HEROES, *HELPERS)}
 NAME = "|".join(PRONOUN)
 # Changes with every change to the stories; it may not change with the version of Python.
-SHA256_OF_SAMPLE = "535793be74aa97862b6fc4c9a945eddfe94f057b5a48e286de48876cb0626e98"
+SHA256_OF_SAMPLE = "cc2e6cd1169dfdf21d117d93ab15c7e11988ee62d5d7c4d474aa827fd85506b6"
 # Words whose first letter and first sound disagree. None is in use; they need a rule before they are.
 MISLEADING = re.compile(r"\ban? (one|once|use|used|useful|usual|uni\w*|hour|honest)\b", re.IGNORECASE)
 
 
+EVERYTHING = 8
+
+
+@pytest.fixture(scope="module", params=[2, EVERYTHING], ids=["bundled", "everything"])
+def variety(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def text() -> str:
-    return generate_stories(N_CHARS, seed=3)
+def text(variety: int) -> str:
+    return generate_stories(N_CHARS, seed=3, variety=variety)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +49,16 @@ def found(pattern: str, paragraphs: list[str]) -> list[str]:
 
 
 def test_the_same_seed_gives_the_same_text_on_every_machine() -> None:
-    sample = generate_stories(20_000, seed=7)
-    assert sample == generate_stories(20_000, seed=7)
+    sample = generate_stories(20_000, seed=7) + generate_stories(20_000, seed=7, variety=EVERYTHING)
     assert hashlib.sha256(sample.encode()).hexdigest() == SHA256_OF_SAMPLE
 
 
-def test_another_seed_gives_other_stories(stories: list[str]) -> None:
-    assert not set(generate_stories(20_000, seed=7).split(END_OF_STORY)) & set(stories)
+def test_another_seed_gives_other_stories(stories: list[str], variety: int) -> None:
+    assert not set(generate_stories(20_000, seed=7, variety=variety).split(END_OF_STORY)) & set(stories)
+
+
+def test_no_more_variety_than_there_is() -> None:
+    assert generate_stories(50_000, variety=EVERYTHING) == generate_stories(50_000, variety=99)
 
 
 @pytest.mark.parametrize("n_chars", [1, 1_000, 50_000])
@@ -70,10 +81,10 @@ def test_every_story_is_its_own_and_of_a_small_size(stories: list[str]) -> None:
     assert all(2 <= len(story.split("\n")) <= 5 for story in stories)
 
 
-def test_the_text_is_varied(paragraphs: list[str]) -> None:
+def test_the_text_is_varied(paragraphs: list[str], variety: int) -> None:
     words = " ".join(paragraphs).split()
     runs = [tuple(words[i : i + 8]) for i in range(len(words) - 7)]
-    assert len(set(runs)) / len(runs) > 0.6
+    assert len(set(runs)) / len(runs) > (0.6 if variety == EVERYTHING else 0.35)
 
 
 def test_characters_and_words_are_few(text: str, paragraphs: list[str]) -> None:
@@ -144,9 +155,10 @@ def test_a_name_is_followed_by_its_own_pronoun(stories: list[str]) -> None:
     assert checked > 100
 
 
-def test_every_plot_and_every_hero_appears(text: str) -> None:
+def test_every_plot_and_every_hero_appears(text: str, variety: int) -> None:
     assert len({plot.name for plot in PLOTS}) == len(PLOTS) >= 12
-    assert all(character.name in text for character in (*HEROES, *HELPERS))
+    told = [character for character in (*HEROES, *HELPERS) if character.name in text]
+    assert len(told) == len(HEROES) + len(HELPERS) if variety == EVERYTHING else len(told) >= 8
     assert all(name in PRONOUN for plot in PLOTS for name in plot.not_for)
 
 

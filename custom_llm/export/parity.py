@@ -26,7 +26,8 @@ class Parity:
     positions: int
     max_difference: float  # of any logit
     kl: float  # mean KL(PyTorch ‖ file) in nats
-    top1: float  # share of positions with the same likeliest token
+    top1_text: float  # share of positions of the text with the same likeliest token
+    top1_random: float  # the same for random tokens, where the two likeliest are often as good as tied
 
 
 class Reference:
@@ -39,9 +40,11 @@ class Reference:
         self.tokenizer = tokenizer
         self.text = text.translate(dict.fromkeys(map(ord, tokenizer.unknown(text))))
         block_size = model.config.block_size
-        ids = tokenizer.encode(self.text)[:TEXT_POSITIONS].tolist()
+        ids = tokenizer.encode(self.text)[:TEXT_POSITIONS].tolist() or [0]
         chance = np.random.default_rng(0).integers(tokenizer.vocab_size, size=RANDOM_POSITIONS).tolist()
-        self.windows = [*_split(ids, block_size), *_split(chance, block_size)]
+        text_windows = _split(ids, block_size)
+        self.n_text_windows = len(text_windows)
+        self.windows = [*text_windows, *_split(chance, block_size)]
         self.logits = [_torch_logits(model, window) for window in self.windows]
 
     def compare(self, path: str | Path) -> Parity:
@@ -51,14 +54,14 @@ class Reference:
             UserError: the file does not load, or reads text as other token ids.
         """
         self._check_token_ids(path)
-        kl = same = n = 0
-        worst = 0.0
+        kls, same, worst = [], [], 0.0
         for expected, actual in zip(self.logits, score_windows(path, self.windows), strict=True):
             worst = max(worst, float(np.abs(expected - actual).max()))
-            kl += float(_kl(expected, actual).sum())
-            same += int((expected.argmax(-1) == actual.argmax(-1)).sum())
-            n += len(expected)
-        return Parity(n, worst, kl / n, same / n)
+            kls.append(_kl(expected, actual))
+            same.append(expected.argmax(-1) == actual.argmax(-1))
+        kl = np.concatenate(kls)
+        text, chance = np.concatenate(same[: self.n_text_windows]), np.concatenate(same[self.n_text_windows :])
+        return Parity(len(kl), worst, float(kl.mean()), float(text.mean()), float(chance.mean()))
 
     def _check_token_ids(self, path: str | Path) -> None:
         with Model(path) as model:

@@ -9,7 +9,9 @@ from custom_llm.export.parity import Reference, check_bound
 from custom_llm.export.quantize import fallback_note
 from custom_llm.model import GPTLanguageModel
 
-HEADER = f"{'file':<28}{'size':>10}{'KL to PyTorch':>16}{'max logit diff':>16}{'same top-1':>12}"
+# The share of positions whose likeliest token is PyTorch's, on the text and on random tokens.
+TOP1 = "same top-1 (text, random)"
+HEADER = f"{'file':<32}{'size':>10}{'KL to PyTorch':>16}{'max logit diff':>16}{TOP1:>28}"
 
 logger = logging.getLogger("custom_llm")
 
@@ -35,13 +37,15 @@ class Report:
         note = fallback_note(quant_type, path, self._row_lengths)
         if note:
             print(f"note: {note}")
-        row = f"{name!s:<28}{path.stat().st_size / 1e6:>7.2f} MB"
+        row = f"{name!s:<32}{path.stat().st_size / 1e6:>7.2f} MB"
         if self.reference:
             parity = self.reference.compare(path)
             check_bound(name, quant_type, parity)
-            row += f"{parity.kl:>16.1e}{parity.max_difference:>16.4f}{parity.top1:>11.1%}"
+            row += (
+                f"{parity.kl:>16.1e}{parity.max_difference:>16.4f}{parity.top1_text:>18.1%}{parity.top1_random:>10.1%}"
+            )
         if not self._rows:
-            print(HEADER if self.reference else HEADER[:38])
+            print(HEADER if self.reference else HEADER[:42])
         self._rows += 1
         print(row, flush=True)
         logger.info(row)

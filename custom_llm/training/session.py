@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer
 from custom_llm.errors import UserError
 from custom_llm.files import check_target
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.checkpoint import SavedConfig, load_config, save_config, save_weights
+from custom_llm.model.checkpoint import SavedConfig, load_config, load_model, save_config, save_weights
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.threads import use_fastest_threads
 from custom_llm.training.trainer import Interrupted, train_model
@@ -60,23 +61,38 @@ def train_on_text(
     saved = SavedConfig(architecture, tokenizer.to_dict(), text[:SAMPLE_CHARACTERS])
     target = _pick_device(device)
     model = _build(architecture)
-
-    def save(model: torch.nn.Module) -> None:
-        save_config(config_path, saved)
-        save_weights(model_path, model)
-
+    keeper = _BestKeeper(lambda: (save_config(config_path, saved), save_weights(model_path, model)))
     loader = make_loader(train, config.batch_size, config.stride, config.seed)
     if target.type == "cpu":
         _use_fastest_threads(model, train, config.batch_size)
     print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
     try:
-        train_model(model, loader, config, target, _validator(held_out, architecture.block_size), save)
+        train_model(model, loader, config, target, _validator(held_out, architecture.block_size), keeper.save)
     except Interrupted:
         _note(f"stopped; what the model has learnt so far is in {model_path}")
         return False
+    if keeper.is_behind:
+        _note(f"{model_path} is the model at its lowest held-out loss, {keeper.best:.4f}; after it, learning by heart")
+        model = load_model(model_path, config_path)[0].to(target)
     print("Generated text:")
     print(_sample(model, tokenizer, target, config.seed))
     return True
+
+
+class _BestKeeper:
+    """Saves the model whenever its held-out loss is the lowest so far."""
+
+    def __init__(self, write: Callable[[], object]) -> None:
+        self._write = write
+        self.best = math.inf
+        self.is_behind = False  # whether the model in memory is a later one than the one saved
+
+    def save(self, held_out: float | None) -> None:
+        """Save after an epoch of this held-out loss; None, when training was stopped, saves what there is."""
+        self.is_behind = held_out is not None and held_out >= self.best
+        if not self.is_behind:
+            self._write()
+            self.best = self.best if held_out is None else held_out
 
 
 def _sample(model: GPTLanguageModel, tokenizer: CharTokenizer, device: torch.device, seed: int) -> str:

@@ -31,7 +31,7 @@ def train_model(
     config: TrainConfig | dict[str, Any],
     device: torch.device,
     validate: Callable[[nn.Module], float] | None = None,
-    on_epoch: Callable[[nn.Module], None] | None = None,
+    on_epoch: Callable[[float | None], None] | None = None,
 ) -> GPTLanguageModel:
     """Train `model` in place and return it, printing one line an epoch (on a clock, about REPORTS lines in all).
 
@@ -39,7 +39,8 @@ def train_model(
         train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T).
         config: `learning_rate` and `max_epochs`, or `minutes` instead of the latter.
         validate: the held-out loss in nats per token, reported each epoch.
-        on_epoch: called after each epoch and when the training is stopped, to save what there is.
+        on_epoch: called after each reported epoch with its held-out loss, and with None when training is stopped, to
+            save what there is.
 
     Raises:
         Interrupted: on Ctrl-C or SIGTERM, after the step that was under way.
@@ -71,11 +72,12 @@ def train_model(
             if not (clock.report_due() or stop.requested):
                 continue
             line = f"Epoch {clock.epochs}{clock.of_epochs}, Loss: {total_loss / n_tokens:.4f}"
+            held_out = None
             if validate is not None and not stop.requested:
                 held_out = validate(model)
                 line += f", Held-out: {held_out:.4f} ({held_out / math.log(2):.3f} bits per character)"
             if on_epoch is not None:
-                on_epoch(model)
+                on_epoch(held_out)
             progress.print(line)  # after saving: who reads it may rely on the file
             if stop.requested:
                 raise Interrupted
