@@ -24,6 +24,7 @@ from custom_llm.data.text import read_text
 from custom_llm.data.tokenizer import CharTokenizer
 from custom_llm.errors import UserError, describe_os_error, run
 from custom_llm.files import write_bytes
+from custom_llm.omp import wait_briefly
 from custom_llm.sizes import choose_sizes
 
 TEXT_TOKENS = 1500
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of FILE (default: utf-8)")
     args = parser.parse_args(argv)
     quant_type = convert_to_gguf.parse_quant_types(args.quant_type)[0]
+    wait_briefly()
     folder = _make_folder(args.output_dir)
     if args.file:
         dataset, text = args.file, read_text(args.file, args.encoding)

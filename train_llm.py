@@ -19,6 +19,7 @@ from custom_llm.cli import ArgumentParser
 from custom_llm.config import TrainConfig
 from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
 from custom_llm.exports import lazy
+from custom_llm.omp import wait_briefly
 from custom_llm.wizard import add_flags, ask, given
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
     config = TrainConfig(**get_training_config(values))
 
+    wait_briefly()
     from custom_llm.training.session import train_on_text
 
     finished = train_on_text(config, args.config_path, args.model_path, args.encoding, args.device)

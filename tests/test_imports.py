@@ -20,6 +20,7 @@ ALLOWED = {
     "cli": {"errors"},
     "files": {"errors"},
     "llamacpp": {"errors"},
+    "omp": set(),
     "sizes": {"config"},
     "wizard": {"cli", "config", "errors"},
     "data": FOUNDATION,
