@@ -8,7 +8,8 @@ from typing import Any
 # (minutes × cores from which on it is the best, layers, width, heads)
 LADDER = ((0, 2, 64, 4), (2, 3, 96, 4), (12, 4, 128, 4), (60, 6, 192, 6), (240, 8, 256, 8), (1200, 10, 384, 8))
 USEFUL_CORES = 8  # a small model gains little from more
-BATCH_SIZE, BLOCK_SIZE = 16, 128
+BATCH_SIZE = 8
+BLOCK_SIZE = 256  # what llama.cpp rounds contexts up to, so that other programs use the very context that was trained
 WINDOWS_AT_LEAST = 20  # in a text; a shorter one gets a shorter context
 CHARACTERS_READ_PER_MINUTE_AND_CORE = 700_000  # by the smallest model
 READ_OFTEN = 20  # epochs from which on a model learns by heart and needs dropout
