@@ -10,6 +10,7 @@ checkout, its convert_hf_to_gguf.py and llama-quantize do the work; elsewhere th
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from custom_llm.cli import ArgumentParser, log_to
 from custom_llm.errors import run
 from custom_llm.export.quantize import parse_quant_types
 from custom_llm.exports import lazy
-from custom_llm.files import check_target
+from custom_llm.files import Kind, check_target
 
 if TYPE_CHECKING:
     from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no_verify", action="store_true", help="do not compare the files with PyTorch")
     args = parser.parse_args(argv)
     parse_quant_types(args.quant_type)  # before the work begins
-    check_target(args.gguf_output)
+    check_target(args.gguf_output, Kind.GGUF)
     log_to("conversion.log").info("convert_to_gguf.py %s", vars(args))
 
     from custom_llm.data.text import read_text
@@ -83,9 +84,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         from custom_llm.export.parity import Reference
 
         reference = Reference(model, tokenizer, saved.sample)
+        if reference.text_loss() > math.log(model.config.vocab_size):
+            print("warning: the model does worse on this text than guessing; was it trained on it?", file=sys.stderr)
     report = Report(model, reference)
     convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, report.check)
-    print(f"done in {time.monotonic() - start:.1f} s")
+    compared = f", compared with PyTorch at {reference.n_positions:,} positions" if reference else ""
+    print(f"done in {time.monotonic() - start:.1f} s{compared}")
 
 
 if __name__ == "__main__":

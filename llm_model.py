@@ -16,7 +16,7 @@ from custom_llm.cli import ArgumentParser
 from custom_llm.config import ModelConfig
 from custom_llm.errors import run
 from custom_llm.exports import lazy
-from custom_llm.files import check_target
+from custom_llm.files import Kind, check_target
 from custom_llm.wizard import add_flags, ask, given
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_flags(parser, ModelConfig, "architecture")
     args = parser.parse_args(argv)
-    check_target(args.config_path)
+    check_target(args.config_path, Kind.PTH)
     config = ModelConfig.from_dict(get_user_config(given(ModelConfig, args)))
 
     import torch

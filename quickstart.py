@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.file:
         dataset, text = args.file, read_text(args.file, args.encoding)
     else:
-        dataset, text = str(folder / "input.txt"), generate_stories()
+        dataset, text = str(folder / "stories.txt"), generate_stories()
         write_bytes(dataset, text.encode())
     sizes = choose_sizes(len(text), args.minutes, os.cpu_count() or 1)
     config, weights, gguf = (str(folder / name) for name in ("model_config.pth", "trained_model.pth", "model.gguf"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from custom_llm.errors import UserError
 
@@ -56,10 +58,11 @@ def log_to(path: str) -> logging.Logger:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     if not logger.handlers:
-        try:
-            handler: logging.Handler = logging.FileHandler(path, encoding="utf-8", delay=False)
-        except OSError:
-            handler = logging.NullHandler()
+        handler: logging.Handler = logging.NullHandler()
+        if not Path(path).exists() or Path(path).is_file():  # opening a pipe would wait for a reader
+            with contextlib.suppress(OSError):
+                handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler.handleError = lambda record: None  # a full disk loses the log, not the work
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
     return logger

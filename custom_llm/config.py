@@ -83,6 +83,8 @@ class ModelConfig:
         check_fields(self)
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        if self.n_embd < 2 * self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} is less than 2 for each of n_head {self.n_head}, llama.cpp's least")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -168,13 +170,13 @@ def check_value(item: Any, value: Any) -> None:
         return
     fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if not fits or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{item.name} {value!r} is not {_words(kind)}")
+        raise ValueError(f"{item.name} {value!r} is not {in_words(kind)}")
     low, high, choices = (item.metadata.get(key) for key in ("low", "high", "choices"))
     if low is not None and not low <= value <= high:  # the negation also catches NaN
-        raise ValueError(f"{item.name} {value!r} is not {_words(kind)} from {low} to {high}")
+        raise ValueError(f"{item.name} {value!r} is not {in_words(kind)} from {low} to {high}")
     if choices and value not in choices:
         raise ValueError(f"{item.name} {value!r} is not one of {', '.join(choices)}")
 
 
-def _words(kind: type) -> str:
+def in_words(kind: type) -> str:
     return {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[kind]

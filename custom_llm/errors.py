@@ -7,6 +7,7 @@ mend: a full disk, a missing permission, no memory) into one line on stderr and 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for `... | head`
+
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")  # how torch words it
 
 
 class UserError(Exception):
@@ -40,8 +43,10 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
         return EXIT_BROKEN_PIPE
     except OSError as error:
         return _fail(describe_os_error(error))
-    except MemoryError:
-        return _fail("not enough memory; choose a smaller model, batch or text")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in OUT_OF_MEMORY):
+            raise
+        return _fail("not enough memory; choose a smaller model (--n_embd, --n_layer), --batch_size or text")
 
 
 def describe_os_error(error: OSError) -> str:
@@ -61,5 +66,6 @@ def _prepare_streams() -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # stderr may be as full as the disk
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return EXIT_USER_ERROR

@@ -6,11 +6,19 @@ import contextlib
 import glob
 import os
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 
 import psutil
 
 from custom_llm.errors import UserError, describe_os_error
+
+
+class Kind(Enum):
+    """Kinds of files the steps write, with the bytes such a file may begin with."""
+
+    PTH = (b"PK", b"\x80")  # PyTorch's archive, and the pickle of old versions
+    GGUF = (b"GGUF",)
 
 
 @contextlib.contextmanager
@@ -29,6 +37,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except BrokenPipeError:  # a message about the file did not get out; the file itself is not to blame
+        raise
     except OSError as error:
         raise UserError(f"cannot write {path}: {describe_os_error(error)}") from error
     finally:
@@ -36,16 +46,45 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def check_target(path: str | Path) -> Path:
-    """Raise UserError for a path that cannot be written, before hours are spent on what is to be in it."""
-    path = Path(path)
+def check_target(path: str | Path, kind: Kind | None = None) -> Path:
+    """The file that writing to `path` would replace, links followed; before hours are spent on its content.
+
+    Args:
+        kind: what is going to be written; a file of another kind is not replaced.
+
+    Raises:
+        UserError: it cannot be written, or it holds something else.
+    """
+    if "\0" in str(path):
+        raise UserError(f"{str(path)!r} is not the name of a file")
+    path = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file to write")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; give the name of a file to write")
+    if kind is not None and path.exists():
+        _check_kind(path, kind)
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"cannot write {path}: permission denied in the folder {path.parent}")
     return path
+
+
+def check_distinct(**paths: str | Path) -> None:
+    """Raise UserError when two flags name the same file, which one of them would destroy."""
+    seen: dict[str, str] = {}
+    for flag, path in paths.items():
+        other = seen.setdefault(os.path.realpath(path), flag)
+        if other != flag:
+            raise UserError(f"--{other} and --{flag} are both {path}; give two different files")
+
+
+def _check_kind(path: Path, kind: Kind) -> None:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start and not start.startswith(kind.value):
+        raise UserError(f"{path} is there and is no {kind.name} file; move it away or give another name to write")
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

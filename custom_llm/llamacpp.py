@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -114,7 +115,7 @@ class Model(_Owned):
         self.learned_positions: bool = _c.llama_model_rope_type(self._ptr) == _c.LLAMA_ROPE_TYPE_NONE
         # Tables are exported padded to a multiple of 256 rows; our own key holds the window that was trained.
         trained = self.metadata("custom_llm.block_size") or ""
-        window = int(trained) if trained.isdigit() else 0
+        window = int(trained) if re.fullmatch("[0-9]{1,9}", trained) else 0
         self.block_size: int = min(window or self.n_ctx_train, self.n_ctx_train)
         # llama.cpp assumes id 11 when a file names no end token: in a character vocabulary, some letter.
         eos = _c.llama_vocab_eos(self._vocab)

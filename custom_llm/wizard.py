@@ -8,11 +8,8 @@ from dataclasses import fields
 from typing import Any
 
 from custom_llm.cli import ArgumentParser
-from custom_llm.config import check_value, field_type
+from custom_llm.config import check_value, field_type, in_words
 from custom_llm.errors import UserError
-
-EXPECTED = {int: "a whole number", float: "a number"}
-
 
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
@@ -118,6 +115,6 @@ def parse(item: Any, text: str) -> Any:
     try:
         value = kind(text)
     except ValueError:
-        raise ValueError(f"{item.name} {text!r} is not {EXPECTED[kind]}") from None
+        raise ValueError(f"{item.name} {text!r} is not {in_words(kind)}") from None
     check_value(item, value)
     return value

@@ -111,6 +111,7 @@ def test_order_is_fixed_by_the_seed_and_new_each_epoch():
         (b"a\r\nb\rc\n", "a\nb\nc\n"),
         ("\ufeffmark".encode(), "mark"),
         ("größe 中文 😀".encode("utf-16"), "größe 中文 😀"),
+        ("größe 中文 😀".encode("utf-32"), "größe 中文 😀"),
     ],
 )
 def test_text_files_as_people_have_them(tmp_path, content, text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -255,12 +256,36 @@ def test_a_pair_of_the_tutorials_scripts_converts(tmp_path):
     assert without.status == 2
     assert "holds no vocabulary" in without.stderr and "--dataset_path" in without.stderr
     result = run_script("convert_to_gguf.py", "--dataset_path", "notes.txt", "--quant_type", "F16", cwd=tmp_path)
-    assert (result.status, result.stderr) == (0, "")
+    assert result.status == 0, result.stderr
+    assert result.stderr.startswith("warning: the model does worse on this text than guessing"), (
+        "its weights are random"
+    )
     [kl] = re.findall(r"^model\.gguf .* MB +(\S+) ", result.stdout, re.MULTILINE)
     assert float(kl) <= 1e-6
     with Model(tmp_path / "model.gguf") as runtime:
         assert runtime.eos == -1, "no character ends a text"
         assert len(runtime.tokenize("naïve 日本")) == 8
+
+
+def test_a_lost_vocabulary_is_rebuilt_from_the_text(trained, tmp_path):
+    """Step 1 run again after step 2 replaces the configuration that held it."""
+    for name in ("input.txt", "trained_model.pth"):
+        shutil.copy(trained.folder / name, tmp_path)
+    flags = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0".split()
+    vocab_size = torch.load(trained.folder / "model_config.pth", weights_only=True)["vocab_size"]
+    assert run_script("llm_model.py", *flags, "--vocab_size", str(vocab_size), cwd=tmp_path).status == 0
+    result = run_script("convert_to_gguf.py", "--dataset_path", "input.txt", "--quant_type", "F16", cwd=tmp_path)
+    assert (result.status, result.stderr) == (0, "")
+    assert "100.0%    100.0%" in result.stdout
+
+
+def test_a_text_the_model_was_not_trained_on_is_noticed(tmp_path):
+    model = random_model()
+    save_config(tmp_path / "model_config.pth", SavedConfig(model.config, tokenizer_for(model).to_dict(), "Ā" * 2000))
+    save_weights(tmp_path / "trained_model.pth", model)
+    result = run_script("convert_to_gguf.py", "--llama_cpp_path", "none", cwd=tmp_path)
+    assert result.status == 0
+    assert result.stderr == "warning: the model does worse on this text than guessing; was it trained on it?\n"
 
 
 def test_a_biased_head_that_gpt2_cannot_express_is_refused(tmp_path):

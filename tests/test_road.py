@@ -22,7 +22,7 @@ def test_quickstart_on_the_bundled_stories(tmp_path):
     result = run_script("quickstart.py", "--minutes", "0.05", "--quant_type", "Q8_0,Q4_0", cwd=tmp_path, timeout=300)
     assert result.status == 0, result.stderr
     folder = tmp_path / "quickstart"
-    files = {"input.txt", "model_config.pth", "trained_model.pth", "hf_model", "model.gguf"}
+    files = {"stories.txt", "model_config.pth", "trained_model.pth", "hf_model", "model.gguf"}
     assert {path.name for path in folder.iterdir()} == files | {"model.gguf.Q8_0.gguf", "model.gguf.Q4_0.gguf"}
     for step in range(1, 5):
         assert f"[{step}/4] python " in result.stdout
@@ -71,7 +71,7 @@ def test_a_stopped_training_keeps_what_it_learnt(tmp_path, number):
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "stopped; what the model has learnt so far is in trained_model.pth" in err
+    assert "stopped; the best of what the model has learnt so far is in trained_model.pth" in err
     assert "Traceback" not in err
     assert torch.load(tmp_path / "trained_model.pth", weights_only=True)["head.weight"].isfinite().all()
     assert run_script("convert_to_gguf.py", "--llama_cpp_path", "none", cwd=tmp_path).status == 0

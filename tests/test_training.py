@@ -7,6 +7,7 @@ import fcntl
 import math
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -21,8 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from custom_llm.data.dataset import TextDataset, make_loader
-from custom_llm.errors import UserError
+from custom_llm.data.tokenizer import END_OF_TEXT, load_tokenizer
+from custom_llm.errors import UserError, run
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.checkpoint import load_model
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.muon import Muon, orthogonalize
 from custom_llm.training.optimizer import learning_rate_at
@@ -122,6 +125,32 @@ def test_muon_is_pytorchs_own_in_a_batch(shape):
             optimizer.step()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=2e-2, rtol=0)
+
+
+def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path):
+    """What is learnt by heart from this text does not help with its end, which is the same backwards."""
+    text = "the cat sat on the mat. " * 60 + "tam eht no tas tac eht. " * 8
+    (tmp_path / "input.txt").write_text(text, encoding="utf-8")
+    flags = ["--n_embd", "32", "--n_layer", "1", "--block_size", "16"]
+    assert run_script("llm_model.py", *flags, cwd=tmp_path).status == 0
+    result = run_script("train_llm.py", *"--batch_size 4 --learning_rate 0.01 --max_epochs 30".split(), cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    losses = [float(loss) for loss in re.findall(r"Held-out: (\S+) ", result.stdout)]
+    assert len(losses) == 30 and losses[-1] > min(losses)
+    assert f"at its lowest held-out loss, {min(losses):.4f}; after it, learning by heart" in result.stderr
+    model, saved = load_model(tmp_path / "trained_model.pth", tmp_path / "model_config.pth")
+    held_out = TextDataset(END_OF_TEXT + text, 16, load_tokenizer(saved.tokenizer)).split_off(0.1)
+    assert held_out_loss(model, held_out, 16) == pytest.approx(min(losses), abs=1e-3)
+
+
+def test_out_of_memory_is_a_sentence(capsys):
+    def fill(argv: object) -> None:
+        torch.empty(1 << 50)
+
+    assert run(fill) == 2
+    assert capsys.readouterr().err.startswith("error: not enough memory; choose a smaller model (--n_embd")
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(lambda argv: (_ for _ in ()).throw(RuntimeError("a bug")))
 
 
 def test_a_loss_that_is_no_number_stops_the_training():

@@ -26,8 +26,11 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
         raise UserError(f"cannot read {describe_os_error(error)}") from None
     except ValueError as error:  # a NUL in the name
         raise UserError(f"{str(path)!r}: not a file name ({error})") from None
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
+    if encoding == "utf-8":  # unless told otherwise, believe the byte-order mark; UTF-32's begins like UTF-16's
+        if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+            encoding = "utf-32"
+        elif content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            encoding = "utf-16"
     try:
         text = content.decode(encoding).removeprefix("\ufeff")
     except LookupError:
@@ -37,6 +40,10 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
             f"{path} is not {encoding} text (byte {content[error.start]:#04x} at offset {error.start}); name its "
             "encoding, such as --encoding latin-1, or save it as UTF-8"
         ) from None
+    except UnicodeError as error:
+        raise UserError(f"{path} cannot be read with --encoding {encoding}: {error}") from None
+    if any("\ud800" <= char <= "\udfff" for char in set(text)):
+        raise UserError(f"{path} has half a surrogate pair in it, which is no character; save it as UTF-8 text")
     if "\0" in text:
         raise UserError(f"{path} is not plain text (NUL byte at character {text.index(chr(0))}); save it as UTF-8 text")
     if not text:

@@ -74,7 +74,12 @@ class CharTokenizer:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CharTokenizer:
-        return cls(values["chars"], values["end_of_text"])
+        chars, end_of_text = values["chars"], values["end_of_text"]
+        if not isinstance(chars, str) or not isinstance(end_of_text, bool):
+            raise ValueError("chars must be a text, end_of_text True or False")
+        if any("\ud800" <= char <= "\udfff" for char in chars):
+            raise ValueError("half of a surrogate pair among the characters")
+        return cls(chars, end_of_text)
 
     def _code_points(self, text: str) -> np.ndarray:
         if self.end_of_text_id is None or END_OF_TEXT not in text:

@@ -17,8 +17,8 @@ def main(checkout: str, hf_dir: str, outfile: str, name: str) -> None:
     sys.path.insert(0, checkout)
     import convert_hf_to_gguf as converter  # first, since it brings its own `gguf`  # isort: split
 
-    from custom_llm.export.gguf_file import add_block_size, add_vocabulary, read_config
-    from custom_llm.export.gpt2 import HF_CLASS, padded_context, rewrite
+    from custom_llm.export.gguf_file import add_block_size, add_vocabulary
+    from custom_llm.export.gpt2 import HF_CLASS, padded_context, read_config, rewrite
     from custom_llm.export.vocabulary import read_vocabulary
 
     config = read_config(hf_dir)

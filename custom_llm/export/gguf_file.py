@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from custom_llm.errors import UserError
-from custom_llm.export.gpt2 import ARCHITECTURE, HF_CLASS, gguf_tensors, padded_context
+from custom_llm.export.gpt2 import ARCHITECTURE, gguf_tensors, padded_context, read_config
 from custom_llm.export.vocabulary import GGUFVocabulary, read_vocabulary
 
 
@@ -61,24 +60,6 @@ def add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
-
-
-def read_config(hf_dir: str | Path) -> dict[str, Any]:
-    """config.json of a directory that `write_hf_directory` wrote.
-
-    Raises:
-        UserError: there is none, or it is of another kind of model.
-    """
-    path = Path(hf_dir) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if HF_CLASS not in config["architectures"] or "n_ctx" not in config:
-            raise ValueError("not a model this program exported")
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: no such file; export a model with convert_to_gguf.py") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: {error}; export the model anew with convert_to_gguf.py") from None
-    return config
 
 
 def _read_tensors(hf_dir: str | Path) -> dict[str, Any]:

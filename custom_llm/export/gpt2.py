@@ -8,8 +8,10 @@ Three steps, each plain data or a pure function on tensors:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,6 +79,24 @@ def hf_config(config: ModelConfig, end_of_text_id: int | None) -> dict[str, Any]
         "eos_token_id": end_of_text_id,
         "dtype": "float32",
     }
+
+
+def read_config(hf_dir: str | Path) -> dict[str, Any]:
+    """config.json of a directory that `write_hf_directory` wrote.
+
+    Raises:
+        UserError: there is none, or it is of another kind of model.
+    """
+    path = Path(hf_dir) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if HF_CLASS not in config["architectures"] or "n_ctx" not in config:
+            raise ValueError("not a model this program exported")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such file; export a model with convert_to_gguf.py") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: {error}; export the model anew with convert_to_gguf.py") from None
+    return config
 
 
 def hf_tensors(weights: dict[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:

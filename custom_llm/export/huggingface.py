@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import save as safetensors_bytes
 
 from custom_llm.errors import UserError, describe_os_error
-from custom_llm.export.gpt2 import hf_config, hf_tensors
+from custom_llm.export.gpt2 import hf_config, hf_tensors, read_config
 from custom_llm.export.vocabulary import tokenizer_files
 from custom_llm.files import write_bytes
 
@@ -28,6 +28,8 @@ def write_hf_directory(model: GPTLanguageModel, tokenizer: CharTokenizer, output
     """
     output_dir = Path(output_dir)
     tensors = hf_tensors(model.state_dict(), model.config)
+    if (output_dir / "config.json").exists():
+        read_config(output_dir)  # raises for somebody else's model
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "config.json").unlink(missing_ok=True)

@@ -47,6 +47,17 @@ class Reference:
         self.windows = [*text_windows, *_split(chance, block_size)]
         self.logits = [_torch_logits(model, window) for window in self.windows]
 
+    @property
+    def n_positions(self) -> int:
+        return sum(map(len, self.windows))
+
+    def text_loss(self) -> float:
+        """PyTorch's mean loss on the text in nats per token; a trained model's own text costs less than guessing."""
+        losses = [np.zeros(0)]
+        for window, logits in zip(self.windows[: self.n_text_windows], self.logits, strict=False):
+            losses.append(-_log_softmax(logits[:-1])[np.arange(len(window) - 1), window[1:]])
+        return float(np.concatenate(losses).sum() / max(1, sum(map(len, losses))))
+
     def compare(self, path: str | Path) -> Parity:
         """Hold a GGUF file against PyTorch.
 

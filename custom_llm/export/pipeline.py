@@ -13,9 +13,11 @@ from custom_llm.export.gguf_file import write_gguf
 from custom_llm.export.huggingface import write_hf_directory
 from custom_llm.export.llama_cpp_tools import find_converter, run_converter
 from custom_llm.export.quantize import parse_quant_types, quantize
-from custom_llm.files import check_target, replacing
+from custom_llm.files import Kind, check_target, replacing
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_model
+
+SAMPLE_CHARACTERS = 1 << 14  # of a tutorial's text, to prove files on
 
 # Called with a finished file before it gets its name, the type it is in, and that name.
 Proof = Callable[[Path, str, Path], None]
@@ -39,8 +41,9 @@ def load_trained(
                 f"{config_path} holds no vocabulary (its model is untrained, or the tutorial's); give the text it was "
                 "trained on with --dataset_path"
             )
-        # The tutorial's vocabulary: the sorted characters of the text, and no end-of-text token.
-        saved = replace(saved, tokenizer=CharTokenizer.from_text(text, end_of_text=False).to_dict())
+        # The tutorial's vocabulary had no end-of-text token. (Ours gets lost when step 1 is run again after step 2.)
+        tokenizer = CharTokenizer.from_text(text, end_of_text=not saved.from_tutorial)
+        saved = replace(saved, tokenizer=tokenizer.to_dict())
     try:
         tokenizer = load_tokenizer(saved.tokenizer)
     except ValueError as error:
@@ -50,7 +53,7 @@ def load_trained(
             f"the vocabulary has {tokenizer.vocab_size} tokens and {model_path} has {model.config.vocab_size}; "
             "it is not the text this model was trained on"
         )
-    return model, tokenizer, replace(saved, sample=(text or saved.sample)[: 1 << 14])
+    return model, tokenizer, replace(saved, sample=saved.sample or (text or "")[:SAMPLE_CHARACTERS])
 
 
 def export_to_hf(
@@ -85,12 +88,13 @@ def convert_to_gguf(
         UserError: an unknown type, a directory that is no exported model, or a tool that failed.
     """
     quant_types = parse_quant_types(quant_type)
-    base, checkout = check_target(gguf_output), llama_cpp_path or ""
+    base, checkout = check_target(gguf_output, Kind.GGUF), llama_cpp_path or ""
+    title = base.stem.encode("utf-8", "replace").decode()
     with replacing(base) as temporary:
         if find_converter(checkout):
-            run_converter(checkout, hf_dir, temporary, base.stem)
+            run_converter(checkout, hf_dir, temporary, title)
         else:
-            write_gguf(hf_dir, temporary, base.stem)
+            write_gguf(hf_dir, temporary, title)
         if prove:
             prove(temporary, "F32", base)
     results = []

@@ -22,7 +22,6 @@ FILE_TYPES = {
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 # These choose each weight's value by how much it matters, measured beforehand on text.
 NEED_IMPORTANCE = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "Q2_K_S")
-EXACT = ("F32", "F16")  # types whose files must be the trained model within rounding
 
 
 def parse_quant_types(text: str) -> list[str]:

@@ -19,7 +19,7 @@ import torch
 
 from custom_llm.config import ModelConfig
 from custom_llm.errors import UserError, describe_os_error
-from custom_llm.files import write_bytes
+from custom_llm.files import replacing, write_bytes
 from custom_llm.model.gpt import GPTLanguageModel
 
 EXTRAS = ("tokenizer", "sample")
@@ -34,6 +34,7 @@ class SavedConfig:
     model: ModelConfig
     tokenizer: dict[str, Any] | None = None
     sample: str = ""
+    from_tutorial: bool = False  # the weights were written by the original tutorial's scripts; not saved
 
 
 def save_config(path: str | Path, saved: SavedConfig) -> None:
@@ -54,6 +55,8 @@ def load_config(path: str | Path) -> SavedConfig:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path} is not a model configuration; write one with python llm_model.py")
     extras = {key: values.pop(key) for key in EXTRAS if key in values}
+    if not isinstance(extras.get("sample", ""), str):
+        raise UserError(f"{path}: its sample is not a text; train again with python train_llm.py")
     try:
         return SavedConfig(ModelConfig.from_dict(values), **extras)
     except ValueError as error:
@@ -63,6 +66,13 @@ def load_config(path: str | Path) -> SavedConfig:
 def save_weights(path: str | Path, model: torch.nn.Module) -> None:
     """Write `trained_model.pth`. Raises UserError when the file cannot be written."""
     _save(path, model.state_dict())
+
+
+def save_trained(model_path: str | Path, model: torch.nn.Module, config_path: str | Path, saved: SavedConfig) -> None:
+    """Write both files; if one of them cannot be written, neither is changed."""
+    with replacing(config_path) as config_file, replacing(model_path) as model_file:
+        save_config(config_file, saved)
+        save_weights(model_file, model)
 
 
 def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLanguageModel, SavedConfig]:
@@ -76,16 +86,18 @@ def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLang
     """
     saved = load_config(config_path)
     weights = _load(model_path, "python train_llm.py")
-    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
-        raise UserError(f"{model_path} is not a state dict; train a model with python train_llm.py")
-    weights = {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in weights.items()}
+    if not isinstance(weights, dict) or not all(_is_weight(*item) for item in weights.items()):
+        raise UserError(f"{model_path} is not a state dict of numbers; train a model with python train_llm.py")
+    # What torch's wrappers for several GPUs and for compilation put in front of every name.
+    weights = {name.replace("module.", "").replace("_orig_mod.", ""): value for name, value in weights.items()}
     masks = [name for name in weights if name.endswith(".attn.tril")]
     if masks:
         weights = {name: tensor for name, tensor in weights.items() if name not in masks}
-        vocab_size = len(weights.get("token_embedding.weight", ()))  # the tutorial never saved the real one
+        table = weights.get("token_embedding.weight")
+        vocab_size = len(table) if table is not None and table.dim() else 0  # the tutorial never saved the real one
         config = replace(saved.model, vocab_size=vocab_size or saved.model.vocab_size)
         config = replace(config, non_linearity="relu", head_bias=True)
-        saved = replace(saved, model=config)
+        saved = replace(saved, model=config, from_tutorial=True)
     _check_weights(weights, saved.model, model_path, config_path)
     model = GPTLanguageModel(saved.model)
     model.load_state_dict(weights)
@@ -110,6 +122,17 @@ def _check_weights(
     surplus = sorted(set(weights) - set(expected))
     if surplus:
         raise UserError(f"{model_path} has {surplus[0]}, which {config_path} does not ask for")
+
+
+def _is_weight(name: object, value: object) -> bool:
+    """Whether a state dict's item is a name and a plain matrix of real numbers."""
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_meta
+        and value.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    )
 
 
 def _by(shape: Any) -> str:

@@ -16,15 +16,17 @@ class Progress:
 
     def __init__(self) -> None:
         self._fraction = 0.0
+        self._tokens = 0
         self._start = self._last_line = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
             layout = "{percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}"
             self._bar = tqdm(total=1.0, bar_format=layout, file=sys.stderr, leave=False, dynamic_ncols=True)
 
-    def update(self, fraction: float, loss: float, tokens_per_second: float) -> None:
-        """Say that `fraction` of the whole is done and the last step had this loss (nats per token)."""
-        words = f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s"
+    def update(self, fraction: float, loss: float, n_tokens: int) -> None:
+        """Say that `fraction` of the whole is done, after a step on `n_tokens` of this loss (nats per token)."""
+        self._tokens += n_tokens
+        words = f"loss {loss:.3f}, {self._tokens / (time.monotonic() - self._start):,.0f} tokens/s"
         if self._bar is not None:
             self._bar.set_postfix_str(words, refresh=False)
             self._bar.update(fraction - self._fraction)

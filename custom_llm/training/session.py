@@ -15,9 +15,9 @@ from custom_llm.data.dataset import TextDataset, make_loader
 from custom_llm.data.text import read_text
 from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer
 from custom_llm.errors import UserError
-from custom_llm.files import check_target
+from custom_llm.files import Kind, check_distinct, check_target
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.checkpoint import SavedConfig, load_config, load_model, save_config, save_weights
+from custom_llm.model.checkpoint import SavedConfig, load_config, load_model, save_trained
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.threads import use_fastest_threads
 from custom_llm.training.trainer import Interrupted, train_model
@@ -25,7 +25,7 @@ from custom_llm.training.trainer import Interrupted, train_model
 HELD_OUT = 0.1  # share of the text, at its end
 SAMPLE_CHARACTERS = 4096  # kept in model_config.pth, to prove exported files on
 TEXT_TOKENS = 200  # length of the text shown at the end
-BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, in float32
+BYTES_PER_PARAMETER = 16  # weight, gradient and up to two moments of the optimizer, in float32
 
 
 def train_on_text(
@@ -41,8 +41,9 @@ def train_on_text(
     Raises:
         UserError: the text, a file or an option does not fit, or the memory does not suffice.
     """
+    check_distinct(dataset_path=config.dataset_path, config_path=config_path, model_path=model_path)
     for path in (config_path, model_path):
-        check_target(path)
+        check_target(path, Kind.PTH)
     torch.manual_seed(config.seed)
     text = read_text(config.dataset_path, encoding)
     architecture = load_config(config_path).model
@@ -61,7 +62,7 @@ def train_on_text(
     saved = SavedConfig(architecture, tokenizer.to_dict(), text[:SAMPLE_CHARACTERS])
     target = _pick_device(device)
     model = _build(architecture)
-    keeper = _BestKeeper(lambda: (save_config(config_path, saved), save_weights(model_path, model)))
+    keeper = _BestKeeper(lambda: save_trained(model_path, model, config_path, saved))
     loader = make_loader(train, config.batch_size, config.stride, config.seed)
     if target.type == "cpu":
         _use_fastest_threads(model, train, config.batch_size)
@@ -69,7 +70,7 @@ def train_on_text(
     try:
         train_model(model, loader, config, target, _validator(held_out, architecture.block_size), keeper.save)
     except Interrupted:
-        _note(f"stopped; what the model has learnt so far is in {model_path}")
+        _note(f"stopped; the best of what the model has learnt so far is in {model_path}")
         return False
     if keeper.is_behind:
         _note(f"{model_path} is the model at its lowest held-out loss, {keeper.best:.4f}; after it, learning by heart")
@@ -87,12 +88,12 @@ class _BestKeeper:
         self.best = math.inf
         self.is_behind = False  # whether the model in memory is a later one than the one saved
 
-    def save(self, held_out: float | None) -> None:
-        """Save after an epoch of this held-out loss; None, when training was stopped, saves what there is."""
-        self.is_behind = held_out is not None and held_out >= self.best
+    def save(self, held_out: float) -> None:
+        """Save the model of this held-out loss, unless an earlier one was better."""
+        self.is_behind = held_out >= self.best
         if not self.is_behind:
             self._write()
-            self.best = self.best if held_out is None else held_out
+            self.best = held_out
 
 
 def _sample(model: GPTLanguageModel, tokenizer: CharTokenizer, device: torch.device, seed: int) -> str:

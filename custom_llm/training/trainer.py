@@ -18,7 +18,7 @@ from custom_llm.training.optimizer import learning_rate_at, make_optimizers, set
 from custom_llm.training.progress import Progress
 
 GRAD_CLIP = 1.0
-REPORTS = 20
+REPORTS = 10
 
 
 class Interrupted(Exception):
@@ -31,16 +31,15 @@ def train_model(
     config: TrainConfig | dict[str, Any],
     device: torch.device,
     validate: Callable[[nn.Module], float] | None = None,
-    on_epoch: Callable[[float | None], None] | None = None,
+    on_report: Callable[[float], None] | None = None,
 ) -> GPTLanguageModel:
-    """Train `model` in place and return it, printing one line an epoch (on a clock, about REPORTS lines in all).
+    """Train `model` in place and return it, printing one line an epoch or, by the clock, REPORTS lines in all.
 
     Args:
         train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T).
         config: `learning_rate` and `max_epochs`, or `minutes` instead of the latter.
-        validate: the held-out loss in nats per token, reported each epoch.
-        on_epoch: called after each reported epoch with its held-out loss, and with None when training is stopped, to
-            save what there is.
+        validate: the held-out loss in nats per token, reported in each line.
+        on_report: called with each held-out loss, to save the model.
 
     Raises:
         Interrupted: on Ctrl-C or SIGTERM, after the step that was under way.
@@ -50,10 +49,20 @@ def train_model(
     model.to(device).train()
     optimizers = make_optimizers(model, c.learning_rate)
     clock = _Clock(c, len(train_loader))
+    losses = _Mean()
+
+    def report(progress: Progress) -> None:
+        """Save and print what there is to say since the last report."""
+        line = f"Epoch {clock.epoch}{clock.of_epochs}, Loss: {losses.pop():.4f}"
+        if validate is not None:
+            held_out = validate(model)
+            line += f", Held-out: {held_out:.4f} ({held_out / math.log(2):.3f} bits per character)"
+            if on_report is not None:
+                on_report(held_out)
+        progress.print(line)  # after saving: who reads it may rely on the file
+
     with Progress() as progress, StopRequest() as stop:
         while not clock.done:
-            total_loss = n_tokens = 0
-            epoch_start = time.monotonic()
             for x, y in train_loader:
                 set_learning_rate(optimizers, learning_rate_at(clock.progress, c.learning_rate))
                 loss = _step(model, optimizers, x.to(device), y.to(device))
@@ -62,25 +71,18 @@ def train_model(
                         f"--learning_rate {c.learning_rate}: the loss became {loss} at step {clock.steps + 1}; "
                         f"try {c.learning_rate / 10:g}"
                     )
-                total_loss += loss * y.numel()
-                n_tokens += y.numel()
-                clock.tick()
-                progress.update(clock.progress, loss, n_tokens / (time.monotonic() - epoch_start))
-                if clock.done or stop.requested:
+                losses.add(loss, y.numel())
+                clock.steps += 1
+                progress.update(clock.progress, loss, y.numel())
+                if clock.report_due() or stop.requested:
+                    report(progress)
+                if stop.requested:
+                    raise Interrupted
+                if clock.done:
                     break
             clock.epochs += 1
-            if not (clock.report_due() or stop.requested):
-                continue
-            line = f"Epoch {clock.epochs}{clock.of_epochs}, Loss: {total_loss / n_tokens:.4f}"
-            held_out = None
-            if validate is not None and not stop.requested:
-                held_out = validate(model)
-                line += f", Held-out: {held_out:.4f} ({held_out / math.log(2):.3f} bits per character)"
-            if on_epoch is not None:
-                on_epoch(held_out)
-            progress.print(line)  # after saving: who reads it may rely on the file
-            if stop.requested:
-                raise Interrupted
+            if clock.counts_epochs:
+                report(progress)
     return model
 
 
@@ -95,38 +97,58 @@ def _step(model: nn.Module, optimizers: list[torch.optim.Optimizer], x: torch.Te
     return loss.item()
 
 
+class _Mean:
+    """The mean loss per token since it was last asked for."""
+
+    def __init__(self) -> None:
+        self._total = self._tokens = 0
+
+    def add(self, loss: float, n_tokens: int) -> None:
+        self._total += loss * n_tokens
+        self._tokens += n_tokens
+
+    def pop(self) -> float:
+        mean = self._total / self._tokens if self._tokens else math.nan
+        self._total = self._tokens = 0
+        return mean
+
+
 class _Clock:
-    """How much of a training is done, counted in steps or, with `minutes`, in time."""
+    """How much of a training is done, counted in epochs or, with `minutes`, in time."""
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
-        self.steps = self.epochs = 0
+        self.steps = self.epochs = 0  # finished ones
+        self.counts_epochs = config.minutes is None
         self._max_epochs = config.max_epochs
         self._total_steps = config.max_epochs * steps_per_epoch
-        self._seconds = config.minutes and config.minutes * 60
+        self._seconds = 60 * (config.minutes or 0)
         self._start = time.monotonic()
         self._reported = 0.0
 
-    def tick(self) -> None:
-        self.steps += 1
-
     @property
     def progress(self) -> float:
-        if self._seconds:
-            return min(1.0, (time.monotonic() - self._start) / self._seconds)
-        return min(1.0, self.steps / self._total_steps)
+        """From 0 to 1."""
+        if self.counts_epochs:
+            return min(1.0, self.steps / self._total_steps)
+        return min(1.0, (time.monotonic() - self._start) / self._seconds)
 
     @property
     def done(self) -> bool:
         # By epochs and not by steps, since a random phase can make an epoch one step shorter.
-        return self.progress >= 1.0 if self._seconds else self.epochs >= self._max_epochs
+        return self.epochs >= self._max_epochs if self.counts_epochs else self.progress >= 1.0
 
     def report_due(self) -> bool:
-        """Whether this epoch gets its line: all do, but on a clock a short text would give thousands."""
-        due = not self._seconds or self.done or self.progress - self._reported >= 1 / REPORTS
-        if due:
-            self._reported = self.progress
-        return due
+        """Whether, in a training by the clock, it is time for one of REPORTS reports."""
+        if self.counts_epochs or (self.progress < 1.0 and self.progress - self._reported < 1 / REPORTS):
+            return False
+        self._reported = self.progress
+        return True
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch that is reported: the one under way by the clock, else the one just finished."""
+        return self.epochs if self.counts_epochs and self.epochs else self.epochs + 1
 
     @property
     def of_epochs(self) -> str:
-        return "" if self._seconds else f"/{self._max_epochs}"
+        return f"/{self._max_epochs}" if self.counts_epochs else ""
