@@ -28,7 +28,7 @@ from custom_llm.inference.engine import Engine, Sampling
 ROOT = Path(__file__).parents[1]
 LLAMA_BENCH_PLACES = ("llama.cpp/build/bin/llama-bench", "llama.cpp/llama-bench")
 SETTINGS = Sampling(seed=1)
-WARM_UP_TOKENS = 10  # before each turn, untimed: the one before has cooled the caches, and llama-bench does it
+REPEATS = 5  # texts in a turn, whose median counts: the first is slow, since the turn before has cooled the caches
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,11 +90,13 @@ def measure_start(path: Path, rounds: int) -> None:
 
 
 def _engine_turn(engine: Engine, tokens: int) -> Callable[[], float]:
-    def turn() -> float:
-        for count in (WARM_UP_TOKENS, tokens):
-            for _ in engine.generate("", count, SETTINGS, ignore_eos=True):
-                pass
+    def once() -> float:
+        for _ in engine.generate("", tokens, SETTINGS, ignore_eos=True):
+            pass
         return engine.statistics.tokens_per_second
+
+    def turn() -> float:
+        return median(once() for _ in range(REPEATS))
 
     return turn
 
@@ -106,31 +108,34 @@ def _llama_turn(path: Path, engine: Engine, tokens: int) -> Callable[[], float]:
     llama = llama_cpp.Llama(str(path), n_ctx=engine.window, n_threads=threads, n_threads_batch=threads, verbose=False)
     start_token = [engine.model.eos] if engine.model.eos >= 0 else [0]
 
-    def turn() -> float:
-        for count in (WARM_UP_TOKENS, tokens):
-            llama.reset()
-            start = perf_counter()
-            result = llama(
-                start_token,
-                max_tokens=count,
-                temperature=SETTINGS.temp,
-                top_k=SETTINGS.top_k,
-                top_p=SETTINGS.top_p,
-                min_p=SETTINGS.min_p,
-                repeat_penalty=SETTINGS.repeat_penalty,
-                seed=SETTINGS.seed,
-            )
+    def once() -> float:
+        llama.reset()
+        start = perf_counter()
+        result = llama(
+            start_token,
+            max_tokens=tokens,
+            temperature=SETTINGS.temp,
+            top_k=SETTINGS.top_k,
+            top_p=SETTINGS.top_p,
+            min_p=SETTINGS.min_p,
+            repeat_penalty=SETTINGS.repeat_penalty,
+            seed=SETTINGS.seed,
+        )
         return result["usage"]["completion_tokens"] / (perf_counter() - start)
+
+    def turn() -> float:
+        return median(once() for _ in range(REPEATS))
 
     return turn
 
 
 def _llama_bench_turn(binary: str, path: Path, threads: int, tokens: int) -> Callable[[], float]:
-    command = [binary, "-m", str(path), "-t", str(threads), "-p", "0", "-n", str(tokens), "-r", "1", "-o", "json"]
+    command = [binary, "-m", str(path), "-t", str(threads), "-p", "0", "-n", str(tokens)]
+    command += ["-r", str(REPEATS), "-o", "json"]
 
     def turn() -> float:
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return json.loads(output)[0]["avg_ts"]
+        return median(json.loads(output)[0]["samples_ts"])
 
     return turn
 

@@ -18,7 +18,8 @@ from custom_llm.training.optimizer import learning_rate_at, make_optimizers, set
 from custom_llm.training.progress import Progress
 
 GRAD_CLIP = 1.0
-REPORTS = 10
+REPORTS = 10  # at most, in a training by the clock, and
+REPORT_SHARE = 0.05  # of its time that goes into them
 
 
 class Interrupted(Exception):
@@ -33,7 +34,7 @@ def train_model(
     validate: Callable[[nn.Module], float] | None = None,
     on_report: Callable[[float], None] | None = None,
 ) -> GPTLanguageModel:
-    """Train `model` in place and return it, printing one line an epoch or, by the clock, REPORTS lines in all.
+    """Train `model` in place and return it, printing one line an epoch or, by the clock, now and then.
 
     Args:
         train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T).
@@ -53,12 +54,14 @@ def train_model(
 
     def report(progress: Progress) -> None:
         """Save and print what there is to say since the last report."""
+        start = time.monotonic()
         line = f"Epoch {clock.epoch}{clock.of_epochs}, Loss: {losses.pop():.4f}"
         if validate is not None:
             held_out = validate(model)
             line += f", Held-out: {held_out:.4f} ({held_out / math.log(2):.3f} bits per character)"
             if on_report is not None:
                 on_report(held_out)
+        clock.report_seconds = time.monotonic() - start
         progress.print(line)  # after saving: who reads it may rely on the file
 
     with Progress() as progress, StopRequest() as stop:
@@ -124,6 +127,7 @@ class _Clock:
         self._seconds = 60 * (config.minutes or 0)
         self._start = time.monotonic()
         self._reported = 0.0
+        self.report_seconds = 0.0  # what the last one took
 
     @property
     def progress(self) -> float:
@@ -139,7 +143,10 @@ class _Clock:
 
     def report_due(self) -> bool:
         """Whether, in a training by the clock, it is time for one of REPORTS reports."""
-        if self.counts_epochs or (self.progress < 1.0 and self.progress - self._reported < 1 / REPORTS):
+        if self.counts_epochs:
+            return False
+        pause = max(1 / REPORTS, self.report_seconds / (REPORT_SHARE * self._seconds))
+        if self.progress < min(1.0, self._reported + pause):
             return False
         self._reported = self.progress
         return True
