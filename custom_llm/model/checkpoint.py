@@ -39,10 +39,7 @@ class SavedConfig:
 
 def save_config(path: str | Path, saved: SavedConfig) -> None:
     """Write `model_config.pth`. Raises UserError when the file cannot be written."""
-    values = saved.model.to_dict()
-    if saved.tokenizer is not None:
-        values |= {"tokenizer": saved.tokenizer, "sample": saved.sample}
-    _save(path, values)
+    write_bytes(path, _config_bytes(saved))
 
 
 def load_config(path: str | Path) -> SavedConfig:
@@ -65,14 +62,14 @@ def load_config(path: str | Path) -> SavedConfig:
 
 def save_weights(path: str | Path, model: torch.nn.Module) -> None:
     """Write `trained_model.pth`. Raises UserError when the file cannot be written."""
-    _save(path, model.state_dict())
+    write_bytes(path, _to_bytes(model.state_dict()))
 
 
 def save_trained(model_path: str | Path, model: torch.nn.Module, config_path: str | Path, saved: SavedConfig) -> None:
     """Write both files; if one of them cannot be written, neither is changed."""
     with replacing(config_path) as config_file, replacing(model_path) as model_file:
-        save_config(config_file, saved)
-        save_weights(model_file, model)
+        config_file.write_bytes(_config_bytes(saved))
+        model_file.write_bytes(_to_bytes(model.state_dict()))
 
 
 def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLanguageModel, SavedConfig]:
@@ -139,11 +136,18 @@ def _by(shape: Any) -> str:
     return "×".join(map(str, shape))
 
 
-def _save(path: str | Path, value: Any) -> None:
-    # To memory first: torch.save hides the reason when a disk is full.
+def _config_bytes(saved: SavedConfig) -> bytes:
+    values = saved.model.to_dict()
+    if saved.tokenizer is not None:
+        values |= {"tokenizer": saved.tokenizer, "sample": saved.sample}
+    return _to_bytes(values)
+
+
+def _to_bytes(value: Any) -> bytes:
+    """What torch.save writes; by way of memory, because torch.save hides the reason when a disk is full."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _load(path: str | Path, remedy: str) -> Any:

@@ -52,10 +52,10 @@ def train_model(
     clock = _Clock(c, len(train_loader))
     losses = _Mean()
 
-    def report(progress: Progress) -> None:
+    def report(progress: Progress, epoch: int) -> None:
         """Save and print what there is to say since the last report."""
         start = time.monotonic()
-        line = f"Epoch {clock.epoch}{clock.of_epochs}, Loss: {losses.pop():.4f}"
+        line = f"Epoch {epoch}{clock.of_epochs}, Loss: {losses.pop():.4f}"
         if validate is not None:
             held_out = validate(model)
             line += f", Held-out: {held_out:.4f} ({held_out / math.log(2):.3f} bits per character)"
@@ -78,14 +78,14 @@ def train_model(
                 clock.steps += 1
                 progress.update(clock.progress, loss, y.numel())
                 if clock.report_due() or stop.requested:
-                    report(progress)
+                    report(progress, clock.epochs + 1)
                 if stop.requested:
                     raise Interrupted
                 if clock.done:
                     break
             clock.epochs += 1
             if clock.counts_epochs:
-                report(progress)
+                report(progress, clock.epochs)
     return model
 
 
@@ -150,11 +150,6 @@ class _Clock:
             return False
         self._reported = self.progress
         return True
-
-    @property
-    def epoch(self) -> int:
-        """The number of the epoch that is reported: the one under way by the clock, else the one just finished."""
-        return self.epochs if self.counts_epochs and self.epochs else self.epochs + 1
 
     @property
     def of_epochs(self) -> str:
