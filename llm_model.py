@@ -47,13 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_target(args.config_path, Kind.PTH)
     config = ModelConfig.from_dict(get_user_config(given(ModelConfig, args)))
 
-    import torch
-
     from custom_llm.model import GPTLanguageModel
     from custom_llm.model.checkpoint import SavedConfig, save_config
 
-    with torch.device("meta"):  # counts without filling memory
-        n_parameters = GPTLanguageModel(config).n_parameters()
+    n_parameters = GPTLanguageModel.outline(config).n_parameters()
     save_config(args.config_path, SavedConfig(config))
     print(f"Model initialized with {n_parameters / 1e6:.2f}M parameters")
 

@@ -108,8 +108,6 @@ class Model(_Owned):
         self.n_vocab: int = _c.llama_vocab_n_tokens(self._vocab)
         self.n_ctx_train: int = _c.llama_model_n_ctx_train(self._ptr)
         self.n_params: int = _c.llama_model_n_params(self._ptr)
-        self.size_bytes: int = _c.llama_model_size(self._ptr)
-        self.architecture: str = self.metadata("general.architecture") or ""
         # Without RoPE positions come from a table (gpt2, starcoder) or a bias on the scores (mpt): a cached
         # key cannot be moved to another position, and the table has n_ctx_train rows and not one more.
         self.learned_positions: bool = _c.llama_model_rope_type(self._ptr) == _c.LLAMA_ROPE_TYPE_NONE

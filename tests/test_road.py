@@ -56,18 +56,20 @@ def test_text_far_past_the_context(tmp_path):
         assert len("".join(engine.generate("The wind", 1000, ignore_eos=True))) >= 1000
 
 
+def start_training(folder, *flags):
+    """A training without end that has just finished its first epoch."""
+    command = [sys.executable, ROOT / "train_llm.py", "--max_epochs", "100000", *flags]
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, text=True, **pipes)
+    next(line for line in child.stdout if line.startswith("Epoch 1/"))
+    return child
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_keeps_what_it_learnt(tmp_path, number):
     (tmp_path / "input.txt").write_text(STORY * 50, encoding="utf-8")
     assert run_script("llm_model.py", "--n_embd", "32", "--block_size", "16", cwd=tmp_path).status == 0
-    command = [sys.executable, ROOT / "train_llm.py", *"--batch_size 4 --max_epochs 100000".split()]
-    child = subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    for line in child.stdout:
-        if line.startswith("Epoch 1/"):
-            break
+    child = start_training(tmp_path, "--batch_size", "4")
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
@@ -81,19 +83,13 @@ def test_kill_9_leaves_no_half_written_file(tmp_path):
     """Killed at random moments while it writes without pause, a training leaves files that load."""
     (tmp_path / "input.txt").write_text(STORY * 3, encoding="utf-8")
     assert run_script("llm_model.py", "--n_embd", "32", "--block_size", "16", cwd=tmp_path).status == 0
-    command = [sys.executable, ROOT / "train_llm.py", *"--batch_size 64 --max_epochs 100000".split()]
     for wait in (0.0, 0.11, 0.23):
-        child = subprocess.Popen(
-            command, cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        for line in child.stdout:
-            if line.startswith("Epoch 1/"):
-                break
+        child = start_training(tmp_path, "--batch_size", "64")
         time.sleep(wait)
         child.kill()
         child.wait()
         child.stdout.close()
+        child.stderr.close()
         for name in ("trained_model.pth", "model_config.pth"):
             assert torch.load(tmp_path / name, weights_only=True)
     model, saved = load_model(tmp_path / "trained_model.pth", tmp_path / "model_config.pth")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from custom_llm.data.tokenizer import has_half_pair
 from custom_llm.errors import UserError, describe_os_error
 
 
@@ -42,7 +43,7 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
         ) from None
     except UnicodeError as error:
         raise UserError(f"{path} cannot be read with --encoding {encoding}: {error}") from None
-    if any("\ud800" <= char <= "\udfff" for char in set(text)):
+    if has_half_pair(text):
         raise UserError(f"{path} has half a surrogate pair in it, which is no character; save it as UTF-8 text")
     if "\0" in text:
         raise UserError(f"{path} is not plain text (NUL byte at character {text.index(chr(0))}); save it as UTF-8 text")

@@ -77,7 +77,7 @@ class CharTokenizer:
         chars, end_of_text = values["chars"], values["end_of_text"]
         if not isinstance(chars, str) or not isinstance(end_of_text, bool):
             raise ValueError("chars must be a text, end_of_text True or False")
-        if any("\ud800" <= char <= "\udfff" for char in chars):
+        if has_half_pair(chars):
             raise ValueError("half of a surrogate pair among the characters")
         return cls(chars, end_of_text)
 
@@ -93,6 +93,11 @@ class CharTokenizer:
 def code_points(text: str) -> np.ndarray:
     """The Unicode code points of `text`, uint32 of shape (len(text),)."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def has_half_pair(text: str) -> bool:
+    """Whether `text` holds half a surrogate pair, which is no character and cannot be written as UTF-8."""
+    return any("\ud800" <= char <= "\udfff" for char in set(text))
 
 
 TOKENIZERS = {CharTokenizer.kind: CharTokenizer}

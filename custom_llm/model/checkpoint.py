@@ -104,8 +104,8 @@ def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLang
 def _check_weights(
     weights: dict[str, torch.Tensor], config: ModelConfig, model_path: str | Path, config_path: str | Path
 ) -> None:
-    with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in GPTLanguageModel(config).state_dict().items()}
+    outline = GPTLanguageModel.outline(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
     for name, shape in expected.items():
         if name not in weights:
             raise UserError(f"{model_path} lacks {name}, which {config_path} asks for; they are not of one training")

@@ -101,5 +101,11 @@ class GPTLanguageModel(nn.Module):
         self.train(was_training)
         return idx
 
+    @classmethod
+    def outline(cls, config: ModelConfig) -> GPTLanguageModel:
+        """The model without any memory behind it (on the meta device), to count and to compare shapes."""
+        with torch.device("meta"):
+            return cls(config)
+
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

@@ -41,7 +41,8 @@ class Muon(torch.optim.Optimizer):
 
     def _step_together(self, matrices: list[torch.Tensor], lr: float, momentum: float, weight_decay: float) -> None:
         for matrix in matrices:
-            self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+            if not self.state[matrix]:
+                self.state[matrix]["momentum"] = torch.zeros_like(matrix)
         gradients = [matrix.grad for matrix in matrices]
         momenta = [self.state[matrix]["momentum"] for matrix in matrices]
         torch._foreach_lerp_(momenta, gradients, 1 - momentum)

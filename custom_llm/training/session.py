@@ -141,8 +141,7 @@ def _pick_device(name: str | None) -> torch.device:
 
 def _build(config: ModelConfig) -> GPTLanguageModel:
     """The model with fresh weights, if the memory holds its training."""
-    with torch.device("meta"):  # counts without filling memory
-        n_parameters = GPTLanguageModel(config).n_parameters()
+    n_parameters = GPTLanguageModel.outline(config).n_parameters()
     needed = n_parameters * BYTES_PER_PARAMETER
     available = psutil.virtual_memory().available
     if needed > available:
