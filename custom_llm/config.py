@@ -6,32 +6,22 @@ also asked at the terminal. Adding an option is adding a field here and using it
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
-NON_LINEARITIES = ("gelu", "relu")
+from custom_llm.blocks import (
+    DEFAULTS,
+    BlockConfig,
+    default_up_dim,
+    make_block,
+    parse_layers,
+)
+from custom_llm.options import check_fields, option
 
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    question: str | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """A dataclass field with what a command line and a prompt need to know about it.
-
-    Args:
-        default: value when nothing is said.
-        help: one line for `--help`.
-        question: the exact prompt, or None when the option is a flag only.
-        low, high: inclusive bounds of a number.
-        choices: the allowed words.
-    """
-    about = {"help": help, "question": question, "low": low, "high": high, "choices": choices}
-    return field(default=default, metadata=about)
+# The options of a block, which are options of the model as well while all blocks are alike.
+BLOCK = {item.name: option(item.default, **item.metadata) for item in fields(BlockConfig)}
 
 
 @dataclass(frozen=True)
@@ -76,15 +66,76 @@ class ModelConfig:
         low=0.0,
         high=0.99,
     )
-    non_linearity: str = option("gelu", "activation of the feed-forward layers", choices=NON_LINEARITIES)
+    pos_emb: str = option(
+        "learn",
+        "how the model knows positions: a learned table, sines, or rotations (RoPE)",
+        choices=("learn", "sin", "rope"),
+    )
+    norm: str = option("layer", "normalisation: LayerNorm or RMSNorm", choices=("layer", "rms"))
+    up_dim: int | None = BLOCK["up_dim"]
+    non_linearity: str = BLOCK["non_linearity"]
+    attn: str = BLOCK["attn"]
+    n_kv_heads: int | None = BLOCK["n_kv_heads"]
+    q_latent_dim: int | None = BLOCK["q_latent_dim"]
+    kv_latent_dim: int | None = BLOCK["kv_latent_dim"]
+    rope_head_dim: int | None = BLOCK["rope_head_dim"]
+    qk_norm: bool = option(False, "normalise the queries and keys of every head by RMSNorm")
+    bias: bool = option(True, "biases in attention, feed-forward layers and LayerNorms; experts never have any")
+    tie_embeddings: bool = option(False, "one matrix for the token embedding and the output layer")
     head_bias: bool = option(False, "give the output layer a bias")
+    moe: bool = BLOCK["moe"]
+    n_exp: int | None = BLOCK["n_exp"]
+    n_shared: int | None = BLOCK["n_shared"]
+    n_act: int | None = BLOCK["n_act"]
+    aux_free: bool = BLOCK["aux_free"]
+    coeff: float | None = BLOCK["coeff"]
+    alpha: float | None = BLOCK["alpha"]
+    gamma: float | None = BLOCK["gamma"]
+    layer_configs: str | None = option(None, "the blocks one by one: a JSON list of objects, one for each layer")
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
-        if self.n_embd < 2 * self.n_head:
-            raise ValueError(f"n_embd {self.n_embd} is less than 2 for each of n_head {self.n_head}, llama.cpp's least")
+        blocks = self.blocks  # raises for impossible ones
+        if self.qk_norm and any(block.attn == "mla" for block in blocks):
+            raise ValueError("qk_norm has no meaning with attn mla, whose latents are normalised already")
+        if self.pos_emb == "rope":
+            for number, block in enumerate(blocks, 1):
+                if block.attn != "mla" and self.n_embd // block.n_head % 2:
+                    raise ValueError(
+                        f"{_at(self, number)}pos_emb rope rotates pairs, and heads of n_embd {self.n_embd} / n_head "
+                        f"{block.n_head} = {self.n_embd // block.n_head} are odd"
+                    )
+        elif self.pos_emb == "sin" and self.n_embd % 2:
+            raise ValueError(f"pos_emb sin takes pairs of sine and cosine, and n_embd {self.n_embd} is odd")
+
+    @cached_property
+    def blocks(self) -> tuple[BlockConfig, ...]:
+        """The blocks of the model, one for each layer.
+
+        Raises:
+            ValueError: an option is missing, surplus or impossible.
+        """
+        if self.layer_configs is None:
+            return (self._uniform_block(),) * self.n_layer
+        for name in PER_LAYER:
+            if getattr(self, name) not in (None, _DEFAULT[name]):
+                raise ValueError(f"{name} stands in layer_configs for each layer; do not give it beside them")
+        blocks = parse_layers(self.layer_configs, self.n_embd, self.pos_emb)
+        if len(blocks) != self.n_layer:
+            raise ValueError(f"layer_configs describes {len(blocks)} layers and n_layer is {self.n_layer}")
+        return blocks
+
+    def _uniform_block(self) -> BlockConfig:
+        """The one block that all layers are, with defaults where an option has one."""
+        values = {name: getattr(self, name) for name in BLOCK}
+        if not self.moe and not self.aux_free:
+            del values["aux_free"]
+        if self.moe:
+            needed = ("n_shared", "alpha", "gamma") if self.aux_free else ("n_shared", "coeff")
+            values.update({name: DEFAULTS[name] for name in needed if values[name] is None})
+        if values["up_dim"] is None:
+            values["up_dim"] = default_up_dim(self.n_embd, self.non_linearity, self.n_act if self.moe else None)
+        return make_block(values, self.n_embd, self.pos_emb)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -104,6 +155,37 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+# The options that `layer_configs` gives for each layer. (`n_head` stays a question, and is not looked at then.)
+PER_LAYER = tuple(name for name in BLOCK if name != "n_head")
+_DEFAULT = {item.name: item.default for item in fields(ModelConfig)}
+
+
+def read_jsonl(text: str) -> str:
+    """The content of a `layer_configs_jsonl` file, one JSON object a line, as the value of `layer_configs`.
+
+    Raises:
+        ValueError: a line is not a JSON object, by its number.
+    """
+    layers = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            layer = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number} is not JSON: {error}") from None
+        if not isinstance(layer, dict):
+            raise ValueError(f"line {number} is not a JSON object but {line.strip()[:40]}")
+        layers.append(layer)
+    if not layers:
+        raise ValueError("it has no lines")
+    return json.dumps(layers)
+
+
+def _at(config: ModelConfig, number: int) -> str:
+    return "" if config.layer_configs is None else f"layer_configs, layer {number}: "
 
 
 @dataclass(frozen=True)
@@ -149,34 +231,3 @@ class TrainConfig:
         """Build from a plain dict, ignoring what is not an option of training."""
         known = {item.name for item in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
-
-
-def field_type(item: Any) -> tuple[type, bool]:
-    """(type, may be None) of a config field: `int | None` is (int, True)."""
-    name, _, optional = item.type.partition(" | ")
-    return {"int": int, "float": float, "str": str, "bool": bool}[name], bool(optional)
-
-
-def check_fields(config: Any) -> None:
-    """Raise ValueError for the first field of the wrong type, out of its bounds or not among its choices."""
-    for item in fields(config):
-        check_value(item, getattr(config, item.name))
-
-
-def check_value(item: Any, value: Any) -> None:
-    """Raise ValueError, naming the field, when `value` cannot be the field's value."""
-    kind, optional = field_type(item)
-    if value is None and optional:
-        return
-    fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
-    if not fits or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{item.name} {value!r} is not {in_words(kind)}")
-    low, high, choices = (item.metadata.get(key) for key in ("low", "high", "choices"))
-    if low is not None and not low <= value <= high:  # the negation also catches NaN
-        raise ValueError(f"{item.name} {value!r} is not {in_words(kind)} from {low} to {high}")
-    if choices and value not in choices:
-        raise ValueError(f"{item.name} {value!r} is not one of {', '.join(choices)}")
-
-
-def in_words(kind: type) -> str:
-    return {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[kind]

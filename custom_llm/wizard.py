@@ -8,8 +8,8 @@ from dataclasses import fields
 from typing import Any
 
 from custom_llm.cli import ArgumentParser
-from custom_llm.config import check_value, field_type, in_words
 from custom_llm.errors import UserError
+from custom_llm.options import check_value, field_type, in_words
 
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 

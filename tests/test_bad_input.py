@@ -69,7 +69,7 @@ CASES = [
     (MODEL, "--dropout 1", {}, "--dropout 1.0 is not a number from 0.0 to 0.99"),
     (MODEL, "--dropout nan", {}, "--dropout nan is not"),
     (MODEL, "--n_layer 1000", {}, "--n_layer 1000 is not a whole number from 1 to 512"),
-    (MODEL, "--non_linearity tanh", {}, "--non_linearity 'tanh' is not one of gelu, relu"),
+    (MODEL, "--non_linearity tanhh", {}, "--non_linearity 'tanhh' is not one of gelu, relu"),
     (MODEL, "--n_emb 64", {}, "unrecognized arguments: --n_emb 64"),
     (MODEL, "--n_embd", {}, "--n_embd: expected one argument"),
     (MODEL, "extra", {}, "unrecognized arguments: extra"),

@@ -10,11 +10,13 @@ import pytest
 from conftest import ENVIRONMENT, ROOT
 
 PACKAGE = ROOT / "custom_llm"
-FOUNDATION = {"config", "errors", "files"}
+FOUNDATION = {"blocks", "config", "errors", "files", "options"}
 
 # part of the package → the parts it may import
 ALLOWED = {
-    "config": set(),
+    "options": set(),
+    "blocks": {"options"},
+    "config": {"blocks", "options"},
     "errors": set(),
     "exports": set(),
     "cli": {"errors"},
@@ -22,7 +24,7 @@ ALLOWED = {
     "llamacpp": {"errors"},
     "omp": set(),
     "sizes": {"config"},
-    "wizard": {"cli", "config", "errors"},
+    "wizard": {"cli", "config", "errors", "options"},
     "data": FOUNDATION,
     "model": FOUNDATION,
     "training": FOUNDATION | {"data", "model"},

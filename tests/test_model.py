@@ -93,7 +93,7 @@ def test_a_sequence_longer_than_the_context_is_refused():
         ({"vocab_size": 0}, "vocab_size 0 is not a whole number from 1"),
         ({"n_embd": "32"}, "n_embd '32' is not a whole number"),
         ({"n_layer": True}, "n_layer True is not a whole number"),
-        ({"non_linearity": "gelo"}, "non_linearity 'gelo' is not one of gelu, relu"),
+        ({"non_linearity": "gelo"}, "non_linearity 'gelo' is not one of gelu, relu, "),
     ],
 )
 def test_impossible_configurations_are_named(change, message):

@@ -1,10 +1,14 @@
-"""Causal multi-head self-attention."""
+"""Causal self-attention. Heads have keys and values of their own (mha), one in a group (gqa) or one for all (mqa)."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from custom_llm.model.cache import LayerCache
+from custom_llm.model.norm import make_norm
+from custom_llm.model.position import Rotary
 
 
 class MultiHeadSelfAttention(nn.Module):
@@ -13,30 +17,75 @@ class MultiHeadSelfAttention(nn.Module):
     Four separate matrices `key`, `query`, `value`, `proj`, under the names of the tutorial.
     """
 
-    def __init__(self, n_embd: int, n_head: int, block_size: int, dropout: float) -> None:
+    def __init__(
+        self,
+        n_embd: int,
+        n_head: int,
+        block_size: int,
+        dropout: float,
+        n_kv_heads: int | None = None,
+        bias: bool = True,
+        qk_norm: bool = False,
+        rotary: bool = False,
+    ) -> None:
         """Args:
         n_embd: width; a multiple of n_head.
-        block_size: longest sequence; kept for the tutorial's signature, since the mask needs no table.
+        block_size: longest sequence; the table of rotations has as many rows.
+        n_kv_heads: heads of keys and values, a divisor of n_head (default: n_head); 1 is multi-query attention
+            (Shazeer 2019, arXiv:1911.02150), others are grouped-query attention (Ainslie et al. 2023,
+            arXiv:2305.13245).
+        qk_norm: RMSNorm over the queries and the keys of each head, before they rotate (as in Qwen3).
+        rotary: rotate queries and keys by their positions.
         """
         super().__init__()
         if n_embd % n_head:
             raise ValueError(f"n_embd {n_embd} is not a multiple of n_head {n_head}")
         self.n_head = n_head
+        self.n_kv_heads = n_kv_heads or n_head
+        self.head_dim = n_embd // n_head
         self.dropout = dropout
-        self.key = nn.Linear(n_embd, n_embd)
-        self.query = nn.Linear(n_embd, n_embd)
-        self.value = nn.Linear(n_embd, n_embd)
-        self.proj = nn.Linear(n_embd, n_embd)
+        self.key = nn.Linear(n_embd, self.n_kv_heads * self.head_dim, bias)
+        self.query = nn.Linear(n_embd, n_embd, bias)
+        self.value = nn.Linear(n_embd, self.n_kv_heads * self.head_dim, bias)
+        self.proj = nn.Linear(n_embd, n_embd, bias)
         self.proj_dropout = nn.Dropout(dropout)
+        self.query_norm = make_norm("rms", self.head_dim, False) if qk_norm else None
+        self.key_norm = make_norm("rms", self.head_dim, False) if qk_norm else None
+        self.rotary = Rotary(block_size, self.head_dim) if rotary else None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, T, n_embd) → (B, T, n_embd)"""
-        B, T, C = x.shape
-        q, k, v = (
-            layer(x).view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_dim)
-            for layer in (self.query, self.key, self.value)
-        )
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-        y = y.transpose(1, 2).reshape(B, T, C)
+    def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
+        """(B, T, n_embd) → (B, T, n_embd); with a cache, x are the tokens that follow those in it."""
+        q = split_heads(self.query(x), self.n_head)  # (B, n_head, T, head_dim)
+        k = split_heads(self.key(x), self.n_kv_heads)  # (B, n_kv_heads, T, head_dim)
+        v = split_heads(self.value(x), self.n_kv_heads)
+        if self.query_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if self.rotary is not None:
+            start = cache.length if cache else 0
+            q, k = self.rotary(q, start), self.rotary(k, start)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        y = attend(q, k, v, self.dropout if self.training else 0.0)
         return self.proj_dropout(self.proj(y))
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) -> torch.Tensor:
+    """softmax(q·kᵀ/√width)·v over the tokens up to each query's own; heads side by side again, (B, T, n_head · width).
+
+    Args:
+        q: (B, n_head, T, width), the last T of the S positions.
+        k, v: (B, n_kv_heads, S, width) and (B, n_kv_heads, S, v's width); n_head is a multiple of n_kv_heads.
+    """
+    T, S = q.shape[2], k.shape[2]
+    mask = None
+    if 1 < T < S:
+        mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+    y = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=1 < T == S, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return y.transpose(1, 2).flatten(2)
+
+
+def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:
+    """(B, T, n_head · width) → (B, n_head, T, width)"""
+    return x.unflatten(-1, (n_head, -1)).transpose(1, 2)

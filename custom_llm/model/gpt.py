@@ -1,6 +1,6 @@
 """The GPT: embeddings, blocks, output layer, loss and sampling.
 
-The state dict has the tutorial's names:
+The state dict of the classic model has the tutorial's names:
     token_embedding, position_embedding                       .weight
     blocks.N.ln1, blocks.N.attn.{key,query,value,proj},
     blocks.N.ln2, blocks.N.ffn.{0,2}, ln_f                    .weight .bias
@@ -16,12 +16,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from custom_llm.config import ModelConfig
-from custom_llm.model.block import TransformerBlock
+from custom_llm.model.block import make_block
+from custom_llm.model.cache import Cache
+from custom_llm.model.experts import MixtureOfExperts
 from custom_llm.model.init import init_weights, no_default_init
+from custom_llm.model.norm import make_norm
+from custom_llm.model.position import Sinusoids
 
 
 class GPTLanguageModel(nn.Module):
-    """A decoder-only transformer in the form of GPT-2 with an output layer of its own (not tied)."""
+    """A decoder-only transformer: the tutorial's by default, others as the config says."""
 
     def __init__(self, config: ModelConfig | dict[str, Any]) -> None:
         """Args:
@@ -35,36 +39,45 @@ class GPTLanguageModel(nn.Module):
         self.config = c = config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)
         with no_default_init():
             self.token_embedding = nn.Embedding(c.vocab_size, c.n_embd)
-            self.position_embedding = nn.Embedding(c.block_size, c.n_embd)
-            self.blocks = nn.ModuleList(
-                TransformerBlock(c.n_embd, c.n_head, c.block_size, c.dropout, c.non_linearity) for _ in range(c.n_layer)
-            )
-            self.ln_f = nn.LayerNorm(c.n_embd)
+            if c.pos_emb == "learn":
+                self.position_embedding = nn.Embedding(c.block_size, c.n_embd)
+            elif c.pos_emb == "sin":
+                self.position_embedding = Sinusoids(c.block_size, c.n_embd)
+            else:  # the blocks rotate
+                self.position_embedding = None
+            self.blocks = nn.ModuleList(make_block(c, block) for block in c.blocks)
+            self.ln_f = make_norm(c.norm, c.n_embd, c.bias)
             self.head = nn.Linear(c.n_embd, c.vocab_size, bias=c.head_bias)
+        if c.tie_embeddings:
+            self.head.weight = self.token_embedding.weight
         init_weights(self, c.n_layer)
 
     def forward(
-        self, idx: torch.Tensor, targets: torch.Tensor | None = None
+        self, idx: torch.Tensor, targets: torch.Tensor | None = None, cache: Cache | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Score every next token.
 
         Args:
-            idx: token ids, (B, T) with T ≤ block_size.
+            idx: token ids, (B, T).
             targets: the ids one place later, (B, T), or None.
+            cache: what was read before idx; idx is added to it. Together they are at most block_size tokens.
 
         Returns:
             logits (B, T, vocab_size), and the mean cross-entropy in nats (None without targets).
 
         Raises:
-            ValueError: T is larger than block_size.
+            ValueError: more than block_size tokens.
         """
-        T = idx.shape[1]
-        if T > self.config.block_size:
-            raise ValueError(f"a sequence of {T} tokens is longer than block_size {self.config.block_size}")
-        positions = torch.arange(T, device=idx.device)
-        x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, n_embd)
-        for block in self.blocks:
-            x = block(x)
+        start = cache.length if cache else 0
+        stop = start + idx.shape[1]
+        if stop > self.config.block_size:
+            raise ValueError(f"a sequence of {stop} tokens is longer than block_size {self.config.block_size}")
+        x = self.token_embedding(idx)  # (B, T, n_embd)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(torch.arange(start, stop, device=idx.device))
+        layers = cache.layers if cache else [None] * len(self.blocks)
+        for block, layer in zip(self.blocks, layers, strict=True):
+            x = block(x, layer)
         logits = self.head(self.ln_f(x))  # (B, T, vocab_size)
         loss = None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         return logits, loss
@@ -77,29 +90,47 @@ class GPTLanguageModel(nn.Module):
         temperature: float = 1.0,
         top_k: int | None = None,
         generator: torch.Generator | None = None,
+        use_cache: bool = True,
     ) -> torch.Tensor:
-        """Append `max_new_tokens` sampled tokens to `idx` of shape (B, T), T ≥ 1; the window slides past block_size.
+        """Append `max_new_tokens` sampled tokens to `idx` of shape (B, T), T ≥ 1.
+
+        At the end of the window its last half becomes the beginning of the next one, as when a file runs in llama.cpp.
 
         Args:
             temperature: 0 takes the likeliest token, 1 samples from the model as it is.
             top_k: sample among the k likeliest tokens only.
             generator: source of randomness (default: torch's own).
+            use_cache: remember the keys and values of the window; without it everything is computed anew.
         """
         was_training = self.training
         self.eval()
+        block_size = self.config.block_size
+        cache = Cache(self.config.n_layer, block_size)
+        window = idx[:, -block_size:]
+        unread = window
         for _ in range(max_new_tokens):
-            logits, _ = self(idx[:, -self.config.block_size :])
-            logits = logits[:, -1]  # (B, vocab_size)
-            if top_k is not None and top_k < logits.shape[-1]:
-                kth = logits.topk(top_k).values[:, -1:]
-                logits = logits.masked_fill(logits < kth, -torch.inf)
-            if temperature == 0:
-                token = logits.argmax(-1, keepdim=True)
-            else:
-                token = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
-            idx = torch.cat([idx, token], dim=1)
+            if window.shape[1] > block_size:
+                window = unread = window[:, -max(1, block_size // 2) :]
+                cache.clear()
+            logits, _ = self(unread, cache=cache) if use_cache else self(window)
+            token = _sample(logits[:, -1], temperature, top_k, generator)  # (B, 1)
+            idx, window, unread = torch.cat([idx, token], 1), torch.cat([window, token], 1), token
         self.train(was_training)
         return idx
+
+    @property
+    def mixtures(self) -> list[MixtureOfExperts]:
+        """The mixtures of experts among the feed-forward layers."""
+        return [block.ffn for block in self.blocks if isinstance(block.ffn, MixtureOfExperts)]
+
+    def balance_loss(self) -> torch.Tensor | float:
+        """What to add to the loss of the latest forward pass, so that experts are used evenly."""
+        return sum(mixture.balance_loss for mixture in self.mixtures)
+
+    def rebalance(self) -> None:
+        """After a step, move the experts' selection biases against their load (see `MixtureOfExperts`)."""
+        for mixture in self.mixtures:
+            mixture.rebalance()
 
     @classmethod
     def outline(cls, config: ModelConfig) -> GPTLanguageModel:
@@ -109,3 +140,15 @@ class GPTLanguageModel(nn.Module):
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _sample(
+    logits: torch.Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
+) -> torch.Tensor:
+    """One token for each row of (B, vocab_size), as (B, 1)."""
+    if top_k is not None and top_k < logits.shape[-1]:
+        kth = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if temperature == 0:
+        return logits.argmax(-1, keepdim=True)
+    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 
 STD = 0.02
-INTO_RESIDUAL = ("attn.proj.weight", "ffn.2.weight")
+INTO_RESIDUAL = ("attn.proj.weight", "ffn.2.weight", "down.weight", "ffn.down", "shared.2.weight")
 
 
 @contextlib.contextmanager
@@ -34,6 +34,6 @@ def init_weights(model: nn.Module, n_layer: int) -> None:
             continue
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
-        elif parameter.dim() == 2:
+        elif parameter.dim() > 1:
             depth = 2 * n_layer if name.endswith(INTO_RESIDUAL) else 1
             nn.init.normal_(parameter, std=STD / depth**0.5)

@@ -1,0 +1,59 @@
+"""Options: fields of a config that know their help, their question, their bounds and their choices."""
+
+from __future__ import annotations
+
+from dataclasses import field, fields
+from typing import Any
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    question: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field with what a command line and a prompt need to know about it.
+
+    Args:
+        default: value when nothing is said.
+        help: one line for `--help`.
+        question: the exact prompt, or None when the option is a flag only.
+        low, high: inclusive bounds of a number.
+        choices: the allowed words.
+    """
+    about = {"help": help, "question": question, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=about)
+
+
+def field_type(item: Any) -> tuple[type, bool]:
+    """(type, may be None) of a config field: `int | None` is (int, True)."""
+    name, _, optional = item.type.partition(" | ")
+    return {"int": int, "float": float, "str": str, "bool": bool}[name], bool(optional)
+
+
+def check_fields(config: Any) -> None:
+    """Raise ValueError for the first field of the wrong type, out of its bounds or not among its choices."""
+    for item in fields(config):
+        check_value(item, getattr(config, item.name))
+
+
+def check_value(item: Any, value: Any) -> None:
+    """Raise ValueError, naming the field, when `value` cannot be the field's value."""
+    kind, optional = field_type(item)
+    if value is None and optional:
+        return
+    fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{item.name} {value!r} is not {in_words(kind)}")
+    low, high, choices = (item.metadata.get(key) for key in ("low", "high", "choices"))
+    if low is not None and not low <= value <= high:  # the negation also catches NaN
+        raise ValueError(f"{item.name} {value!r} is not {in_words(kind)} from {low} to {high}")
+    if choices and value not in choices:
+        raise ValueError(f"{item.name} {value!r} is not one of {', '.join(choices)}")
+
+
+def in_words(kind: type) -> str:
+    return {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[kind]
