@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any
 
-from custom_llm.options import check_value, option
+from custom_llm.options import check_value, option, shown
 
 ATTENTIONS = ("mha", "mqa", "gqa", "mla")
 # With a gate, the feed-forward layer is down(activation(gate(x)) · up(x)) (Shazeer 2020, arXiv:2002.05202).
@@ -24,6 +24,7 @@ PLAIN = (
 )  # fmt: skip
 NON_LINEARITIES = (*PLAIN, *GATED, "swish")  # swish is silu under its first name
 
+EXAMPLE = 'such as [{"attn": "mha", "n_head": 8, "moe": false, "up_dim": 1024, "non_linearity": "gelu"}]'
 BASIC = ("attn", "n_head", "moe", "up_dim", "non_linearity")
 # A choice → the keys it needs. `rope_head_dim` is needed by mla only where positions are rotations.
 NEEDS = {
@@ -40,33 +41,89 @@ class BlockConfig:
     """One block. Options that its choices do not need are None."""
 
     attn: str = option(
-        "mha", "attention: every head its own keys, one for all, one per group, or latent", choices=ATTENTIONS
+        "mha",
+        "attention: every head its own keys, one for all, one per group, or latent",
+        words="attention",
+        choices=ATTENTIONS,
     )
     n_head: int = option(8, "attention heads; n_embd is a multiple of it", low=1, high=1024)
-    n_kv_heads: int | None = option(None, "heads of keys and values (gqa); n_head is a multiple", low=1, high=1024)
-    q_latent_dim: int | None = option(
-        None, "width queries are compressed to (mla); 0 leaves them as they are", low=0, high=65_536
+    n_kv_heads: int | None = option(
+        None,
+        "heads of keys and values (gqa); n_head is a multiple",
+        words="number of key and value heads",
+        low=1,
+        high=1024,
     )
-    kv_latent_dim: int | None = option(None, "width keys and values are compressed to (mla)", low=1, high=65_536)
-    rope_head_dim: int | None = option(None, "width of the head that rotates (mla with rope); even", low=2, high=1024)
+    q_latent_dim: int | None = option(
+        None,
+        "width queries are compressed to (mla); 0 leaves them as they are",
+        words="width of compressed queries, 0 for none",
+        low=0,
+        high=65_536,
+    )
+    kv_latent_dim: int | None = option(
+        None,
+        "width keys and values are compressed to (mla)",
+        words="width of compressed keys and values",
+        low=1,
+        high=65_536,
+    )
+    rope_head_dim: int | None = option(
+        None,
+        "width of the head that rotates (mla with rope); even",
+        words="width of the rotating head",
+        low=2,
+        high=1024,
+    )
+    non_linearity: str = option(
+        "gelu", "activation of the feed-forward layer", words="activation", choices=NON_LINEARITIES
+    )
+    moe: bool = option(False, "a mixture of experts in place of the feed-forward layer", words="mixture of experts")
+    n_exp: int | None = option(  # the bound is LLAMA_MAX_EXPERTS of llama.cpp
+        None, "experts in all (moe)", words="number of experts", low=2, high=512
+    )
+    n_shared: int | None = option(
+        None, "experts that are always on (moe; default: 0)", words="number of shared experts", low=0, high=511
+    )
+    n_act: int | None = option(
+        None,
+        "experts active for a token, the shared ones included (moe)",
+        words="number of active experts, shared ones included",
+        low=1,
+        high=512,
+    )
+    aux_free: bool = option(
+        False,
+        "balance the experts by a bias on their choice instead of a loss (moe)",
+        words="balancing by a bias instead of a loss",
+    )
+    coeff: float | None = option(
+        None,
+        "weight of the load-balancing loss (moe; default: 0.01)",
+        words="weight of the balancing loss",
+        low=0.0,
+        high=100.0,
+    )
+    alpha: float | None = option(
+        None,
+        "weight of the sequence loss (moe with aux_free; default: 0.0001)",
+        words="weight of the sequence loss",
+        low=0.0,
+        high=100.0,
+    )
+    gamma: float | None = option(
+        None,
+        "step of the balancing bias (moe with aux_free; default: 0.001)",
+        words="step of the balancing bias",
+        low=0.0,
+        high=1.0,
+    )
     up_dim: int | None = option(
         None,
         "width of the feed-forward layer, or of one expert (default: 4 n_embd, or 8/3 with a gate)",
+        words="width of the feed-forward layer or expert",
         low=1,
         high=262_144,
-    )
-    non_linearity: str = option("gelu", "activation of the feed-forward layer", choices=NON_LINEARITIES)
-    moe: bool = option(False, "a mixture of experts in place of the feed-forward layer")
-    n_exp: int | None = option(None, "experts in all (moe)", low=2, high=512)  # LLAMA_MAX_EXPERTS of llama.cpp
-    n_shared: int | None = option(None, "experts that are always on (moe; default: 0)", low=0, high=511)
-    n_act: int | None = option(None, "experts active for a token, the shared ones included (moe)", low=1, high=512)
-    aux_free: bool = option(False, "balance the experts by a bias on their choice instead of a loss (moe)")
-    coeff: float | None = option(None, "weight of the load-balancing loss (moe; default: 0.01)", low=0.0, high=100.0)
-    alpha: float | None = option(
-        None, "weight of the sequence loss (moe with aux_free; default: 0.0001)", low=0.0, high=100.0
-    )
-    gamma: float | None = option(
-        None, "step of the balancing bias (moe with aux_free; default: 0.001)", low=0.0, high=1.0
     )
 
     @property
@@ -89,45 +146,82 @@ DEFAULTS = {"n_shared": 0, "coeff": 0.01, "alpha": 0.0001, "gamma": 0.001}
 _OPTIONS = {item.name: item for item in fields(BlockConfig)}
 
 
-def make_block(values: dict[str, Any], n_embd: int, pos_emb: str) -> BlockConfig:
-    """The block of these options, those that are None or absent being not given.
+def make_block(values: dict[str, Any], n_embd: int | None, pos_emb: str) -> BlockConfig:
+    """The block of these options; none may be None.
+
+    Args:
+        n_embd: None while it is not known; then nothing that depends on sizes is checked.
 
     Raises:
         ValueError: one is missing, surplus or impossible, by name.
     """
-    values = {key: value for key, value in values.items() if value is not None}
     for key, value in values.items():
         if key not in _OPTIONS:
-            raise ValueError(f"there is no option {key!r} of a layer; there are {', '.join(_OPTIONS)}")
+            raise ValueError(f"there is no option {shown(key)} of a layer; there are {', '.join(_OPTIONS)}")
+        if value is None:
+            raise ValueError(f"{key} is null; leave it out, or give it a value")
         check_value(_OPTIONS[key], value)
     _check_keys(values, pos_emb)
-    values["non_linearity"] = {"swish": "silu"}.get(values["non_linearity"], values["non_linearity"])
+    values = {**values, "non_linearity": {"swish": "silu"}.get(values["non_linearity"], values["non_linearity"])}
     block = BlockConfig(**values)
-    _check_attention(block, n_embd)
+    if block.rope_head_dim is not None and block.rope_head_dim % 2:
+        raise ValueError(f"rope_head_dim {block.rope_head_dim} is odd; rotations turn pairs")
+    if n_embd is not None:
+        _check_heads(block, n_embd, pos_emb)
     if block.moe:
         _check_experts(block)
     return block
 
 
-def parse_layers(text: str, n_embd: int, pos_emb: str) -> tuple[BlockConfig, ...]:
+def parse_layers(text: str, n_embd: int | None, pos_emb: str) -> tuple[BlockConfig, ...]:
     """The blocks of a JSON list of objects, one for each layer.
+
+    Args:
+        n_embd: see `make_block`.
 
     Raises:
         ValueError: not such a list, or an object of it is not a block, by its number (from 1).
     """
     try:
-        layers = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"layer_configs is not JSON: {error}") from None
-    if not isinstance(layers, list) or not layers or not all(isinstance(layer, dict) for layer in layers):
-        raise ValueError('layer_configs is not a JSON list of objects such as [{"attn": "mha", …}, …]')
+        layers = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"layer_configs {shown(text)} is not JSON: {error}") from None
+    if not isinstance(layers, list):
+        raise ValueError(f"layer_configs {shown(text)} is not a JSON list, {EXAMPLE}")
+    if not layers:
+        raise ValueError(f"layer_configs [] describes no layer; give an object for each, {EXAMPLE}")
     blocks = []
     for number, layer in enumerate(layers, 1):
+        if not isinstance(layer, dict):
+            raise ValueError(f"layer_configs, layer {number}: {shown(layer)} is not a JSON object, {EXAMPLE}")
         try:
             blocks.append(make_block(layer, n_embd, pos_emb))
         except ValueError as error:
             raise ValueError(f"layer_configs, layer {number}: {error}") from None
     return tuple(blocks)
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text, which Python's reader takes too lightly: no key twice, no NaN, no infinity.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deep") from None
+
+
+def known_keys(values: dict[str, Any], pos_emb: str) -> set[str]:
+    """The keys that have a meaning in a block of these choices, and are needed there."""
+    known = set(BASIC)
+    for (choice, value), keys in NEEDS.items():
+        if choice in known and values.get(choice) == value:
+            known.update(keys)
+    if pos_emb != "rope":
+        known.discard("rope_head_dim")
+    return known
 
 
 def default_up_dim(n_embd: int, non_linearity: str, n_act: int | None) -> int:
@@ -140,43 +234,54 @@ def default_up_dim(n_embd: int, non_linearity: str, n_act: int | None) -> int:
     return 4 * n_embd if width == 4 * n_embd else max(32, -(-int(width) // 32) * 32)
 
 
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {shown(twice)} stands twice in one object")
+    return values
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
 def _check_keys(values: dict[str, Any], pos_emb: str) -> None:
-    for key in BASIC:
-        if key not in values:
-            raise ValueError(f"{key} is missing")
-    known = set(BASIC)
-    for (choice, value), keys in NEEDS.items():
-        if choice not in known or values[choice] != value:
-            continue
-        for key in keys:
-            if key == "rope_head_dim" and pos_emb != "rope":
-                continue
-            if key not in values:
-                raise ValueError(f"{key} is missing, which {choice} {value} needs")
-            known.add(key)
-    for key in values:
+    known = known_keys(values, pos_emb)
+    for key in _OPTIONS:
+        if key in known and key not in values:
+            raise ValueError(f"{key} is missing{_needed_by(key)}")
+    for key, value in values.items():
         if key not in known:
-            raise ValueError(f"{key} has no meaning here; {_where(key)}")
+            raise ValueError(f"{key} {shown(value)} has no meaning here; it belongs to {_where(key)}")
+
+
+def _needed_by(key: str) -> str:
+    return ", which every layer needs" if key in BASIC else f", which {_where(key)} needs"
 
 
 def _where(key: str) -> str:
     """In which blocks an option has a meaning."""
     if key == "rope_head_dim":
-        return "it belongs to attn mla with pos_emb rope"
+        return "attn mla with pos_emb rope"
     choice, value = next(choice for choice, keys in NEEDS.items() if key in keys)
-    return f"it belongs to {choice} {value}" + ("" if choice != "aux_free" else " of moe True")
+    return f"moe with aux_free {value}" if choice == "aux_free" else "moe" if choice == "moe" else f"{choice} {value}"
 
 
-def _check_attention(block: BlockConfig, n_embd: int) -> None:
+def _check_heads(block: BlockConfig, n_embd: int, pos_emb: str) -> None:
     b = block
     if n_embd % b.n_head:
         raise ValueError(f"n_embd {n_embd} is not a multiple of n_head {b.n_head}")
-    if n_embd < 2 * b.n_head:
+    head_dim = n_embd // b.n_head
+    if head_dim < 2:
         raise ValueError(f"n_embd {n_embd} is less than 2 for each of n_head {b.n_head}, llama.cpp's least")
     if b.attn == "gqa" and b.n_head % b.n_kv_heads:
         raise ValueError(f"n_head {b.n_head} is not a multiple of n_kv_heads {b.n_kv_heads}")
-    if b.rope_head_dim is not None and b.rope_head_dim % 2:
-        raise ValueError(f"rope_head_dim {b.rope_head_dim} is odd; rotations turn pairs")
+    if pos_emb == "rope" and b.attn != "mla" and head_dim % 2:
+        raise ValueError(
+            f"pos_emb rope turns pairs, and heads of n_embd {n_embd} / n_head {b.n_head} = {head_dim} are odd"
+        )
 
 
 def _check_experts(block: BlockConfig) -> None:

@@ -15,10 +15,12 @@ from custom_llm.blocks import (
     DEFAULTS,
     BlockConfig,
     default_up_dim,
+    known_keys,
     make_block,
+    parse_json,
     parse_layers,
 )
-from custom_llm.options import check_fields, option
+from custom_llm.options import check_fields, option, shown
 
 # The options of a block, which are options of the model as well while all blocks are alike.
 BLOCK = {item.name: option(item.default, **item.metadata) for item in fields(BlockConfig)}
@@ -69,20 +71,22 @@ class ModelConfig:
     pos_emb: str = option(
         "learn",
         "how the model knows positions: a learned table, sines, or rotations (RoPE)",
+        words="positions",
         choices=("learn", "sin", "rope"),
     )
-    norm: str = option("layer", "normalisation: LayerNorm or RMSNorm", choices=("layer", "rms"))
-    up_dim: int | None = BLOCK["up_dim"]
-    non_linearity: str = BLOCK["non_linearity"]
+    norm: str = option("layer", "normalisation: LayerNorm or RMSNorm", words="normalisation", choices=("layer", "rms"))
+    bias: bool = option(
+        True, "biases in attention, feed-forward layers and LayerNorms; experts never have any", words="biases"
+    )
     attn: str = BLOCK["attn"]
     n_kv_heads: int | None = BLOCK["n_kv_heads"]
     q_latent_dim: int | None = BLOCK["q_latent_dim"]
     kv_latent_dim: int | None = BLOCK["kv_latent_dim"]
     rope_head_dim: int | None = BLOCK["rope_head_dim"]
-    qk_norm: bool = option(False, "normalise the queries and keys of every head by RMSNorm")
-    bias: bool = option(True, "biases in attention, feed-forward layers and LayerNorms; experts never have any")
-    tie_embeddings: bool = option(False, "one matrix for the token embedding and the output layer")
-    head_bias: bool = option(False, "give the output layer a bias")
+    qk_norm: bool = option(
+        False, "normalise the queries and keys of every head by RMSNorm", words="normalised queries and keys"
+    )
+    non_linearity: str = BLOCK["non_linearity"]
     moe: bool = BLOCK["moe"]
     n_exp: int | None = BLOCK["n_exp"]
     n_shared: int | None = BLOCK["n_shared"]
@@ -91,21 +95,19 @@ class ModelConfig:
     coeff: float | None = BLOCK["coeff"]
     alpha: float | None = BLOCK["alpha"]
     gamma: float | None = BLOCK["gamma"]
+    up_dim: int | None = BLOCK["up_dim"]
+    tie_embeddings: bool = option(
+        False, "one matrix for the token embedding and the output layer", words="one matrix for input and output"
+    )
+    head_bias: bool = option(False, "give the output layer a bias", words="a bias of the output layer")
     layer_configs: str | None = option(None, "the blocks one by one: a JSON list of objects, one for each layer")
 
     def __post_init__(self) -> None:
         check_fields(self)
-        blocks = self.blocks  # raises for impossible ones
-        if self.qk_norm and any(block.attn == "mla" for block in blocks):
-            raise ValueError("qk_norm has no meaning with attn mla, whose latents are normalised already")
-        if self.pos_emb == "rope":
-            for number, block in enumerate(blocks, 1):
-                if block.attn != "mla" and self.n_embd // block.n_head % 2:
-                    raise ValueError(
-                        f"{_at(self, number)}pos_emb rope rotates pairs, and heads of n_embd {self.n_embd} / n_head "
-                        f"{block.n_head} = {self.n_embd // block.n_head} are odd"
-                    )
-        elif self.pos_emb == "sin" and self.n_embd % 2:
+        _check_model(asdict(self), self.blocks)
+        if self.layer_configs is not None and len(self.blocks) != self.n_layer:
+            raise ValueError(f"n_layer is {self.n_layer}, and layer_configs describes {len(self.blocks)} layers")
+        if self.pos_emb == "sin" and self.n_embd % 2:
             raise ValueError(f"pos_emb sin takes pairs of sine and cosine, and n_embd {self.n_embd} is odd")
 
     @cached_property
@@ -115,27 +117,8 @@ class ModelConfig:
         Raises:
             ValueError: an option is missing, surplus or impossible.
         """
-        if self.layer_configs is None:
-            return (self._uniform_block(),) * self.n_layer
-        for name in PER_LAYER:
-            if getattr(self, name) not in (None, _DEFAULT[name]):
-                raise ValueError(f"{name} stands in layer_configs for each layer; do not give it beside them")
-        blocks = parse_layers(self.layer_configs, self.n_embd, self.pos_emb)
-        if len(blocks) != self.n_layer:
-            raise ValueError(f"layer_configs describes {len(blocks)} layers and n_layer is {self.n_layer}")
-        return blocks
-
-    def _uniform_block(self) -> BlockConfig:
-        """The one block that all layers are, with defaults where an option has one."""
-        values = {name: getattr(self, name) for name in BLOCK}
-        if not self.moe and not self.aux_free:
-            del values["aux_free"]
-        if self.moe:
-            needed = ("n_shared", "alpha", "gamma") if self.aux_free else ("n_shared", "coeff")
-            values.update({name: DEFAULTS[name] for name in needed if values[name] is None})
-        if values["up_dim"] is None:
-            values["up_dim"] = default_up_dim(self.n_embd, self.non_linearity, self.n_act if self.moe else None)
-        return make_block(values, self.n_embd, self.pos_emb)
+        blocks = _make_blocks(asdict(self), self.n_embd)
+        return blocks if self.layer_configs is not None else blocks * self.n_layer
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -157,9 +140,49 @@ class ModelConfig:
         return asdict(self)
 
 
-# The options that `layer_configs` gives for each layer. (`n_head` stays a question, and is not looked at then.)
+# The options that `layer_configs` gives for each layer. (`n_head` stays in every file, and is not looked at then.)
 PER_LAYER = tuple(name for name in BLOCK if name != "n_head")
 _DEFAULT = {item.name: item.default for item in fields(ModelConfig)}
+
+
+def check_choices(values: dict[str, Any]) -> None:
+    """Raise ValueError for options of `ModelConfig` that contradict each other whatever its sizes will be.
+
+    Args:
+        values: those that are given; others have their defaults.
+    """
+    values = {**_DEFAULT, **values}
+    _check_model(values, _make_blocks(values, None))
+
+
+def _check_model(values: dict[str, Any], blocks: tuple[BlockConfig, ...]) -> None:
+    if values["qk_norm"] and any(block.attn == "mla" for block in blocks):
+        raise ValueError("qk_norm True has no meaning with attn mla, whose latents are normalised already")
+
+
+def _make_blocks(values: dict[str, Any], n_embd: int | None) -> tuple[BlockConfig, ...]:
+    """The blocks that `layer_configs` lists, or the one that all layers are."""
+    if values["layer_configs"] is None:
+        return (_uniform_block(values, n_embd),)
+    for name in PER_LAYER:
+        if values[name] not in (None, _DEFAULT[name]):
+            raise ValueError(
+                f"{name} {values[name]} beside layer_configs, which say it for each layer; give it in one place only"
+            )
+    return parse_layers(values["layer_configs"], n_embd, values["pos_emb"])
+
+
+def _uniform_block(values: dict[str, Any], n_embd: int | None) -> BlockConfig:
+    """The one block that all layers are, with defaults where an option has one."""
+    pos_emb = values["pos_emb"]
+    known = known_keys(values, pos_emb)
+    block = {name: values[name] for name in BLOCK if values[name] is not None}
+    if not block["aux_free"] and "aux_free" not in known:
+        del block["aux_free"]  # a choice that was not made
+    block |= {name: DEFAULTS[name] for name in DEFAULTS if name in known and name not in block}
+    n_act = values["n_act"] if values["moe"] else None
+    block.setdefault("up_dim", default_up_dim(n_embd or 1, values["non_linearity"], n_act))
+    return make_block(block, n_embd, pos_emb)
 
 
 def read_jsonl(text: str) -> str:
@@ -169,23 +192,20 @@ def read_jsonl(text: str) -> str:
         ValueError: a line is not a JSON object, by its number.
     """
     layers = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines, which also splits at characters that may stand in a JSON text.
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         if not line.strip():
             continue
         try:
-            layer = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number} is not JSON: {error}") from None
+            layer = parse_json(line)
+        except ValueError as error:
+            raise ValueError(f"line {number} {shown(line.strip())} is not JSON: {error}") from None
         if not isinstance(layer, dict):
-            raise ValueError(f"line {number} is not a JSON object but {line.strip()[:40]}")
+            raise ValueError(f"line {number} {shown(line.strip())} is not a JSON object")
         layers.append(layer)
     if not layers:
-        raise ValueError("it has no lines")
+        raise ValueError("it has no lines; give a JSON object for each layer")
     return json.dumps(layers)
-
-
-def _at(config: ModelConfig, number: int) -> str:
-    return "" if config.layer_configs is None else f"layer_configs, layer {number}: "
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import field, fields
 from typing import Any
 
+SHOWN = 40  # characters of a value in an error message
+
 
 def option(
     default: Any,
     help: str,
     *,
     question: str | None = None,
+    words: str | None = None,
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
@@ -20,11 +23,12 @@ def option(
     Args:
         default: value when nothing is said.
         help: one line for `--help`.
-        question: the exact prompt, or None when the option is a flag only.
+        question: the exact prompt, or None when the option is not always asked.
+        words: what the option is called when all the options are asked, or None when it is a flag only.
         low, high: inclusive bounds of a number.
         choices: the allowed words.
     """
-    about = {"help": help, "question": question, "low": low, "high": high, "choices": choices}
+    about = {"help": help, "question": question, "words": words, "low": low, "high": high, "choices": choices}
     return field(default=default, metadata=about)
 
 
@@ -41,18 +45,31 @@ def check_fields(config: Any) -> None:
 
 
 def check_value(item: Any, value: Any) -> None:
-    """Raise ValueError, naming the field, when `value` cannot be the field's value."""
+    """Raise ValueError, naming the field, the value and the rule, when `value` cannot be the field's value."""
     kind, optional = field_type(item)
     if value is None and optional:
         return
     fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if not fits or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{item.name} {value!r} is not {in_words(kind)}")
+        raise ValueError(f"{item.name} {shown(value)} is not {in_words(kind)}")
     low, high, choices = (item.metadata.get(key) for key in ("low", "high", "choices"))
     if low is not None and not low <= value <= high:  # the negation also catches NaN
-        raise ValueError(f"{item.name} {value!r} is not {in_words(kind)} from {low} to {high}")
+        raise ValueError(f"{item.name} {shown(value)} is not {in_words(kind)} from {low} to {high}")
     if choices and value not in choices:
-        raise ValueError(f"{item.name} {value!r} is not one of {', '.join(choices)}")
+        raise ValueError(f"{item.name} {shown(value)} is not one of {', '.join(choices)}")
+
+
+def shown(value: Any) -> str:
+    """A value as an error message shows it: in one line, and cut when it is long.
+
+    >>> shown("x" * 100)
+    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…"
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
+        text = f"of type {type(value).__name__}"
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 def in_words(kind: type) -> str:
