@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import Action, Namespace
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 from custom_llm.cli import ArgumentParser
 from custom_llm.errors import UserError
-from custom_llm.options import check_value, field_type, in_words
+from custom_llm.options import check_value, field_type, in_words, shown
 
+WORDS = {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}
 METAVARS = {int: "N", float: "X", str: "TEXT"}
+
+
+class _YesOrNo(Action):
+    """--flag and --no_flag."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__([*option_strings, f"--no_{dest}"], dest, nargs=0, help=help)
+
+    def __call__(self, parser: Any, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, not option_string.startswith("--no_"))
 
 
 def add_flags(parser: ArgumentParser, config_class: type, title: str) -> None:
@@ -21,7 +33,8 @@ def add_flags(parser: ArgumentParser, config_class: type, title: str) -> None:
         kind, _ = field_type(item)
         text = item.metadata["help"]
         if kind is bool:
-            group.add_argument(f"--{item.name}", action="store_true", default=None, help=text)
+            text += f" (default: {'yes' if item.default else 'no'})"
+            group.add_argument(f"--{item.name}", action=_YesOrNo, help=text)
             continue
         if item.default is not None:
             text += f" (default: {item.default})"
@@ -48,40 +61,68 @@ def given(config_class: type, args: Namespace) -> dict[str, Any]:
     return values
 
 
-def ask(title: str, config_class: type, values: dict[str, Any]) -> Any:
+def ask(
+    title: str,
+    config_class: type,
+    values: dict[str, Any],
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    more: Callable[[dict[str, Any]], set[str]] | None = None,
+) -> Any:
     """Ask for every field that has a question and is not in `values`; return the finished config.
 
     Enter and the end of input mean the default. A bad answer is explained in one line and asked again.
 
+    Args:
+        complete: what is known so far → the same with the values that other fields have then, which are their
+            defaults as well.
+        more: what is known so far → names of fields to ask for although they have only words and no question.
+
     Raises:
         UserError: the given values contradict each other and no question is left to mend it.
     """
-    questions = [item for item in fields(config_class) if item.metadata["question"] and item.name not in values]
-    if questions:
+    asked = [item for item in fields(config_class) if item.metadata["question"] and item.name not in values]
+    if asked or more:
         print(title)
-    for item in questions:
-        values = _ask_one(item, config_class, values)
-    return _build(config_class, values)
+    for item in asked:
+        values = _ask_one(item, config_class, values, complete)
+    for item in fields(config_class) if more else ():
+        if item.metadata["words"] and item.name not in values and item.name in more(complete(values)):
+            values = _ask_one(item, config_class, values, complete)
+    return _build(config_class, complete(values))
 
 
-def _ask_one(item: Any, config_class: type, values: dict[str, Any]) -> dict[str, Any]:
+def _ask_one(
+    item: Any, config_class: type, values: dict[str, Any], complete: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    default = complete(values).get(item.name, item.default)
     while True:
-        answer = _read_line(item.metadata["question"])
+        answer = _read_line(item.metadata["question"] or _prompt(item, default))
         try:
-            value = parse(item, answer) if answer else item.default
+            value = parse(item, answer) if answer else default
             attempt = {**values, item.name: value}
             if answer is None:  # nobody is there to be asked again
                 return attempt
-            _check_together(config_class, attempt)
+            _check_together(config_class, attempt, complete)
             return attempt
         except ValueError as error:
             print(f"{error}; try again.")
 
 
-def _check_together(config_class: type, values: dict[str, Any]) -> None:
+def _prompt(item: Any, default: Any) -> str:
+    """`Enter attention (mha, mqa, gqa, mla) (e.g., mha): `"""
+    kind, _ = field_type(item)
+    choices = ("yes", "no") if kind is bool else item.metadata["choices"]
+    example = {True: "yes", False: "no"}[default] if kind is bool else default
+    among = f" ({', '.join(choices)})" if choices else ""
+    return f"Enter {item.metadata['words']}{among} (e.g., {example}): "
+
+
+def _check_together(
+    config_class: type, values: dict[str, Any], complete: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
     """Raise ValueError if `values` contradict each other, whatever the fields not yet known will be."""
-    if {"n_embd", "n_head"} <= set(values):
-        config_class(**values)
+    if "n_embd" in values:  # any number of heads is a multiple of these
+        config_class(**complete({"n_head": values.get("n_kv_heads") or 1, **values}))
 
 
 def _build(config_class: type, values: dict[str, Any]) -> Any:
@@ -113,8 +154,9 @@ def parse(item: Any, text: str) -> Any:
     """
     kind, _ = field_type(item)
     try:
-        value = kind(text)
-    except ValueError:
-        raise ValueError(f"{item.name} {text!r} is not {in_words(kind)}") from None
+        value = WORDS[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+        words = "yes or no" if kind is bool else in_words(kind)
+        raise ValueError(f"{item.name} {shown(text)} is not {words}") from None
     check_value(item, value)
     return value

@@ -17,6 +17,7 @@ ALLOWED = {
     "options": set(),
     "blocks": {"options"},
     "config": {"blocks", "options"},
+    "presets": {"blocks", "config"},
     "errors": set(),
     "exports": set(),
     "cli": {"errors"},
