@@ -1,4 +1,4 @@
-"""Writing a Hugging Face directory as an F32 GGUF file, in this process, with the `gguf` package."""
+"""Writing a graph as an F32 GGUF file, in this process, with the `gguf` package."""
 
 from __future__ import annotations
 
@@ -6,34 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from gguf import GGUFWriter, LlamaFileType
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from custom_llm.errors import UserError
-from custom_llm.export.gpt2 import ARCHITECTURE, gguf_tensors, padded_context, read_config
-from custom_llm.export.vocabulary import GGUFVocabulary, read_vocabulary
+from custom_llm.export.architectures import Architecture
+from custom_llm.export.graph import Graph
+from custom_llm.export.vocabulary import GGUFVocabulary
 
 
-def write_gguf(hf_dir: str | Path, path: str | Path, name: str) -> None:
-    """Write the model in `hf_dir` to `path` under the title `name`.
-
-    Raises:
-        UserError: the directory is not one that `write_hf_directory` wrote.
-    """
-    config, vocabulary = read_config(hf_dir), read_vocabulary(hf_dir)
-    writer = GGUFWriter(str(path), ARCHITECTURE)
+def write_gguf(
+    graph: Graph, architecture: Architecture, vocabulary: GGUFVocabulary, path: str | Path, name: str
+) -> None:
+    """Write to `path`, under the title `name`, a graph that `architecture` has prepared."""
+    writer = GGUFWriter(str(path), architecture.name)
     writer.add_type("model")
     writer.add_name(name)
-    writer.add_context_length(padded_context(config))
-    writer.add_embedding_length(config["n_embd"])
-    writer.add_block_count(config["n_layer"])
-    writer.add_feed_forward_length(4 * config["n_embd"])
-    writer.add_head_count(config["n_head"])
-    writer.add_layer_norm_eps(config["layer_norm_epsilon"])
+    for key, value in architecture.all_metadata(graph.s):
+        _add(writer, key, value)
     writer.add_file_type(LlamaFileType.ALL_F32)
-    add_block_size(writer, config)
+    add_block_size(writer, graph.s.block_size)
     add_vocabulary(writer, vocabulary)
-    for tensor_name, tensor in gguf_tensors(_read_tensors(hf_dir), config):
+    for tensor_name, tensor in architecture.tensors(graph).items():
         writer.add_tensor(tensor_name, tensor.numpy())
     try:
         writer.write_header_to_file()
@@ -43,9 +34,9 @@ def write_gguf(hf_dir: str | Path, path: str | Path, name: str) -> None:
         writer.close()
 
 
-def add_block_size(writer: Any, config: dict[str, Any]) -> None:
-    """The window the model was trained on, which our runtime keeps to; the position table is longer (padded)."""
-    writer.add_uint32("custom_llm.block_size", config["n_positions"])
+def add_block_size(writer: Any, block_size: int) -> None:
+    """The window the model was trained on, which our runtime keeps to; a table of positions is longer (padded)."""
+    writer.add_uint32("custom_llm.block_size", block_size)
 
 
 def add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:
@@ -62,9 +53,13 @@ def add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:
     writer.add_add_space_prefix(False)
 
 
-def _read_tensors(hf_dir: str | Path) -> dict[str, Any]:
-    path = Path(hf_dir) / "model.safetensors"
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: {error}; export the model anew with convert_to_gguf.py") from None
+def _add(writer: GGUFWriter, key: str, value: Any) -> None:
+    """A key with the type that llama.cpp reads such a value in."""
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    else:
+        writer.add_array(key, value)
