@@ -70,19 +70,25 @@ class MultiHeadSelfAttention(nn.Module):
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) -> torch.Tensor:
-    """softmax(q·kᵀ/√width)·v over the tokens up to each query's own; heads side by side again, (B, T, n_head · width).
+    """softmax(q·kᵀ/√width)·v over the tokens up to each query's own; heads side by side again, (B, T, n_head · v's).
 
     Args:
         q: (B, n_head, T, width), the last T of the S positions.
-        k, v: (B, n_kv_heads, S, width) and (B, n_kv_heads, S, v's width); n_head is a multiple of n_kv_heads.
+        k: (B, n_kv_heads, S, width); n_head is a multiple of n_kv_heads.
+        v: (B, n_kv_heads, S, at most width).
     """
     T, S = q.shape[2], k.shape[2]
     mask = None
     if 1 < T < S:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+    surplus = q.shape[3] - v.shape[3]
+    if surplus:  # the kernels that never write the (T, S) scores out take one width only
+        v = F.pad(v, (0, surplus))
     y = F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=1 < T == S, enable_gqa=q.shape[1] != k.shape[1]
     )
+    if surplus:
+        y = y[..., :-surplus]
     return y.transpose(1, 2).flatten(2)
 
 
