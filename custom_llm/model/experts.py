@@ -9,20 +9,22 @@ from torch import nn
 from custom_llm.blocks import GATED, BlockConfig
 from custom_llm.model.feed_forward import Activation, make_feed_forward
 
+EPS = 1e-20  # DeepSeek's; sigmoids may all be 0
+
 
 class MixtureOfExperts(nn.Module):
     """Routed experts, and shared ones that see every token (DeepSeekMoE, Dai et al. 2024, arXiv:2401.06066).
 
     The router's scores are a softmax over the experts, or with `aux_free` a sigmoid each (DeepSeek-V3,
-    arXiv:2412.19437, section 2.1.2). The chosen experts' scores, divided by their sum, weigh what they give; a single
-    chosen one keeps its score as it is (Switch Transformer, arXiv:2101.03961), since 1 would give the router no
-    gradient.
+    arXiv:2412.19437, section 2.1.2), in float32 at least. The chosen experts' scores, divided by their sum, weigh what
+    they give; a single chosen one keeps its score as it is (Switch Transformer, arXiv:2101.03961), since 1 would give
+    the router no gradient.
 
     No token is ever dropped, and none is padded: tokens are sorted by expert, and each expert reads its own at once.
 
     After each forward pass in training, `balance_loss` is what to add to the loss so that experts are used evenly:
         softmax   coeff · n Σ fᵢ Pᵢ over the batch (Switch Transformer, equation 4; f: share of choices, P: mean score)
-        sigmoid   alpha · n Σ fᵢ Pᵢ over each sequence (DeepSeek-V3, equations 17 to 20)
+        sigmoid   alpha · n Σ fᵢ Pᵢ over each sequence (DeepSeek-V3, equations 17 to 20), scores divided by their sum
     With `aux_free` mostly `selection_bias` balances: it is added to the scores where experts are chosen, not where they
     are weighed, and `rebalance` moves it against the load after each step (Wang et al. 2024, arXiv:2408.15664).
     """
@@ -46,18 +48,19 @@ class MixtureOfExperts(nn.Module):
         )
         if block.aux_free:
             self.register_buffer("selection_bias", torch.zeros(n))
-        # Tokens each expert was chosen for since the last `rebalance`, in training.
-        self.register_buffer("load", torch.zeros(n), persistent=False)
+        # Tokens each expert was chosen for since the last `rebalance`, in training; whole numbers in any precision.
+        self.register_buffer("load", torch.zeros(n, dtype=torch.long), persistent=False)
         self.balance_loss = torch.zeros(())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, n_embd) → (B, T, n_embd)"""
         scores, weights, chosen = self._route(x)
+        counts = chosen.flatten().bincount(minlength=len(self.load))  # (n,)
         if self.training:
-            self.balance_loss = self._balance_loss(scores, chosen)
-            self.load += chosen.flatten().bincount(minlength=len(self.load))
+            self.balance_loss = self._balance_loss(scores)
+            self.load += counts
         flat = x.flatten(0, 1)  # (B·T, n_embd)
-        y = self._run_experts(flat, weights.flatten(0, 1), chosen.flatten(0, 1)).view_as(x)
+        y = self._run_experts(flat, weights.flatten(0, 1), chosen.flatten(0, 1), counts).view_as(x)
         if self.shared is not None:
             y = y + self.shared(x)
         return self.dropout(y)
@@ -65,15 +68,23 @@ class MixtureOfExperts(nn.Module):
     @torch.no_grad()
     def rebalance(self) -> None:
         """After a step: move the bias of overloaded experts down and of the others up by gamma, and count anew."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self.load)
         if self.block.aux_free:
-            self.selection_bias += self.block.gamma * (self.load.mean() - self.load).sign()
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(self.load)  # the bias is then the same in all processes
+            too_few = (self.load.sum() - len(self.load) * self.load).sign()  # 1, 0 or -1: below, at or above the mean
+            self.selection_bias += self.block.gamma * too_few
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what the forward passes since the last `rebalance` have left: load and balance loss."""
         self.load.zero_()
+        self.balance_loss = torch.zeros(())  # the old one would keep its graph alive
 
     def _route(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Scores of all experts (B, T, n), and of the chosen ones weights and ids (B, T, n_chosen)."""
-        logits = self.router(x).float()
+        precision = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):  # half of that would make ties and shift choices
+            logits = F.linear(x.to(precision), self.router.weight.to(precision))
         if self.block.aux_free:
             scores = logits.sigmoid()
             chosen = (scores + self.selection_bias).topk(self.block.n_chosen).indices
@@ -82,35 +93,44 @@ class MixtureOfExperts(nn.Module):
             chosen = scores.topk(self.block.n_chosen).indices
         weights = scores.gather(-1, chosen)
         if self.block.n_chosen > 1:
-            weights = weights / weights.sum(-1, keepdim=True)
+            weights = weights / (weights.sum(-1, keepdim=True) + EPS)
         return scores, weights.to(x.dtype), chosen
 
-    def _run_experts(self, x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    def _run_experts(
+        self, x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor, counts: torch.Tensor
+    ) -> torch.Tensor:
         """What the chosen experts give for each of N tokens, weighed and summed.
+
+        A loop over the experts: on a CPU neither `F.grouped_mm` nor padding them to one product of all is faster
+        (benchmarks/README.md).
 
         Args:
             x: (N, n_embd).
             weights, chosen: (N, n_chosen).
+            counts: for how many tokens each expert was chosen, (n,).
         """
         order = chosen.flatten().argsort(stable=True)  # choices, those of one expert side by side
         token = order // self.block.n_chosen
-        counts = chosen.flatten().bincount(minlength=len(self.load)).tolist()
-        outputs = [self._expert(i, rows) for i, rows in enumerate(x[token].split(counts)) if len(rows)]
+        pieces = x[token].split(counts.tolist())  # which on a GPU waits for it
+        # Unbound at once: the gradient of self.up[i] would be as large as self.up, for every i.
+        gates = [None] * len(pieces) if self.gate is None else self.gate.unbind()
+        experts = zip(pieces, gates, self.up.unbind(), self.down.unbind(), strict=True)
+        outputs = [self._expert(rows, *matrices) for rows, *matrices in experts if len(rows)]
         weighed = torch.cat(outputs) * weights.flatten()[order, None]
         return torch.zeros_like(x).index_add(0, token, weighed)
 
-    def _expert(self, i: int, x: torch.Tensor) -> torch.Tensor:
-        """Expert `i` on (n, n_embd)."""
-        up = F.linear(x, self.up[i])
-        hidden = self.activation(up) if self.gate is None else self.activation(F.linear(x, self.gate[i])) * up
-        return F.linear(hidden, self.down[i])
+    def _expert(self, x: torch.Tensor, gate: torch.Tensor | None, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+        """One expert, by its matrices, on (n, n_embd)."""
+        wide = F.linear(x, up)
+        hidden = self.activation(wide) if gate is None else self.activation(F.linear(x, gate)) * wide
+        return F.linear(hidden, down)
 
-    def _balance_loss(self, scores: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        n = scores.shape[-1]
-        picked = torch.zeros_like(scores).scatter_(-1, chosen, 1.0)  # (B, T, n)
-        if self.block.aux_free:
-            share = picked.mean(1) * n / self.block.n_chosen  # (B, n), 1 where used evenly
-            probability = (scores / scores.sum(-1, keepdim=True)).mean(1)
-            return self.block.alpha * (share * probability).sum(-1).mean()
-        share = picked.mean((0, 1)) * n / self.block.n_chosen  # (n,)
-        return self.block.coeff * (share * scores.mean((0, 1))).sum()
+    def _balance_loss(self, scores: torch.Tensor) -> torch.Tensor:
+        """The loss of scores (B, T, n); what it counts as chosen is so by the scores alone, without the bias."""
+        n, k = scores.shape[-1], self.block.n_chosen
+        picked = torch.zeros_like(scores).scatter_(-1, scores.topk(k).indices, 1.0)  # (B, T, n)
+        over = 1 if self.block.aux_free else (0, 1)  # a sequence, or the batch
+        share = picked.mean(over) * n / k  # (B, n) or (n,), 1 where used evenly
+        probability = (scores / scores.sum(-1, keepdim=True)).mean(over)
+        weight = self.block.alpha if self.block.aux_free else self.block.coeff
+        return weight * (share * probability).sum(-1).mean()
