@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import ATTENTIONS, EXPERTS, POSITIONS, tiny
 from conftest import ENVIRONMENT, ROOT, STORY, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,23 +28,24 @@ from custom_llm.errors import UserError, run
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import load_model
 from custom_llm.training.evaluate import held_out_loss
+from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.muon import Muon, orthogonalize
-from custom_llm.training.optimizer import learning_rate_at
+from custom_llm.training.optimizer import learning_rate_at, make_optimizers
+from custom_llm.training.session import _use_fastest_threads
 from custom_llm.training.trainer import train_model
 
 TEXT = STORY * 20
 
 
-def small_model(dataset: TextDataset) -> GPTLanguageModel:
+def small_model(dataset: TextDataset, **architecture: object) -> GPTLanguageModel:
     torch.manual_seed(0)
-    return GPTLanguageModel(
-        dict(vocab_size=dataset.vocab_size, n_embd=32, n_head=4, n_layer=2, block_size=dataset.block_size, dropout=0.1)
-    )
+    six = dict(n_embd=32, n_head=4, n_layer=2, block_size=dataset.block_size, dropout=0.1)
+    return GPTLanguageModel(dict(vocab_size=dataset.vocab_size, **six, **architecture))
 
 
-def train_once(**config: object) -> GPTLanguageModel:
+def train_once(architecture: dict[str, object] | None = None, **config: object) -> GPTLanguageModel:
     dataset = TextDataset(TEXT, 32)
-    model = small_model(dataset)
+    model = small_model(dataset, **(architecture or {}))
     return train_model(
         model, make_loader(dataset, 8, None, seed=3), dict(learning_rate=3e-3, **config), torch.device("cpu")
     )
@@ -125,6 +127,98 @@ def test_muon_is_pytorchs_own_in_a_batch(shape):
             optimizer.step()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=2e-2, rtol=0)
+
+
+def test_muon_takes_each_expert_as_a_matrix_of_its_own():
+    """A stack of three matrices, one of two, and one matrix of the same shape are six matrices."""
+    torch.manual_seed(0)
+
+    def in_stacks(six: torch.Tensor) -> list[torch.Tensor]:
+        return [six[:3].clone(), six[3:5].clone(), six[5].clone()]
+
+    def one_by_one(six: torch.Tensor) -> list[torch.Tensor]:
+        return [matrix.clone() for matrix in six]
+
+    start, gradients = torch.randn(6, 8, 24), torch.randn(4, 6, 8, 24)
+    results = []
+    for arrange in (in_stacks, one_by_one):
+        parameters = [parameter.requires_grad_() for parameter in arrange(start)]
+        optimizer = Muon(parameters, lr=0.1)
+        for gradient in gradients:
+            for parameter, its in zip(parameters, arrange(gradient), strict=True):
+                parameter.grad = its
+            optimizer.step()
+        results.append(torch.cat([parameter.view(-1, 8, 24) for parameter in parameters]))
+    assert not torch.isclose(results[0], start).all(-1).any()
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("experts", EXPERTS)
+@pytest.mark.parametrize("pos_emb", POSITIONS)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_every_parameter_has_one_optimizer(attention, pos_emb, experts):
+    for tied in (False, True):
+        model = tiny(pos_emb, tie_embeddings=tied, **ATTENTIONS[attention], **EXPERTS[experts])
+        muon, adamw = make_optimizers(model, 1e-3)
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        of_muon, of_adamw = ([names[p] for group in o.param_groups for p in group["params"]] for o in (muon, adamw))
+        assert sorted(of_muon + of_adamw) == sorted(names.values())
+        for name in names.values():
+            matrix_inside = re.search(r"attn\.\w+\.weight|ffn\.(\d|shared\.\w+|gate|up|down)(\.weight)?$", name)
+            assert (name in of_muon) == bool(matrix_inside and "norm" not in name), name
+
+
+@pytest.mark.parametrize("experts", [name for name in EXPERTS if name != "dense"])
+def test_training_balances_the_experts_and_reports_them(experts, capsys):
+    architecture = {"coeff": 0.1} if experts == "softmax" else {"gamma": 0.01}
+    model = train_once(EXPERTS[experts] | architecture, max_epochs=8)
+    lines = re.findall(r"Epoch \d/8, Loss: (\S+), Experts: busiest (\S+) × the mean, (\d+) of 12 idle\n",
+                       capsys.readouterr().out)  # fmt: skip
+    assert len(lines) == 8
+    assert all(1 <= float(busiest) < 6 for _, busiest, _ in lines)
+    assert float(lines[-1][1]) < 1.5 and lines[-1][2] == "0"
+    assert float(lines[-1][0]) < float(lines[0][0]) - 0.5
+    assert not any(mixture.load.any() for mixture in model.mixtures)
+    if experts == "aux_free":
+        assert all(mixture.selection_bias.any() for mixture in model.mixtures)
+
+
+def test_the_reported_loss_is_that_of_the_text_alone(capsys):
+    """A heavy balance loss pulls at the model, and is not in the figure."""
+    train_once(EXPERTS["softmax"] | {"coeff": 100.0}, max_epochs=1)
+    loss = float(re.search(r"Loss: ([\d.]+)", capsys.readouterr().out)[1])
+    assert loss < 4, "guessing costs 3.4, and the balance loss of two layers 200"
+
+
+def test_reports_count_the_tokens_since_the_one_before():
+    model = tiny(**EXPERTS["softmax"])
+    loads = ExpertLoads(model)
+    first, second = model.mixtures
+    for busy in (0, 1):
+        first.load.copy_(torch.tensor([4, 1, 1, 1, 1, 4]))
+        second.load.copy_(torch.tensor([2, 2, 2, 2, 2, 2 * busy]))
+        loads.add()
+    assert loads.pop() == ", Experts: busiest 2.00 × the mean, 0 of 12 idle"
+    assert loads.pop() == "", "nothing was read since"
+    first.load.copy_(torch.tensor([0, 0, 3, 1, 1, 1]))
+    second.load.fill_(1)
+    loads.add()
+    assert loads.pop() == ", Experts: busiest 3.00 × the mean, 2 of 12 idle"
+
+
+@pytest.mark.parametrize("experts", EXPERTS)
+def test_choosing_threads_and_evaluating_leave_the_model_as_it_is(experts, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    dataset = TextDataset(TEXT, 32)
+    model = small_model(dataset, **EXPERTS[experts])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _use_fastest_threads(model, dataset, 4)
+    held_out_loss(model, dataset.data, 32)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(mixture.load.any() for mixture in model.mixtures) and model.balance_loss() == 0
 
 
 def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path):

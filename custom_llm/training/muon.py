@@ -19,8 +19,9 @@ ADAMW_RMS = 0.2
 class Muon(torch.optim.Optimizer):
     """SGD with Nesterov momentum whose update of every matrix is replaced by the nearest orthogonal matrix.
 
-    For the hidden matrices of a network; embeddings, output layers, norms and biases belong to AdamW. Matrices of one
-    shape are orthogonalised together, in batched products.
+    For the hidden matrices of a network; embeddings, output layers, norms and biases belong to AdamW. A parameter may
+    also be a stack of them, (n, rows, columns), such as the experts of a layer. Matrices of one shape are
+    orthogonalised together, in batched products.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Muon(torch.optim.Optimizer):
             by_shape: dict[torch.Size, list[torch.Tensor]] = defaultdict(list)
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    by_shape[matrix.shape].append(matrix)
+                    by_shape[matrix.shape[-2:]].append(matrix)
             for matrices in by_shape.values():
                 self._step_together(matrices, **{key: group[key] for key in ("lr", "momentum", "weight_decay")})
 
@@ -46,10 +47,13 @@ class Muon(torch.optim.Optimizer):
         gradients = [matrix.grad for matrix in matrices]
         momenta = [self.state[matrix]["momentum"] for matrix in matrices]
         torch._foreach_lerp_(momenta, gradients, 1 - momentum)
-        updates = orthogonalize(torch.stack(torch._foreach_lerp(gradients, momenta, momentum)))
-        scale = ADAMW_RMS * max(matrices[0].shape) ** 0.5
+        directions = torch._foreach_lerp(gradients, momenta, momentum)
+        rows, columns = matrices[0].shape[-2:]
+        stacks = [direction.reshape(-1, rows, columns) for direction in directions]
+        updates = orthogonalize(torch.cat(stacks)).split([len(stack) for stack in stacks])
+        updates = [update.view_as(matrix) for update, matrix in zip(updates, matrices, strict=True)]
         torch._foreach_mul_(matrices, 1 - lr * weight_decay)
-        torch._foreach_add_(matrices, list(updates.unbind()), alpha=-lr * scale)
+        torch._foreach_add_(matrices, updates, alpha=-lr * ADAMW_RMS * max(rows, columns) ** 0.5)
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:

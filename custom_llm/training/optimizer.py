@@ -15,12 +15,16 @@ FLOOR = 0.1  # share of the peak learning rate that is left at the end
 
 
 def make_optimizers(model: GPTLanguageModel, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for embeddings, output layer, norms and biases.
+    """Muon for the matrices inside the blocks, experts' as well; AdamW for the rest.
 
-    Both on the scale of AdamW's learning rate. AdamW decays nothing here: what is left to it are tables and vectors.
+    The rest are embeddings, output layer, norms, biases, and the routers of experts: the rows of those are experts to
+    choose among, as the output layer's are tokens, and no map between two layers.
+
+    Both on the scale of AdamW's learning rate. AdamW decays nothing here.
     """
-    inside = [p for p in model.blocks.parameters() if p.dim() == 2]
-    others = [p for p in model.parameters() if not any(p is matrix for matrix in inside)]
+    inside = [p for name, p in model.blocks.named_parameters() if p.dim() > 1 and not name.endswith("router.weight")]
+    matrices = set(inside)  # by identity
+    others = [p for p in model.parameters() if p not in matrices]
     adamw = torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     return [Muon(inside, lr=learning_rate), adamw]
 

@@ -121,8 +121,10 @@ def _use_fastest_threads(model: GPTLanguageModel, data: TextDataset, batch_size:
     """Choose the number of threads on a batch of the size to come, leaving model and random state as they are."""
     x, y = data.__getitems__([i % len(data) for i in range(batch_size)])
     with torch.random.fork_rng(devices=[]):
-        use_fastest_threads(lambda: model(x, y)[1].backward())
+        use_fastest_threads(lambda: (model(x, y)[1] + model.balance_loss()).backward())
     model.zero_grad(set_to_none=True)
+    for mixture in model.mixtures:
+        mixture.forget()
 
 
 def _validator(held_out: torch.Tensor, block_size: int) -> Callable[[torch.nn.Module], float]:

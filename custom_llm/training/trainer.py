@@ -14,6 +14,7 @@ from custom_llm.config import TrainConfig
 from custom_llm.errors import UserError
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.interrupt import StopRequest
+from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.optimizer import learning_rate_at, make_optimizers, set_learning_rate
 from custom_llm.training.progress import Progress
 
@@ -50,7 +51,7 @@ def train_model(
     model.to(device).train()
     optimizers = make_optimizers(model, c.learning_rate)
     clock = _Clock(c, len(train_loader))
-    losses = _Mean()
+    losses, loads = _Mean(), ExpertLoads(model)
 
     def report(progress: Progress, epoch: int) -> None:
         """Save and print what there is to say since the last report."""
@@ -61,6 +62,7 @@ def train_model(
             line += f", Held-out: {held_out:.4f} ({held_out / math.log(2):.3f} bits per character)"
             if on_report is not None:
                 on_report(held_out)
+        line += loads.pop()
         clock.report_seconds = time.monotonic() - start
         progress.print(line)  # after saving: who reads it may rely on the file
 
@@ -68,7 +70,7 @@ def train_model(
         while not clock.done:
             for x, y in train_loader:
                 set_learning_rate(optimizers, learning_rate_at(clock.progress, c.learning_rate))
-                loss = _step(model, optimizers, x.to(device), y.to(device))
+                loss = _step(model, optimizers, loads, x.to(device), y.to(device))
                 if not math.isfinite(loss):
                     raise UserError(
                         f"--learning_rate {c.learning_rate}: the loss became {loss} at step {clock.steps + 1}; "
@@ -89,14 +91,22 @@ def train_model(
     return model
 
 
-def _step(model: nn.Module, optimizers: list[torch.optim.Optimizer], x: torch.Tensor, y: torch.Tensor) -> float:
-    """One update on a batch; the loss before it, in nats per token."""
+def _step(
+    model: GPTLanguageModel,
+    optimizers: list[torch.optim.Optimizer],
+    loads: ExpertLoads,
+    x: torch.Tensor,
+    y: torch.Tensor,
+) -> float:
+    """One update on a batch; the loss before it, in nats per token, without what balances the experts."""
     _, loss = model(x, y)
-    loss.backward()
+    (loss + model.balance_loss()).backward()
     nn.utils.clip_grad_norm_(model.parameters(), GRAD_CLIP)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+    loads.add()
+    model.rebalance()
     return loss.item()
 
 
