@@ -71,14 +71,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from custom_llm.data.text import read_text
     from custom_llm.export.huggingface import write_hf_directory
-    from custom_llm.export.pipeline import convert_to_gguf, load_trained
+    from custom_llm.export.pipeline import check_exports, convert_to_gguf, load_trained
     from custom_llm.export.report import Report
 
     start = time.monotonic()
     text = read_text(args.dataset_path, args.encoding) if args.dataset_path else None
     model, tokenizer, saved = load_trained(args.model_path, args.config_path, text)
-    write_hf_directory(model, tokenizer, args.output_dir)
-    print(f"{args.output_dir}/: a Hugging Face model")
+    architecture = check_exports(model, args.model_path)
+    hf_class = write_hf_directory(model, tokenizer, args.output_dir)
+    described = f"a Hugging Face model ({hf_class})" if hf_class else "no Hugging Face class fits, so only we read it"
+    print(f"{args.output_dir}/: {described}; llama.cpp runs it as {architecture}")
     reference = None
     if not args.no_verify:
         from custom_llm.export.parity import Reference
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         reference = Reference(model, tokenizer, saved.sample)
         if reference.text_loss() > math.log(model.config.vocab_size):
             print("warning: the model does worse on this text than guessing; was it trained on it?", file=sys.stderr)
-    report = Report(model, reference)
+    report = Report(reference)
     convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, report.check)
     compared = f", compared with PyTorch at {reference.n_positions:,} positions" if reference else ""
     print(f"done in {time.monotonic() - start:.1f} s{compared}")

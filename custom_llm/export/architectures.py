@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from custom_llm.export.graph import Attention, Experts, FeedForward, Graph, Structure, Tensors
-from custom_llm.export.hf_classes import MLA_KEY, MLA_QUERY, QKV, qkv_sizes
+from custom_llm.export.hf_classes import HF_CLASSES, MLA_KEY, MLA_QUERY, QKV, qkv_sizes
 from custom_llm.export.kinds import EITHER, SWIGLU, Kind
 from custom_llm.export.names import Row, Table, rename
 from custom_llm.export.rewrites import (
@@ -65,6 +65,13 @@ class Architecture:
         for step in self.steps:
             graph = step(graph)
         return None if self.kind.refuses(graph.s) else graph
+
+    def is_converted(self, s: Structure) -> bool:
+        """Whether llama.cpp's own converter writes this of a Hugging Face directory with that structure."""
+        hf_class = next((hf_class for hf_class in HF_CLASSES if hf_class.name == self.converted_from), None)
+        # It takes GPT-2's feed-forward layers to be of the usual width.
+        usual = self.name != "gpt2" or s.first.ffn.width == 4 * s.width
+        return hf_class is not None and usual and not hf_class.kind.refuses(s)
 
     def tensors(self, graph: Graph) -> Tensors:
         """A prepared graph's tensors under GGUF's names."""

@@ -9,7 +9,6 @@ trained at home ("BPE pre-tokenizer was not recognized"). Everything else of it 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 
@@ -18,26 +17,21 @@ def main(checkout: str, hf_dir: str, outfile: str, name: str) -> None:
     import convert_hf_to_gguf as converter  # first, since it brings its own `gguf`  # isort: split
 
     from custom_llm.export.gguf_file import add_block_size, add_vocabulary
-    from custom_llm.export.gpt2 import HF_CLASS, padded_context, read_config, rewrite
+    from custom_llm.export.huggingface import read_config
     from custom_llm.export.vocabulary import read_vocabulary
 
     config = read_config(hf_dir)
-    model_class = _find_class(converter, HF_CLASS)
-    original_parameters, original_tensors = model_class.set_gguf_parameters, model_class.modify_tensors
+    model_class = _find_class(converter, config["architectures"][0])
+    original_parameters = model_class.set_gguf_parameters
 
     def set_gguf_parameters(self: Any) -> None:
-        self.hparams["n_ctx"] = padded_context(config)
         original_parameters(self)
-        add_block_size(self.gguf_writer, config)
-
-    def modify_tensors(self: Any, tensor: Any, tensor_name: str, layer: int | None) -> Iterator[tuple[str, Any]]:
-        yield from original_tensors(self, rewrite(tensor_name, tensor, config), tensor_name, layer)
+        add_block_size(self.gguf_writer, config["custom_llm"]["block_size"])
 
     def set_vocab(self: Any) -> None:
         add_vocabulary(self.gguf_writer, read_vocabulary(hf_dir))
 
     model_class.set_gguf_parameters = set_gguf_parameters
-    model_class.modify_tensors = modify_tensors
     model_class.set_vocab = set_vocab
     sys.argv = ["convert_hf_to_gguf.py", hf_dir, "--outfile", outfile, "--outtype", "f32", "--model-name", name]
     converter.main()

@@ -23,8 +23,10 @@ from custom_llm.blocks import GATED, BlockConfig
 from custom_llm.config import ModelConfig
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.norm import EPS
-from custom_llm.model.position import BASE, sinusoids
+from custom_llm.model.position import BASE
 
+# Rewriting as many takes less time than the first operation on the meta device, which imports a compiler.
+FEW_NUMBERS = 50_000_000
 GATE_ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}
 
 
@@ -137,14 +139,16 @@ class Graph:
         if config.tie_embeddings:
             del tensors["head.weight"]
         if config.pos_emb == "sin":
-            table = sinusoids(config.block_size, config.n_embd)
-            tensors["position_embedding.weight"] = table.to(model.head.weight.device)
+            tensors["position_embedding.weight"] = model.position_embedding.table.float()
         return cls(_structure(config), tensors)
 
     @classmethod
     def of_config(cls, config: ModelConfig) -> Graph:
-        """The graph of a model that is not there yet: shapes, on the meta device."""
-        return cls.of_model(GPTLanguageModel.outline(config))
+        """The graph of a model that is not there yet, with zeros or, if that were many, no memory for its tensors."""
+        outline = cls.of_model(GPTLanguageModel.outline(config))
+        if sum(x.numel() for x in outline.tensors.values()) > FEW_NUMBERS:
+            return outline
+        return cls(outline.s, {name: torch.zeros(x.shape) for name, x in outline.tensors.items()})
 
     @cached_property
     def head_weight(self) -> torch.Tensor:

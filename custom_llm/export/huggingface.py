@@ -1,15 +1,23 @@
-"""The Hugging Face directory: stock classes load it, no remote code."""
+"""The Hugging Face directory: stock classes load it, no remote code; and it is read back to write GGUF files from.
+
+Its config.json holds, under `custom_llm`, the structure of the graph that its tensors are of. Where no stock class
+computes what the model does, the tensors stand under our own names, and only this program reads them.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
 from custom_llm.errors import UserError, describe_os_error
-from custom_llm.export.gpt2 import hf_config, hf_tensors, read_config
+from custom_llm.export.graph import Graph, Structure
+from custom_llm.export.hf_classes import HF_CLASSES, HFClass, choose_class
+from custom_llm.export.names import rename, restore
 from custom_llm.export.vocabulary import tokenizer_files
 from custom_llm.files import write_bytes
 
@@ -17,30 +25,99 @@ if TYPE_CHECKING:
     from custom_llm.data.tokenizer import CharTokenizer
     from custom_llm.model import GPTLanguageModel
 
+OURS = "CustomLLM"  # in the place of a class
+BY_NAME = {hf_class.name: hf_class for hf_class in HF_CLASSES}
+AGAIN = "export the model anew with convert_to_gguf.py"
 
-def write_hf_directory(model: GPTLanguageModel, tokenizer: CharTokenizer, output_dir: str | Path) -> None:
+
+def write_hf_directory(model: GPTLanguageModel, tokenizer: CharTokenizer, output_dir: str | Path) -> str | None:
     """Write weights, configuration and tokenizer so that `AutoModelForCausalLM` and `AutoTokenizer` load them.
 
     An interrupted run leaves a directory without config.json, which nothing takes for a model.
 
+    Returns:
+        The stock class it is for; None if there is none, and only this program reads the directory.
+
     Raises:
-        UserError: the model cannot be expressed as a stock class, or the directory cannot be written.
+        UserError: the directory cannot be written, or holds somebody else's model.
     """
     output_dir = Path(output_dir)
-    tensors = hf_tensors(model.state_dict(), model.config)
     if (output_dir / "config.json").exists():
         read_config(output_dir)  # raises for somebody else's model
+    graph = Graph.of_model(model)
+    hf_class, prepared = choose_class(graph) or (None, graph)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "config.json").unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {describe_os_error(error)}") from None
-    for name, content in tokenizer_files(tokenizer, model.config.block_size).items():
+    for name, content in tokenizer_files(tokenizer, graph.s.block_size).items():
         write_bytes(output_dir / name, content.encode("utf-8"))
-    write_bytes(output_dir / "model.safetensors", safetensors_bytes(tensors, metadata={"format": "pt"}))
-    end = {"bos_token_id": tokenizer.end_of_text_id, "eos_token_id": tokenizer.end_of_text_id}
+    end_of_text_id = tokenizer.end_of_text_id
+    end = {"bos_token_id": end_of_text_id, "eos_token_id": end_of_text_id}
     write_bytes(output_dir / "generation_config.json", _json({**end, "do_sample": True}))
-    write_bytes(output_dir / "config.json", _json(hf_config(model.config, tokenizer.end_of_text_id)))
+    write_model(prepared, hf_class, output_dir, end_of_text_id)
+    return hf_class.name if hf_class else None
+
+
+def write_model(graph: Graph, hf_class: HFClass | None, output_dir: Path, end_of_text_id: int | None) -> None:
+    """Write model.safetensors and config.json of a graph that `hf_class` has prepared."""
+    tensors = rename(graph.tensors, graph.s, hf_class.names) if hf_class else graph.tensors
+    tensors = {name: x.contiguous() for name, x in tensors.items()}
+    write_bytes(output_dir / "model.safetensors", safetensors_bytes(tensors, metadata={"format": "pt"}))
+    write_bytes(output_dir / "config.json", _json(hf_config(graph.s, hf_class, end_of_text_id)))
+
+
+def hf_config(s: Structure, hf_class: HFClass | None, end_of_text_id: int | None) -> dict[str, Any]:
+    """The content of config.json."""
+    own = {"model_type": hf_class.model_type, **hf_class.config(s)} if hf_class else {"model_type": "custom_llm"}
+    return {
+        "architectures": [hf_class.name if hf_class else OURS],
+        **own,
+        "vocab_size": s.vocab_size,
+        "tie_word_embeddings": s.tied,
+        "bos_token_id": end_of_text_id,
+        "eos_token_id": end_of_text_id,
+        "dtype": "float32",
+        "custom_llm": s.to_dict(),
+    }
+
+
+def read_hf_directory(hf_dir: str | Path) -> tuple[Graph, int | None]:
+    """The graph of a directory that `write_hf_directory` wrote, and the id of its end-of-text token.
+
+    Raises:
+        UserError: there is none, it is of another kind of model, or it is damaged.
+    """
+    config = read_config(hf_dir)
+    path = Path(hf_dir) / "model.safetensors"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: {error}; {AGAIN}") from None
+    name = config["architectures"][0]
+    try:
+        structure = Structure.from_dict(config["custom_llm"])
+        if name != OURS:
+            tensors = restore(tensors, structure, BY_NAME[name].names)
+        return Graph(structure, tensors), config["eos_token_id"]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} and config.json beside it do not belong together ({error}); {AGAIN}") from None
+
+
+def read_config(hf_dir: str | Path) -> dict[str, Any]:
+    """config.json of a directory that `write_hf_directory` wrote. Raises UserError for others."""
+    path = Path(hf_dir) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config["custom_llm"], dict) or config["architectures"][0] not in (*BY_NAME, OURS):
+            raise ValueError("not a model this program exported")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such file; export a model with convert_to_gguf.py") from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        reason = "not a model this program exported" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: {reason}; {AGAIN}") from None
+    return config
 
 
 def _json(values: dict) -> bytes:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from custom_llm.data.tokenizer import CharTokenizer, load_tokenizer
 from custom_llm.errors import UserError
+from custom_llm.export.architectures import choose_architecture
 from custom_llm.export.gguf_file import write_gguf
-from custom_llm.export.huggingface import write_hf_directory
+from custom_llm.export.graph import Graph
+from custom_llm.export.huggingface import BY_NAME, read_hf_directory, write_hf_directory, write_model
 from custom_llm.export.llama_cpp_tools import find_converter, run_converter
+from custom_llm.export.plan import refusal
 from custom_llm.export.quantize import parse_quant_types, quantize
+from custom_llm.export.vocabulary import read_vocabulary
 from custom_llm.files import Kind, check_target, replacing
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_model
@@ -56,13 +62,25 @@ def load_trained(
     return model, tokenizer, replace(saved, sample=saved.sample or (text or "")[:SAMPLE_CHARACTERS])
 
 
+def check_exports(model: GPTLanguageModel, name: str) -> str:
+    """The architecture of llama.cpp that the model `name` will be a file of.
+
+    Raises:
+        UserError: there is none; with the nearest model that has one.
+    """
+    found = choose_architecture(Graph.of_model(model))
+    if found is None:
+        raise UserError(f"{name} does not export: {refusal(model.config)}")
+    return found[0].name
+
+
 def export_to_hf(
     model_path: str = "trained_model.pth", config_path: str = "model_config.pth", output_dir: str = "hf_model"
 ) -> str:
-    """Write the trained model as a Hugging Face directory that stock classes load; return the directory.
+    """Write the trained model as a Hugging Face directory, for a stock class if one computes it; return the directory.
 
     Raises:
-        UserError: the files do not load, or the model cannot be expressed as GPT-2.
+        UserError: the files do not load, or the directory cannot be written.
     """
     model, tokenizer, _ = load_trained(model_path, config_path)
     write_hf_directory(model, tokenizer, output_dir)
@@ -85,16 +103,14 @@ def convert_to_gguf(
         prove: called with every file before it gets its name; what it raises keeps the name from being given.
 
     Raises:
-        UserError: an unknown type, a directory that is no exported model, or a tool that failed.
+        UserError: an unknown type, a directory that is no exported model, one that llama.cpp has no graph for, or a
+            tool that failed.
     """
     quant_types = parse_quant_types(quant_type)
     base, checkout = check_target(gguf_output, Kind.GGUF), llama_cpp_path or ""
     title = base.stem.encode("utf-8", "replace").decode()
     with replacing(base) as temporary:
-        if find_converter(checkout):
-            run_converter(checkout, hf_dir, temporary, title)
-        else:
-            write_gguf(hf_dir, temporary, title)
+        _write_f32(hf_dir, temporary, title, checkout)
         if prove:
             prove(temporary, "F32", base)
     results = []
@@ -106,3 +122,20 @@ def convert_to_gguf(
                 prove(temporary, name, target)
         results.append(os.fspath(target))
     return results
+
+
+def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
+    """Write the GGUF file of a Hugging Face directory, with the checkout's converter where it knows such models."""
+    graph, end_of_text_id = read_hf_directory(hf_dir)
+    found = choose_architecture(graph)
+    if found is None:
+        raise UserError(f"{hf_dir}: llama.cpp has no graph for this model; python llm_model.py says which it has")
+    architecture, prepared = found
+    if not find_converter(checkout) or not architecture.is_converted(prepared.s):
+        write_gguf(prepared, architecture, read_vocabulary(hf_dir), path, title)
+        return
+    # The converter reads a directory, and the graph is already rewritten for llama.cpp.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".converting-") as folder:
+        write_model(prepared, BY_NAME[architecture.converted_from], Path(folder), end_of_text_id)
+        shutil.copy(Path(hf_dir) / "tokenizer.json", folder)
+        run_converter(checkout, folder, path, title)

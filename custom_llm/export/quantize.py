@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +56,24 @@ def quantize(source: Path, target: Path, quant_type: str, checkout: str | Path |
         quantize_file(source, target, FILE_TYPES[quant_type])
 
 
-def fallback_note(quant_type: str, path: Path, row_lengths: Iterable[int]) -> str | None:
+def fallback_note(quant_type: str, path: Path) -> str | None:
     """A sentence for a file some of whose matrices cannot be held in the type it is named after.
 
     A type packs values in blocks of 32 (Q4_0, Q8_0, IQ4_NL, …) or of 256 (Q4_K_M, IQ3_S, TQ1_0, …). For a matrix whose
     rows are no multiple of that, llama.cpp takes another type.
-
-    Args:
-        row_lengths: the lengths of the rows of the model's matrices.
     """
     block = _block(ALIASES.get(quant_type, quant_type))
-    uneven = sorted({length for length in row_lengths if length % block})
-    if not uneven:
+    if block == 1:
         return None
     from gguf import GGUFReader
 
+    matrices = [tensor for tensor in GGUFReader(path).tensors if _is_quantized(tensor)]
+    uneven = sorted({int(tensor.shape[0]) for tensor in matrices if tensor.shape[0] % block})
+    if not uneven:
+        return None
     sizes: Counter[str] = Counter()
-    for tensor in GGUFReader(path).tensors:
-        if _is_quantized(tensor):
-            sizes[tensor.tensor_type.name] += int(tensor.n_bytes)
+    for tensor in matrices:
+        sizes[tensor.tensor_type.name] += int(tensor.n_bytes)
     shares = ", ".join(f"{kind} {size / sizes.total():.0%}" for kind, size in sizes.most_common())
     rows = " and ".join(map(str, uneven))
     return (
@@ -92,5 +90,5 @@ def _block(quant_type: str) -> int:
 
 
 def _is_quantized(tensor: Any) -> bool:
-    """Whether llama.cpp quantizes a tensor of a GGUF file: matrices, but not the table of positions."""
-    return len(tensor.shape) > 1 and tensor.name != "position_embd.weight"
+    """Whether llama.cpp quantizes a tensor of a GGUF file: matrices, but not the table of positions, nor a router."""
+    return len(tensor.shape) > 1 and not tensor.name.endswith(("position_embd.weight", "ffn_gate_inp.weight"))

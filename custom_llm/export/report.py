@@ -7,7 +7,6 @@ from pathlib import Path
 
 from custom_llm.export.parity import Reference, check_bound
 from custom_llm.export.quantize import fallback_note
-from custom_llm.model import GPTLanguageModel
 
 # The share of positions whose likeliest token is PyTorch's, on the text and on random tokens.
 TOP1 = "same top-1 (text, random)"
@@ -19,13 +18,11 @@ logger = logging.getLogger("custom_llm")
 class Report:
     """Checks each finished file against PyTorch before it gets its name, and prints a row about it."""
 
-    def __init__(self, model: GPTLanguageModel, reference: Reference | None) -> None:
+    def __init__(self, reference: Reference | None) -> None:
         """Args:
-        model: the trained model.
         reference: what to hold the files against; None only reports their size.
         """
         self.reference = reference
-        self._row_lengths = {matrix.shape[1] for matrix in model.parameters() if matrix.dim() == 2}
         self._rows = 0
 
     def check(self, path: Path, quant_type: str, name: Path) -> None:
@@ -34,7 +31,7 @@ class Report:
         Raises:
             UserError: a file of an exact type is not the trained model.
         """
-        note = fallback_note(quant_type, path, self._row_lengths)
+        note = fallback_note(quant_type, path)
         if note:
             print(f"note: {note}")
         row = f"{name!s:<32}{path.stat().st_size / 1e6:>7.2f} MB"

@@ -74,8 +74,8 @@ def mirror(graph: Graph) -> Graph:
         return graph
     graph = untie(centre(graph))
     width = graph.s.width
-    tensors = graph.map(f"{EMBEDDINGS}|{WRITER_BIASES}", lambda x: join([x, -x], -1))
-    tensors |= graph.map(WRITERS, lambda x: join([x, -x], -2))
+    tensors = graph.map(f"{EMBEDDINGS}|{WRITER_BIASES}", lambda x: join([x, -1 * x], -1))
+    tensors |= graph.map(WRITERS, lambda x: join([x, -1 * x], -2))
     tensors |= graph.map(READERS, lambda x: F.pad(x, (0, width)))
     tensors |= graph.map(NORM_WEIGHTS, lambda x: F.pad(x, (0, width)))
     for name, weight in graph.map(NORM_WEIGHTS, lambda x: x).items():
@@ -303,7 +303,7 @@ def _leaky_as_relu(graph: Graph) -> Graph:
         slope = 0.01  # PyTorch's
         tensors: Tensors = {}
         for name, x in _parts(graph, prefix, "up").items():
-            tensors[name] = join([x, -x], -2 if name.endswith("weight") else -1)
+            tensors[name] = join([x, -1 * x], -2 if name.endswith("weight") else -1)
         for name, x in _parts(graph, prefix, "down").items():
             if name.endswith("weight"):
                 tensors[name] = join([x, -slope * x], -1)

@@ -10,8 +10,13 @@ from typing import Any
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from custom_llm.config import ModelConfig
-from custom_llm.export.gpt2 import hf_config, hf_tensors
+from custom_llm.errors import UserError
+from custom_llm.export.graph import Graph
+from custom_llm.export.huggingface import BY_NAME, hf_config
+from custom_llm.export.names import rename
 from custom_llm.model import GPTLanguageModel
+
+GPT2 = BY_NAME["GPT2LMHeadModel"]
 
 
 class GPTConfig(GPT2Config):
@@ -21,7 +26,7 @@ class GPTConfig(GPT2Config):
         keys = ("vocab_size", "n_embd", "n_head", "n_layer", "non_linearity")
         ours = {key: values.pop(key) for key in keys if key in values}
         config = ModelConfig(block_size=block_size, dropout=dropout, **ours)
-        super().__init__(**{**hf_config(config, None), **values})
+        super().__init__(**{**hf_config(_as_gpt2(Graph.of_config(config)).s, GPT2, None), **values})
 
 
 class GPTPreTrainedModel(GPT2LMHeadModel):
@@ -32,7 +37,14 @@ class GPTPreTrainedModel(GPT2LMHeadModel):
     @classmethod
     def from_language_model(cls, model: GPTLanguageModel) -> GPTPreTrainedModel:
         """The same model as stock GPT-2. Raises UserError when GPT-2 cannot express it."""
-        config = model.config.to_dict()
-        wrapped = cls(GPTConfig(**{key: value for key, value in config.items() if key != "head_bias"}))
-        wrapped.load_state_dict(hf_tensors(model.state_dict(), model.config))
+        graph = _as_gpt2(Graph.of_model(model))
+        wrapped = cls(GPTConfig(**hf_config(graph.s, GPT2, None)))
+        wrapped.load_state_dict(rename(graph.tensors, graph.s, GPT2.names))
         return wrapped.eval()
+
+
+def _as_gpt2(graph: Graph) -> Graph:
+    prepared = GPT2.prepare(graph)
+    if prepared is None:
+        raise UserError("this model is no GPT-2; export_to_hf finds the class that it is")
+    return prepared

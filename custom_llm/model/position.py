@@ -10,7 +10,9 @@ BASE = 10_000.0
 
 def sinusoids(n_positions: int, width: int) -> torch.Tensor:
     """The table of Vaswani et al. 2017 (arXiv:1706.03762, section 3.5), (n_positions, width): sin, cos, sin, cos, …"""
-    return torch.stack(_angles(n_positions, width), dim=-1).flatten(1)
+    table = torch.empty(n_positions, width)
+    table[:, 0::2], table[:, 1::2] = _angles(n_positions, width)
+    return table
 
 
 class Sinusoids(nn.Module):
@@ -44,6 +46,8 @@ class Rotary(nn.Module):
 
 def _angles(n_positions: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Sine and cosine of position / BASE^(2i/width), each (n_positions, width/2)."""
+    if torch.get_default_device().type == "meta":  # where computing anything imports a compiler for seconds
+        return torch.empty(n_positions, width // 2), torch.empty(n_positions, width // 2)
     # In float64, so that the table is the same to the last bit whoever computes it.
     frequency = BASE ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
     angle = torch.outer(torch.arange(n_positions, dtype=torch.float64), frequency)
