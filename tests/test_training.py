@@ -106,7 +106,7 @@ def test_orthogonalized_matrices_have_singular_values_near_1(n, rows, columns, s
     assert values.max() < 1.3
     assert values[~small].min() > 0.5  # what is next to nothing takes more steps
     alone = torch.cat([orthogonalize(matrix[None]) for matrix in matrices])
-    torch.testing.assert_close(orthogonalize(matrices), alone, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(orthogonalize(matrices), alone, atol=1e-2, rtol=0)  # steps of bfloat16
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (64, 16), (16, 64)])

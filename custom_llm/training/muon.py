@@ -64,10 +64,15 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     """
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT  # the products below are then of the smaller side
-    if x.is_cuda:
-        x = x.bfloat16()
+    if _multiplies_bfloat16(x.device):
+        x = x.bfloat16()  # as its authors do; twice as fast
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(STEPS):
         gram = x @ x.mT  # (n, small, small)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
     return (x if wide else x.mT).type_as(matrices)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16; elsewhere they are slower than float32."""
+    return device.type == "cuda" or (device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False))
