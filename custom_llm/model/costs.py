@@ -104,6 +104,8 @@ def cached_numbers(config: ModelConfig, block: BlockConfig) -> int:
 def gguf_cache_bytes(shapes: dict[str, tuple[int, ...]]) -> int:
     """Bytes that llama.cpp keeps of each token for a GGUF file, whose heads may be padded to those of wider layers.
 
+    With flash attention, its default; without it, the values of every layer are as wide as those of the widest.
+
     Args:
         shapes: see `gguf_bytes`.
     """
