@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from custom_llm.export.graph import Attention, Experts, FeedForward, Graph, Structure, Tensors
-from custom_llm.export.hf_classes import HF_CLASSES, MLA_KEY, MLA_QUERY, QKV, qkv_sizes
+from custom_llm.export.hf_classes import BY_NAME, DEEPSEEK_FOR_CONVERTER, MLA_KEY, MLA_QUERY, QKV, HFClass, qkv_sizes
 from custom_llm.export.kinds import EITHER, SWIGLU, Kind
 from custom_llm.export.names import Row, Table, rename
 from custom_llm.export.rewrites import (
@@ -49,7 +49,8 @@ class Architecture:
         name: `general.architecture`.
         steps: exact rewrites that bring models nearer to what it computes.
         metadata: its keys without the name in front, beyond those all have.
-        converted_from: the Hugging Face class that llama.cpp's own converter makes this of.
+        converted_from: the Hugging Face class of which llama.cpp's own converter makes this,
+        converted_if: unless it reads a structure wrongly.
     """
 
     name: str
@@ -57,7 +58,8 @@ class Architecture:
     names: Table
     metadata: Callable[[Structure], Metadata]
     steps: tuple[Rewrite, ...]
-    converted_from: str | None = None
+    converted_from: HFClass | None = None
+    converted_if: Callable[[Structure], bool] = lambda s: True
 
     def prepare(self, graph: Graph) -> Graph | None:
         """The graph as llama.cpp computes it, or None if this one cannot."""
@@ -68,10 +70,7 @@ class Architecture:
 
     def is_converted(self, s: Structure) -> bool:
         """Whether llama.cpp's own converter writes this of a Hugging Face directory with that structure."""
-        hf_class = next((hf_class for hf_class in HF_CLASSES if hf_class.name == self.converted_from), None)
-        # It takes GPT-2's feed-forward layers to be of the usual width.
-        usual = self.name != "gpt2" or s.first.ffn.width == 4 * s.width
-        return hf_class is not None and usual and not hf_class.kind.refuses(s)
+        return self.converted_from is not None and self.converted_if(s) and not self.converted_from.kind.refuses(s)
 
     def tensors(self, graph: Graph) -> Tensors:
         """A prepared graph's tensors under GGUF's names."""
@@ -267,7 +266,9 @@ def _everywhere_windowed(s: Structure) -> Metadata:
 
 
 def _step35(s: Structure) -> Metadata:
-    m = next(layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts))
+    m = next((layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)), None)
+    if m is None:
+        return {**_everywhere_windowed(s), "expert_feed_forward_length": 0}
     return {
         **_everywhere_windowed(s),
         **_experts(s),
@@ -315,7 +316,8 @@ ARCHITECTURES = (
         FUSED,
         _table,
         (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths, pad_positions),
-        converted_from="GPT2LMHeadModel",
+        converted_from=BY_NAME["GPT2LMHeadModel"],
+        converted_if=lambda s: s.first.ffn.width == 4 * s.width,  # it ignores n_inner
     ),
     Architecture(
         "starcoder2",
@@ -323,7 +325,7 @@ ARCHITECTURES = (
         BASIC,
         _rotating,
         (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths),
-        converted_from="Starcoder2ForCausalLM",
+        converted_from=BY_NAME["Starcoder2ForCausalLM"],
     ),
     Architecture(
         "arcee",
@@ -331,7 +333,7 @@ ARCHITECTURES = (
         NEIGHBOURS,
         _rotating,
         (centre,),
-        converted_from="ArceeForCausalLM",
+        converted_from=BY_NAME["ArceeForCausalLM"],
     ),
     Architecture(
         "llama",
@@ -339,7 +341,7 @@ ARCHITECTURES = (
         NEIGHBOURS,
         _rotating,
         (centre, gated_silu),
-        converted_from="LlamaForCausalLM",
+        converted_from=BY_NAME["LlamaForCausalLM"],
     ),
     Architecture(
         "llama",
@@ -347,7 +349,7 @@ ARCHITECTURES = (
         NEIGHBOURS,
         _mixtral,
         (centre, squares_as_gates, plain_silu),
-        converted_from="MixtralForCausalLM",
+        converted_from=BY_NAME["MixtralForCausalLM"],
     ),
     Architecture(
         "jais2",
@@ -355,7 +357,7 @@ ARCHITECTURES = (
         BASIC,
         _rotating,
         (zero_biases, fold_head_bias),
-        converted_from="Jais2ForCausalLM",
+        converted_from=BY_NAME["Jais2ForCausalLM"],
     ),
     Architecture(
         "qwen3",
@@ -363,7 +365,7 @@ ARCHITECTURES = (
         BASIC,
         _rotating,
         (centre, squares_as_gates, bias_as_head),
-        converted_from="Qwen3ForCausalLM",
+        converted_from=BY_NAME["Qwen3ForCausalLM"],
     ),
     Architecture(
         "qwen3moe",
@@ -371,7 +373,7 @@ ARCHITECTURES = (
         BASIC,
         _mixtral,
         (centre, squares_as_gates, bias_as_head),
-        converted_from="Qwen3MoeForCausalLM",
+        converted_from=BY_NAME["Qwen3MoeForCausalLM"],
     ),
     Architecture(
         "granitemoe",
@@ -385,6 +387,7 @@ ARCHITECTURES = (
         NEIGHBOURS,
         _granite,
         (centre, squares_as_gates),
+        converted_from=BY_NAME["GraniteMoeSharedForCausalLM"],
     ),
     Architecture(
         "glm4moe",
@@ -401,7 +404,7 @@ ARCHITECTURES = (
         POST_NORM,
         _glm4,
         (centre, squares_as_gates, some_shared_expert, some_selection_bias, bias_as_head),
-        converted_from="Glm4MoeForCausalLM",
+        converted_from=BY_NAME["Glm4MoeForCausalLM"],
     ),
     Architecture(
         "deepseek2",
@@ -417,7 +420,8 @@ ARCHITECTURES = (
         LATENT,
         _deepseek2,
         (centre, squares_as_gates, some_shared_expert, align_widths),
-        converted_from="DeepseekV3ForCausalLM",
+        converted_from=DEEPSEEK_FOR_CONVERTER,
+        converted_if=lambda s: bool(s.first.attn.q_latent),  # it leaves out a rank of 0, and llama.cpp misses it
     ),
     Architecture(
         "spark2_5",
@@ -448,7 +452,7 @@ ARCHITECTURES = (
         ),
         BASIC,
         _step35,
-        (centre, align_heads, squares_as_gates, plain_silu, some_shared_expert, align_widths, bias_as_head),
+        (centre, untie, align_heads, squares_as_gates, plain_silu, some_shared_expert, align_widths, bias_as_head),
     ),
     Architecture(
         "phimoe",

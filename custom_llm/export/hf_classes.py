@@ -6,7 +6,7 @@ To add one: a `Kind`, a table of names, the content of its config.json, and a li
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from custom_llm.export.rewrites import (
     squares_as_gates,
     zero_biases,
 )
+from custom_llm.model.norm import EPS
 
 # ours → transformers' name of an activation
 ACTIVATIONS = {
@@ -103,6 +104,21 @@ MLA_QUERY = dict(
     pack=lambda x, a: interleave_tail(x, a.n_head, a.rope_dim), unpack=lambda x, a: split_tail(x, a.n_head, a.rope_dim)
 )
 MLA_KEY = dict(pack=lambda x, a: interleave_tail(x, 1, a.rope_dim), unpack=lambda x, a: split_tail(x, 1, a.rope_dim))
+# DeepseekV3ForCausalLM normalises its latents with an epsilon of 1e-6, whatever its config says. Latents smaller by
+# the root of the ratio make up for it.
+SHRINK = (1e-6 / EPS) ** 0.5
+
+
+def _shrunken(x: torch.Tensor, a: Attention, factor: float) -> torch.Tensor:
+    """The rows of the latent times `factor`, those of the rotary head behind them as they are."""
+    return join([x[: a.kv_latent] * factor, x[a.kv_latent :]], 0)
+
+
+SMALL_QUERY = dict(pack=lambda x, a: x * SHRINK, unpack=lambda x, a: x / SHRINK)
+SMALL_KEY = dict(
+    pack=lambda x, a: _shrunken(interleave_tail(x, 1, a.rope_dim), a, SHRINK),
+    unpack=lambda x, a: split_tail(_shrunken(x, a, 1 / SHRINK), 1, a.rope_dim),
+)
 TRANSPOSED = dict(pack=transposed, unpack=transposed)
 
 # ---- names ----
@@ -152,6 +168,18 @@ MIXTRAL = {
     "model.layers.{i}.block_sparse_moe.experts.{e}.w2.weight": "blocks.{i}.ffn.experts.down.weight",
     "model.layers.{i}.block_sparse_moe.experts.{e}.w3.weight": "blocks.{i}.ffn.experts.up.weight",
 }
+GRANITE = {
+    **LLAMA,
+    "model.layers.{i}.block_sparse_moe.router.layer.weight": "blocks.{i}.ffn.router.weight",
+    "model.layers.{i}.block_sparse_moe.input_linear.weight": Row(
+        ("blocks.{i}.ffn.experts.gate.weight", "blocks.{i}.ffn.experts.up.weight"), dim=-2
+    ),
+    "model.layers.{i}.block_sparse_moe.output_linear.weight": "blocks.{i}.ffn.experts.down.weight",
+    "model.layers.{i}.shared_mlp.input_linear.weight": Row(
+        ("blocks.{i}.ffn.shared.gate.weight", "blocks.{i}.ffn.shared.up.weight")
+    ),
+    "model.layers.{i}.shared_mlp.output_linear.weight": "blocks.{i}.ffn.shared.down.weight",
+}
 MOE = {
     **LLAMA,
     "model.layers.{i}.mlp.gate.weight": "blocks.{i}.ffn.router.weight",
@@ -180,6 +208,12 @@ DEEPSEEK = {
 }
 for _name in ("q_norm.weight", "k_norm.weight", "k_proj.*", "v_proj.*"):
     del DEEPSEEK[f"model.layers.{{i}}.self_attn.{_name}"]
+
+DEEPSEEK_V3 = {
+    **DEEPSEEK,
+    "model.layers.{i}.self_attn.q_a_proj.*": Row(("blocks.{i}.attn.query_down.*",), **SMALL_QUERY),
+    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": Row(("blocks.{i}.attn.kv_down.*",), **SMALL_KEY),
+}
 
 # ---- config.json ----
 
@@ -243,6 +277,17 @@ def _mixtral(s: Structure) -> dict[str, Any]:
     return {**_common(s), "num_local_experts": m.n, "num_experts_per_tok": m.n_chosen, "sliding_window": None}
 
 
+def _granite(s: Structure) -> dict[str, Any]:
+    return {
+        **_mixtral(s),
+        "shared_intermediate_size": s.first.ffn.shared_width,
+        "attention_multiplier": s.first.attn.head_dim**-0.5,
+        "embedding_multiplier": 1.0,
+        "residual_multiplier": 1.0,
+        "logits_scaling": 1.0,
+    }
+
+
 def _qwen3_moe(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
     return {
@@ -261,7 +306,8 @@ def _deepseek_experts(s: Structure) -> dict[str, Any]:
     mixtures = [layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)]
     n_dense = len(s.layers) - len(mixtures)
     if not mixtures:
-        return {"first_k_dense_replace": n_dense}
+        none = ("n_routed_experts", "num_experts_per_tok", "n_shared_experts", "n_group", "topk_group")
+        return {"first_k_dense_replace": n_dense, "moe_intermediate_size": 1, **dict.fromkeys(none, 0)}
     m = mixtures[0]
     return {
         "first_k_dense_replace": n_dense,
@@ -279,7 +325,13 @@ def _deepseek_experts(s: Structure) -> dict[str, Any]:
 
 
 def _glm4_moe(s: Structure) -> dict[str, Any]:
-    return {**_common(s), **_deepseek_experts(s), "use_qk_norm": s.first.attn.qk_norm, "partial_rotary_factor": 1.0}
+    return {
+        **_common(s),
+        **_deepseek_experts(s),
+        "use_qk_norm": s.first.attn.qk_norm,
+        "partial_rotary_factor": 1.0,
+        "num_nextn_predict_layers": 0,  # not in the class, but llama.cpp's converter takes 1 without it
+    }
 
 
 def _deepseek(s: Structure) -> dict[str, Any]:
@@ -411,6 +463,22 @@ HF_CLASSES = (
         (centre, squares_as_gates),
     ),
     HFClass(
+        "GraniteMoeSharedForCausalLM",
+        "granitemoeshared",
+        Kind(
+            attn_bias=EITHER,
+            out_bias=EITHER,
+            equal_biases=True,
+            square_heads=True,
+            experts=GATED,
+            shared_expert=(True,),
+            single_choice=False,
+        ),
+        GRANITE,
+        _granite,
+        (centre, squares_as_gates),
+    ),
+    HFClass(
         "Glm4MoeForCausalLM",
         "glm4_moe",
         Kind(
@@ -442,8 +510,11 @@ HF_CLASSES = (
             selection_bias=(True,),
             layers="dense first",
         ),
-        DEEPSEEK,
+        DEEPSEEK_V3,
         _deepseek,
         (centre, squares_as_gates, some_shared_expert, some_selection_bias),
     ),
 )
+BY_NAME = {hf_class.name: hf_class for hf_class in HF_CLASSES}
+# What llama.cpp's converter reads, whose graph takes the epsilon of its metadata for latents, too.
+DEEPSEEK_FOR_CONVERTER = replace(BY_NAME["DeepseekV3ForCausalLM"], names=DEEPSEEK)

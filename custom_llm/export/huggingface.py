@@ -16,7 +16,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from custom_llm.errors import UserError, describe_os_error
 from custom_llm.export.graph import Graph, Structure
-from custom_llm.export.hf_classes import HF_CLASSES, HFClass, choose_class
+from custom_llm.export.hf_classes import BY_NAME, HFClass, choose_class
 from custom_llm.export.names import rename, restore
 from custom_llm.export.vocabulary import tokenizer_files
 from custom_llm.files import write_bytes
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from custom_llm.model import GPTLanguageModel
 
 OURS = "CustomLLM"  # in the place of a class
-BY_NAME = {hf_class.name: hf_class for hf_class in HF_CLASSES}
 AGAIN = "export the model anew with convert_to_gguf.py"
 
 

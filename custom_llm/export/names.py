@@ -6,7 +6,7 @@ In a row's names, {i} is a layer, {e} an expert, and a final * both "weight" and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -29,15 +29,16 @@ class Row:
     """One tensor of theirs, made of one or more of ours, and the other way round.
 
     Args:
-        ours: names of ours, put side by side along the first dimension.
+        ours: names of ours, joined along `dim`.
         pack: the layout they want, from ours; unpack: the inverse.
-        sizes: rows of each part, where there are several.
+        sizes: of each part along `dim` (default: all alike).
     """
 
     ours: tuple[str, ...]
     pack: Layout = as_is
     unpack: Layout = as_is
     sizes: Callable[[Attention], list[int]] | None = field(default=None, compare=False)
+    dim: int = 0
 
 
 Table = Mapping[str, "str | Row"]
@@ -51,7 +52,7 @@ def rename(tensors: Tensors, s: Structure, table: Table) -> Tensors:
         if not all(name in tensors for name in row.ours):
             continue
         parts = [tensors[name] for name in row.ours]
-        result[theirs] = row.pack(join(parts, 0), attn).contiguous()
+        result[theirs] = row.pack(join(parts, row.dim), attn).contiguous()
         used.update(row.ours)
     result |= _split_experts(tensors, s, table, used)
     missing = sorted(set(tensors) - used)
@@ -67,7 +68,7 @@ def restore(tensors: Tensors, s: Structure, table: Table) -> Tensors:
         if theirs not in tensors:
             continue
         x = row.unpack(tensors[theirs], attn)
-        parts = x.split(row.sizes(attn)) if len(row.ours) > 1 else [x]
+        parts = x.split(row.sizes(attn) if row.sizes else x.shape[row.dim] // len(row.ours), row.dim)
         result.update(zip(row.ours, (part.contiguous() for part in parts), strict=True))
         used.add(theirs)
     for theirs, ours in _expert_rows(s, table):
@@ -91,7 +92,7 @@ def _rows(s: Structure, table: Table):
             attn = None if i is None else s.layers[i].attn
             for kind in ("weight", "bias") if theirs.endswith("*") else [None]:
                 name, *ours = (_fill(text, i, kind) for text in (theirs, *row.ours))
-                yield name, Row(tuple(ours), row.pack, row.unpack, row.sizes), attn
+                yield name, replace(row, ours=tuple(ours)), attn
 
 
 def _expert_rows(s: Structure, table: Table):

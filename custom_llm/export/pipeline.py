@@ -14,7 +14,7 @@ from custom_llm.errors import UserError
 from custom_llm.export.architectures import choose_architecture
 from custom_llm.export.gguf_file import write_gguf
 from custom_llm.export.graph import Graph
-from custom_llm.export.huggingface import BY_NAME, read_hf_directory, write_hf_directory, write_model
+from custom_llm.export.huggingface import read_hf_directory, write_hf_directory, write_model
 from custom_llm.export.llama_cpp_tools import find_converter, run_converter
 from custom_llm.export.plan import refusal
 from custom_llm.export.quantize import parse_quant_types, quantize
@@ -136,6 +136,6 @@ def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
         return
     # The converter reads a directory, and the graph is already rewritten for llama.cpp.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".converting-") as folder:
-        write_model(prepared, BY_NAME[architecture.converted_from], Path(folder), end_of_text_id)
+        write_model(prepared, architecture.converted_from, Path(folder), end_of_text_id)
         shutil.copy(Path(hf_dir) / "tokenizer.json", folder)
         run_converter(checkout, folder, path, title)

@@ -12,7 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from custom_llm.config import ModelConfig
 from custom_llm.errors import UserError
 from custom_llm.export.graph import Graph
-from custom_llm.export.huggingface import BY_NAME, hf_config
+from custom_llm.export.hf_classes import BY_NAME
+from custom_llm.export.huggingface import hf_config
 from custom_llm.export.names import rename
 from custom_llm.model import GPTLanguageModel
 
