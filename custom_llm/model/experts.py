@@ -101,8 +101,8 @@ class MixtureOfExperts(nn.Module):
     ) -> torch.Tensor:
         """What the chosen experts give for each of N tokens, weighed and summed.
 
-        A loop over the experts: on a CPU neither `F.grouped_mm` nor padding them to one product of all is faster
-        (benchmarks/README.md).
+        A loop over the experts: on a CPU `F.grouped_mm` is as fast at best, and padding them to one product of all is
+        slower (benchmarks/README.md).
 
         Args:
             x: (N, n_embd).
