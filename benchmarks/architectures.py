@@ -172,7 +172,7 @@ def main() -> None:
         train_a_step(values)
         with tempfile.TemporaryDirectory() as folder:
             outcomes[key] = export(random_model(values), Path(folder))
-    text = (Path(__file__).parent / "architectures.md").read_text(encoding="utf-8")
+    text = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     print(text.replace("SUMMARY", summary(outcomes)).replace("TABLE", "\n".join(table(outcomes)).strip()))
 
 

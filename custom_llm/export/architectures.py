@@ -324,7 +324,7 @@ ARCHITECTURES = (
         Kind(**CLASSIC, dense=[("gelu", False)]),
         BASIC,
         _rotating,
-        (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths),
+        (zero_biases, fold_head_bias, plain_gelu, align_widths),
         converted_from=BY_NAME["Starcoder2ForCausalLM"],
     ),
     Architecture(
@@ -453,6 +453,14 @@ ARCHITECTURES = (
         BASIC,
         _step35,
         (centre, untie, align_heads, squares_as_gates, plain_silu, some_shared_expert, align_widths, bias_as_head),
+    ),
+    Architecture(
+        "starcoder2",
+        Kind(**CLASSIC, dense=[("gelu", False)]),
+        BASIC,
+        _rotating,
+        (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths),
+        converted_from=BY_NAME["Starcoder2ForCausalLM"],
     ),
     Architecture(
         "phimoe",

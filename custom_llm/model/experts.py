@@ -75,6 +75,13 @@ class MixtureOfExperts(nn.Module):
             self.selection_bias += self.block.gamma * too_few
         self.forget()
 
+    @torch.no_grad()
+    def margin(self, x: torch.Tensor) -> torch.Tensor:
+        """How clear the choice of experts for (B, T, n_embd) is: the last chosen one's lead over the next, (B, T)."""
+        scores, _, _ = self._route(x)
+        ranked = (scores + self.selection_bias if self.block.aux_free else scores).topk(self.block.n_chosen + 1).values
+        return ranked[..., -2] - ranked[..., -1]
+
     def forget(self) -> None:
         """Drop what the forward passes since the last `rebalance` have left: load and balance loss."""
         self.load.zero_()
