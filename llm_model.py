@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = ModelConfig.from_dict(get_user_config(values, args.preset, args.advanced))
 
     from custom_llm.export.plan import plan_export
+    from custom_llm.export.summary import summary
     from custom_llm.model.checkpoint import SavedConfig, save_config
     from custom_llm.model.costs import costs_of
 
@@ -85,9 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--require_export: it {export.sentence}")
     save_config(args.config_path, SavedConfig(config))
     print(f"Model initialized with {costs.n_parameters / 1e6:.2f}M parameters")
-    for line in costs.in_words(export.shapes):
-        print(line)
-    print(f"  export      {export.sentence}")
+    print("\n".join(summary(costs, export)))
 
 
 def _given(args: Namespace) -> dict[str, Any]:

@@ -56,7 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = TrainConfig(**get_training_config(values))
 
     wait_briefly()
+    from custom_llm.export.plan import plan_export
+    from custom_llm.model.checkpoint import load_config
     from custom_llm.training.session import train_on_text
+
+    export = plan_export(load_config(args.config_path).model)
+    if not export.exports:
+        print(f"note: this model {export.sentence}", file=sys.stderr, flush=True)
 
     finished = train_on_text(config, args.config_path, args.model_path, args.encoding, args.device)
     return 0 if finished else EXIT_INTERRUPTED

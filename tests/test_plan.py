@@ -15,12 +15,13 @@ import llm_model
 from custom_llm.config import ModelConfig, read_jsonl
 from custom_llm.data.tokenizer import CharTokenizer
 from custom_llm.errors import run
+from custom_llm.export.gguf_size import QUANT_TYPES, gguf_bytes, gguf_cache_bytes
 from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
 from custom_llm.export.plan import plan_export
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.cache import Cache
 from custom_llm.model.checkpoint import SavedConfig, save_trained
-from custom_llm.model.costs import BATCH_SIZE, FLOAT, HALF, QUANT_TYPES, costs_of, gguf_bytes, gguf_cache_bytes
+from custom_llm.model.costs import BATCH_SIZE, FLOAT, HALF, costs_of
 from custom_llm.presets import PRESETS, complete
 from custom_llm.training.optimizer import make_optimizers
 
@@ -96,10 +97,9 @@ def test_llama_cpp_keeps_what_we_keep(preset):
 
 def test_padded_heads_are_kept_as_well():
     """Its narrow heads are as wide in the file as its widest."""
-    costs, shapes = costs_of(CONFIGS["narrow_to_wide"]), plan_export(CONFIGS["narrow_to_wide"]).shapes
-    assert gguf_cache_bytes(shapes) > costs.cache_bytes
-    text = " ".join(costs.in_words(shapes))
-    assert f"{gguf_cache_bytes(shapes) / 1e3:.1f} kB for a token" in text
+    costs, plan = costs_of(CONFIGS["narrow_to_wide"]), plan_export(CONFIGS["narrow_to_wide"])
+    assert gguf_cache_bytes(plan.shapes) > costs.cache_bytes
+    assert f"{gguf_cache_bytes(plan.shapes) / 1e3:.1f} kB for a token" in " ".join(summary(costs, plan))
 
 
 @each

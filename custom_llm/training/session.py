@@ -54,11 +54,6 @@ def train_on_text(
     if tokenizer.vocab_size != architecture.vocab_size:
         _note(f"vocab_size becomes {tokenizer.vocab_size}, the characters of {config.dataset_path} and {END_OF_TEXT}")
     architecture = replace(architecture, vocab_size=tokenizer.vocab_size)
-    if architecture.head_bias and architecture.vocab_size > architecture.n_embd:
-        _note(
-            f"this model trains, but does not export: llama.cpp's gpt2 has no bias on the output layer, and with "
-            f"{architecture.vocab_size} tokens it takes an n_embd of as many to express one (or no --head_bias)"
-        )
     saved = SavedConfig(architecture, tokenizer.to_dict(), text[:SAMPLE_CHARACTERS])
     target = _pick_device(device)
     model = _build(architecture)
