@@ -18,6 +18,7 @@ from custom_llm.errors import run
 from custom_llm.export.gguf_size import QUANT_TYPES, gguf_bytes, gguf_cache_bytes
 from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
 from custom_llm.export.plan import plan_export
+from custom_llm.export.summary import summary
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.cache import Cache
 from custom_llm.model.checkpoint import SavedConfig, save_trained
