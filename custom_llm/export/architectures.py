@@ -22,6 +22,7 @@ from custom_llm.export.rewrites import (
     all_as_experts,
     bias_as_head,
     centre,
+    deepen,
     drop_blank_biases,
     fold_head_bias,
     gated_silu,
@@ -308,6 +309,15 @@ def _half_open_gates(graph: Graph) -> Graph:
 
 CLASSIC = dict(
     norm="layer", norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=True, dense_bias=(True,)
+def _unlike_lite(graph: Graph) -> Graph:
+    """deepseek2 takes a model of 26 or 27 layers for DeepSeek-V2-Lite, which does not compress queries; 28 are none."""
+    s = graph.s
+    is_lite = len(s.layers) in (26, 27) or (len(s.layers) == 48 and s.vocab_size == 128_256)
+    if not is_lite or not s.first.attn.q_latent:
+        return graph
+    return deepen(graph, 28 if len(s.layers) < 28 else 49)
+
+
 )
 ARCHITECTURES = (
     Architecture(
@@ -419,7 +429,7 @@ ARCHITECTURES = (
         ),
         LATENT,
         _deepseek2,
-        (centre, squares_as_gates, some_shared_expert, align_widths),
+        (centre, squares_as_gates, some_shared_expert, align_widths, _unlike_lite),
         converted_from=DEEPSEEK_FOR_CONVERTER,
         converted_if=lambda s: bool(s.first.attn.q_latent),  # it leaves out a rank of 0, and llama.cpp misses it
     ),

@@ -8,6 +8,7 @@ rest is below float32's rounding noise (ReLU from GELU or SiLU).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -530,6 +531,19 @@ def pad_positions(graph: Graph) -> Graph:
 
 def _fill(graph: Graph, prefix: str, more: int) -> Tensors:
     """`more` hidden values of 0 in a feed-forward layer."""
+def deepen(graph: Graph, n_layers: int) -> Graph:
+    """As many layers, of which those added write zeros to the stream."""
+    s = graph.s
+    last = f"blocks.{len(s.layers) - 1}."
+    tensors: Tensors = {}
+    for i in range(len(s.layers), n_layers):
+        for name, x in graph.tensors.items():
+            if name.startswith(last):
+                silent = re.fullmatch(f"{WRITERS}|{WRITER_BIASES}", name)
+                tensors[name.replace(last, f"blocks.{i}.")] = torch.zeros_like(x) if silent else x.clone()
+    return graph.change(tensors, layers=s.layers + s.layers[-1:] * (n_layers - len(s.layers)))
+
+
     if not more:
         return {}
     wide = graph.map(rf"{prefix}(gate|up)\.weight", lambda x: F.pad(x, (0, 0, 0, more)))
