@@ -22,7 +22,7 @@ from custom_llm.export.rewrites import (
     mirror,
     some_selection_bias,
     some_shared_expert,
-    squares_as_gates,
+    squares_as_relu_gates,
     zero_biases,
 )
 from custom_llm.model.norm import EPS
@@ -452,7 +452,7 @@ HF_CLASSES = (
         Kind(experts=GATED, single_choice=False),
         MIXTRAL,
         _mixtral,
-        (centre, squares_as_gates),
+        (centre, squares_as_relu_gates),
     ),
     HFClass(
         "Qwen3MoeForCausalLM",
@@ -460,7 +460,7 @@ HF_CLASSES = (
         Kind(qk_norm=(True,), experts=GATED),
         MOE,
         _qwen3_moe,
-        (centre, squares_as_gates),
+        (centre, squares_as_relu_gates),
     ),
     HFClass(
         "GraniteMoeSharedForCausalLM",
@@ -476,7 +476,7 @@ HF_CLASSES = (
         ),
         GRANITE,
         _granite,
-        (centre, squares_as_gates),
+        (centre, squares_as_relu_gates),
     ),
     HFClass(
         "Glm4MoeForCausalLM",
@@ -493,7 +493,7 @@ HF_CLASSES = (
         ),
         MOE,
         _glm4_moe,
-        (centre, squares_as_gates, some_shared_expert, _lean_bias),
+        (centre, squares_as_relu_gates, some_shared_expert, _lean_bias),
     ),
     HFClass(
         "DeepseekV3ForCausalLM",
@@ -512,7 +512,7 @@ HF_CLASSES = (
         ),
         DEEPSEEK_V3,
         _deepseek,
-        (centre, squares_as_gates, some_shared_expert, some_selection_bias),
+        (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias),
     ),
 )
 BY_NAME = {hf_class.name: hf_class for hf_class in HF_CLASSES}

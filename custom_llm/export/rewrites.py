@@ -228,6 +228,18 @@ def squares_as_gates(graph: Graph) -> Graph:
     return _each_ffn(graph, _square_as_gate)
 
 
+def squares_as_relu_gates(graph: Graph) -> Graph:
+    """ReLU² as a gate of ReLU: relu(x)² is relu(x)·x."""
+
+    def rewrite(graph: Graph, prefix: str, ffn: Ffn) -> tuple[Ffn, Tensors]:
+        if (ffn.activation, ffn.gated) != ("relu2", False):
+            return ffn, {}
+        gate = {name.replace("up.", "gate."): x.clone() for name, x in _parts(graph, prefix, "up").items()}
+        return replace(ffn, activation="relu", gated=True), gate
+
+    return _each_ffn(graph, rewrite)
+
+
 Ffn = FeedForward | Experts
 
 
