@@ -274,7 +274,18 @@ def _starcoder2(s: Structure) -> dict[str, Any]:
 
 def _mixtral(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
-    return {**_common(s), "num_local_experts": m.n, "num_experts_per_tok": m.n_chosen, "sliding_window": None}
+def _experts_one_by_one(s: Structure, m: Experts) -> dict[str, str]:
+    """transformers' product of all experts at once takes rows of whole 16 bytes only, 8 values in bfloat16."""
+    return {"experts_implementation": "eager"} if s.width % 8 or m.width % 8 else {}
+
+
+    return {
+        **_common(s),
+        **_experts_one_by_one(s, m),
+        "num_local_experts": m.n,
+        "num_experts_per_tok": m.n_chosen,
+        "sliding_window": None,
+    }
 
 
 def _granite(s: Structure) -> dict[str, Any]:
@@ -294,6 +305,7 @@ def _qwen3_moe(s: Structure) -> dict[str, Any]:
         **_common(s),
         "num_experts": m.n,
         "num_experts_per_tok": m.n_chosen,
+        **_experts_one_by_one(s, m),
         "moe_intermediate_size": m.width,
         "norm_topk_prob": m.renormalized,
         "decoder_sparse_step": 1,
@@ -312,6 +324,7 @@ def _deepseek_experts(s: Structure) -> dict[str, Any]:
     return {
         "first_k_dense_replace": n_dense,
         "n_routed_experts": m.n,
+        **_experts_one_by_one(s, m),
         "num_experts_per_tok": m.n_chosen,
         "moe_intermediate_size": m.width,
         "n_shared_experts": m.shared_width // m.width,
