@@ -460,7 +460,8 @@ def align_heads(graph: Graph) -> Graph:
     are divided by the root of the width; with normalised queries and keys, so is what is normalised.
     """
     widths = {layer.attn.head_dim for layer in graph.s.layers}
-    if len(widths) == 1 or any(layer.attn.is_latent for layer in graph.s.layers):
+    rotates = graph.s.n_positions is None and not any(layer.attn.is_latent for layer in graph.s.layers)
+    if len(widths) == 1 or not rotates:
         return graph
     width = math.lcm(*widths)
     tensors: Tensors = {}
