@@ -64,6 +64,8 @@ class Architecture:
 
     def prepare(self, graph: Graph) -> Graph | None:
         """The graph as llama.cpp computes it, or None if this one cannot."""
+        if self.kind.is_out_of_reach(graph.s):
+            return None
         graph = drop_blank_biases(graph)
         for step in self.steps:
             graph = step(graph)
@@ -307,8 +309,6 @@ def _half_open_gates(graph: Graph) -> Graph:
     return graph.change(tensors)
 
 
-CLASSIC = dict(
-    norm="layer", norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=True, dense_bias=(True,)
 def _unlike_lite(graph: Graph) -> Graph:
     """deepseek2 takes a model of 26 or 27 layers for DeepSeek-V2-Lite, which does not compress queries; 28 are none."""
     s = graph.s
@@ -318,6 +318,8 @@ def _unlike_lite(graph: Graph) -> Graph:
     return deepen(graph, 28 if len(s.layers) < 28 else 49)
 
 
+CLASSIC = dict(
+    norm="layer", norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=True, dense_bias=(True,)
 )
 ARCHITECTURES = (
     Architecture(

@@ -54,6 +54,8 @@ class HFClass:
 
     def prepare(self, graph: Graph) -> Graph | None:
         """The graph as this class computes it, or None if it cannot."""
+        if self.kind.is_out_of_reach(graph.s):
+            return None
         for step in self.steps:
             graph = step(graph)
         return None if self.kind.refuses(graph.s) else graph
@@ -272,13 +274,13 @@ def _starcoder2(s: Structure) -> dict[str, Any]:
     }
 
 
-def _mixtral(s: Structure) -> dict[str, Any]:
-    m = s.first.ffn
 def _experts_one_by_one(s: Structure, m: Experts) -> dict[str, str]:
     """transformers' product of all experts at once takes rows of whole 16 bytes only, 8 values in bfloat16."""
     return {"experts_implementation": "eager"} if s.width % 8 or m.width % 8 else {}
 
 
+def _mixtral(s: Structure) -> dict[str, Any]:
+    m = s.first.ffn
     return {
         **_common(s),
         **_experts_one_by_one(s, m),
@@ -303,9 +305,9 @@ def _qwen3_moe(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
     return {
         **_common(s),
+        **_experts_one_by_one(s, m),
         "num_experts": m.n,
         "num_experts_per_tok": m.n_chosen,
-        **_experts_one_by_one(s, m),
         "moe_intermediate_size": m.width,
         "norm_topk_prob": m.renormalized,
         "decoder_sparse_step": 1,
@@ -322,9 +324,9 @@ def _deepseek_experts(s: Structure) -> dict[str, Any]:
         return {"first_k_dense_replace": n_dense, "moe_intermediate_size": 1, **dict.fromkeys(none, 0)}
     m = mixtures[0]
     return {
+        **_experts_one_by_one(s, m),
         "first_k_dense_replace": n_dense,
         "n_routed_experts": m.n,
-        **_experts_one_by_one(s, m),
         "num_experts_per_tok": m.n_chosen,
         "moe_intermediate_size": m.width,
         "n_shared_experts": m.shared_width // m.width,

@@ -10,6 +10,7 @@ from custom_llm.export.graph import Experts, FeedForward, Structure
 EITHER = (False, True)
 # (activation, with a gate)
 SWIGLU = ("silu", True)
+REWRITTEN = ("relu", "relu2", "leaky_relu", "silu")  # activations that `rewrites` can express by another
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,37 @@ class Kind:
         """Why a structure is not of this kind, or None."""
         return next((reason for holds, reason in self._rules(s) if not holds), None)
 
+    def is_out_of_reach(self, s: Structure) -> bool:
+        """Whether a structure will not be of this kind whatever `rewrites` make of it."""
+        return not all(holds for holds, _ in self._lasting_rules(s))
+
+    def _lasting_rules(self, s: Structure) -> Iterable[tuple[bool, str]]:
+        """About what no rewrite changes."""
+        yield ("rope" if s.n_positions is None else "table") == self.positions, "positions"
+        heads = {(layer.attn.n_head, layer.attn.n_kv_heads) for layer in s.layers}
+        yield len(heads) == 1 or self.layers.startswith("any"), "layers that differ"
+        for layer in s.layers:
+            a, ffn = layer.attn, layer.ffn
+            yield a.is_latent == (self.attention == "latent"), "attention"
+            yield a.qk_norm in self.qk_norm, "qk_norm"
+            possible = self.dense if isinstance(ffn, FeedForward) else self.experts
+            changes = ffn.activation in REWRITTEN
+            yield changes or (ffn.activation, ffn.gated) in possible, f"{ffn.activation} gated {ffn.gated}"
+            if isinstance(ffn, Experts):
+                yield ffn.scoring in self.scoring, ffn.scoring
+                yield self.single_choice or ffn.renormalized, "a single chosen expert"
+
     def _rules(self, s: Structure) -> Iterable[tuple[bool, str]]:
+        yield from self._lasting_rules(s)
         yield s.norm == self.norm, f"norm {s.norm}"
         yield s.norm_bias in self.norm_bias, "biases in norms"
-        yield ("rope" if s.n_positions is None else "table") == self.positions, "positions"
         yield s.head_bias in self.head_bias, "head_bias"
         yield s.tied in self.tied, "tie_embeddings"
         for layer in s.layers:
             a, ffn = layer.attn, layer.ffn
-            yield a.is_latent == (self.attention == "latent"), "attention"
             if not a.is_latent:
                 sharing = "mqa" if a.n_kv_heads == 1 < a.n_head else "mha" if a.n_kv_heads == a.n_head else "gqa"
                 yield sharing in self.shared_keys, sharing
-            yield a.qk_norm in self.qk_norm, "qk_norm"
             yield a.bias in self.attn_bias, "biases in attention"
             yield a.out_bias in self.out_bias, "a bias on attention's output"
             yield not self.equal_biases or a.bias == a.out_bias, "biases in a part of attention"
@@ -67,10 +86,8 @@ class Kind:
 
     def _expert_rules(self, m: Experts) -> Iterable[tuple[bool, str]]:
         yield (m.activation, m.gated) in self.experts, f"experts of {m.activation}"
-        yield m.scoring in self.scoring, m.scoring
         yield bool(m.shared_width) in self.shared_expert, "shared experts"
         yield m.has_selection_bias in self.selection_bias, "a bias on the choice of experts"
-        yield self.single_choice or m.renormalized, "a single chosen expert"
 
     def _fits_together(self, s: Structure) -> bool:
         """Whether layers differ only where they may."""

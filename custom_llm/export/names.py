@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count, takewhile
 
 import torch
 
@@ -72,8 +73,8 @@ def restore(tensors: Tensors, s: Structure, table: Table) -> Tensors:
         result.update(zip(row.ours, (part.contiguous() for part in parts), strict=True))
         used.add(theirs)
     for theirs, ours in _expert_rows(s, table):
-        names = [theirs.replace("{e}", str(e)) for e in range(len(tensors))]
-        found = [name for name in names if name in tensors]
+        names = (theirs.replace("{e}", str(e)) for e in count())
+        found = list(takewhile(tensors.__contains__, names))
         if found:
             result[ours] = torch.stack([tensors[name] for name in found])
             used.update(found)

@@ -256,7 +256,8 @@ def _each_ffn(graph: Graph, rewrite: Callable[[Graph, str, Ffn], tuple[Ffn, Tens
 
 def _parts(graph: Graph, prefix: str, name: str) -> Tensors:
     """The matrices (and biases) `name` of a feed-forward layer, of its experts and of its shared one."""
-    return graph.map(rf"{prefix}(experts\.|shared\.)?{name}\.(weight|bias)", lambda x: x)
+    names = [f"{prefix}{part}{name}.{kind}" for part in ("", "experts.", "shared.") for kind in ("weight", "bias")]
+    return {name: graph.tensors[name] for name in names if name in graph.tensors}
 
 
 def _weights(tensors: Tensors, scale: float) -> Tensors:
@@ -514,9 +515,9 @@ def align_widths(graph: Graph) -> Graph:
         if isinstance(ffn, FeedForward):
             tensors |= _fill(graph, prefix, dense - ffn.width)
             return replace(ffn, width=dense), tensors
-        tensors |= _fill(graph, prefix + r"experts\.", width - ffn.width)
+        tensors |= _fill(graph, prefix + "experts.", width - ffn.width)
         if ffn.shared_width:
-            tensors |= _fill(graph, prefix + r"shared\.", shared - ffn.shared_width)
+            tensors |= _fill(graph, prefix + "shared.", shared - ffn.shared_width)
         if more := n - ffn.n:
             for name in ("gate", "up", "down"):
                 x = tensors.get(f"{prefix}experts.{name}.weight", graph.tensors.get(f"{prefix}experts.{name}.weight"))
@@ -528,6 +529,19 @@ def align_widths(graph: Graph) -> Graph:
         return replace(ffn, n=n, width=width, shared_width=shared if ffn.shared_width else 0), tensors
 
     return _each_ffn(graph, rewrite)
+
+
+def deepen(graph: Graph, n_layers: int) -> Graph:
+    """As many layers, of which those added write zeros to the stream."""
+    s = graph.s
+    last = f"blocks.{len(s.layers) - 1}."
+    tensors: Tensors = {}
+    for i in range(len(s.layers), n_layers):
+        for name, x in graph.tensors.items():
+            if name.startswith(last):
+                silent = re.fullmatch(f"{WRITERS}|{WRITER_BIASES}", name)
+                tensors[name.replace(last, f"blocks.{i}.")] = torch.zeros_like(x) if silent else x.clone()
+    return graph.change(tensors, layers=s.layers + s.layers[-1:] * (n_layers - len(s.layers)))
 
 
 # ---- positions ----
@@ -544,24 +558,15 @@ def pad_positions(graph: Graph) -> Graph:
 
 def _fill(graph: Graph, prefix: str, more: int) -> Tensors:
     """`more` hidden values of 0 in a feed-forward layer."""
-def deepen(graph: Graph, n_layers: int) -> Graph:
-    """As many layers, of which those added write zeros to the stream."""
-    s = graph.s
-    last = f"blocks.{len(s.layers) - 1}."
-    tensors: Tensors = {}
-    for i in range(len(s.layers), n_layers):
-        for name, x in graph.tensors.items():
-            if name.startswith(last):
-                silent = re.fullmatch(f"{WRITERS}|{WRITER_BIASES}", name)
-                tensors[name.replace(last, f"blocks.{i}.")] = torch.zeros_like(x) if silent else x.clone()
-    return graph.change(tensors, layers=s.layers + s.layers[-1:] * (n_layers - len(s.layers)))
-
-
     if not more:
         return {}
-    wide = graph.map(rf"{prefix}(gate|up)\.weight", lambda x: F.pad(x, (0, 0, 0, more)))
-    biases = graph.map(rf"{prefix}(gate|up)\.bias", lambda x: F.pad(x, (0, more)))
-    return wide | biases | graph.map(rf"{prefix}down\.weight", lambda x: F.pad(x, (0, more)))
+    rows, values = (0, 0, 0, more), (0, more)
+    paddings = {"gate.weight": rows, "up.weight": rows, "gate.bias": values, "up.bias": values, "down.weight": values}
+    return {
+        prefix + name: F.pad(graph.tensors[prefix + name], padding)
+        for name, padding in paddings.items()
+        if prefix + name in graph.tensors
+    }
 
 
 def _pad_rows(x: torch.Tensor, n: int) -> torch.Tensor:
