@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,18 @@ OTHERS = {
     "widths of GELU and ReLU": (
         layers(DENSE | dict(non_linearity="gelu"), DENSE | dict(non_linearity="relu", up_dim=64)), "starcoder2", None,
     ),
+    "26 layers, as DeepSeek-V2-Lite has": (dict(MODERN, **LATENT, n_layer=26), "deepseek2", "DeepseekV3ForCausalLM"),
+    "27 layers, queries not compressed": (
+        dict(MODERN, **LATENT | dict(q_latent_dim=0), n_layer=27), "deepseek2", "DeepseekV3ForCausalLM",
+    ),
+    "experts of an odd width": (dict(MODERN, **EXPERTS | dict(up_dim=33)), "llama", "MixtralForCausalLM"),
+    "experts in an odd width": (
+        dict(MODERN, **EXPERTS, n_embd=30, n_head=3, aux_free=True), "glm4moe", "Glm4MoeForCausalLM",
+    ),
+    "gates of ReLU in experts": (dict(MODERN, **EXPERTS | dict(non_linearity="reglu")), "llama", "MixtralForCausalLM"),
+    "gates of ReLU in a deep model": (
+        dict(MODERN, **LATENT | dict(non_linearity="reglu"), n_layer=32), "deepseek2", "DeepseekV3ForCausalLM",
+    ),
     "latent attention of other widths": (layers(MLA, MLA | dict(up_dim=32)), "deepseek2", None),
 }  # fmt: skip
 for _file in sorted((ROOT / "configs").glob("*.jsonl")):
@@ -220,6 +233,7 @@ CONVERTED = {
     "gpt2 of RMSNorm": dict(norm="rms", non_linearity="relu", pos_emb="sin"),
     "llama": dict(MODERN, attn="gqa", n_kv_heads=2, bias=True, tie_embeddings=True),
     "deepseek2": dict(MODERN, **LATENT, **EXPERTS, aux_free=True),
+    "deepseek2 of 26 layers": dict(MODERN, **LATENT, n_layer=26),
 }
 CONVERTED_SLOWLY = {
     "starcoder2": dict(pos_emb="rope"),
@@ -279,7 +293,7 @@ def test_llama_cpps_converter_writes_the_same_tensors_of_other_classes(tmp_path,
         (
             dict(norm="rms", non_linearity="swiglu"),
             "trains, but llama.cpp has no graph for a table of positions, RMSNorm, biases and mha with swiglu; "
-            "nearest that exports: --non_linearity gelu",
+            "nearest that exports: --pos_emb rope",
         ),
         (
             dict(MODERN, non_linearity="mish"),
@@ -290,6 +304,21 @@ def test_llama_cpps_converter_writes_the_same_tensors_of_other_classes(tmp_path,
             dict(MODERN, **LATENT, bias=True),
             "trains, but llama.cpp has no graph for RoPE, RMSNorm, biases and mla with swiglu; "
             "nearest that exports: --no_bias",
+        ),
+        (
+            dict(attn="mla", q_latent_dim=40, kv_latent_dim=32, non_linearity="swiglu"),
+            "trains, but llama.cpp has no graph for a table of positions, LayerNorm, biases and mla with swiglu; "
+            "nearest that exports: --no_bias --pos_emb rope --rope_head_dim 8",
+        ),
+        (
+            layers(DENSE, DENSE | dict(non_linearity="tanh")),
+            "trains, but llama.cpp has no graph for RoPE, RMSNorm, no biases and mha with swiglu beside mha with tanh; "
+            'nearest that exports: "non_linearity": "swiglu" in every layer',
+        ),
+        (
+            layers(MLA, DENSE),
+            "trains, but llama.cpp has no graph for RoPE, RMSNorm, no biases and mla with swiglu beside mha with "
+            "swiglu; nearest that exports: every layer like the first",
         ),
     ],
 )
@@ -304,6 +333,13 @@ def test_the_promised_shapes_are_those_of_the_file(tmp_path):
         convert_to_gguf(str(tmp_path / f"hf{number}"), str(tmp_path / f"{number}.gguf"), "F32", None)
         shapes = {t.name: tuple(map(int, t.shape[::-1])) for t in GGUFReader(tmp_path / f"{number}.gguf").tensors}
         assert plan_export(model.config).shapes == shapes
+
+
+def test_a_plan_of_many_layers_is_not_waited_for():
+    start = time.monotonic()
+    blocks = [DENSE | dict(up_dim=32 + i, n_head=(2, 4)[i % 2], non_linearity="mish") for i in range(256)]
+    assert "swiglu" in plan_export(ModelConfig(**{**SMALL, **layers(*blocks)})).sentence
+    assert time.monotonic() - start < 5, "0.5 s; it was minutes"
 
 
 def test_a_plan_of_a_huge_model_takes_no_memory():
