@@ -102,6 +102,7 @@ MIXTURE = dict(
     attn="gqa", n_head=4, n_kv_heads=2, moe=True, n_exp=6, n_shared=1, n_act=3, aux_free=True, alpha=1e-4, gamma=1e-3,
     up_dim=64, non_linearity="swiglu",
 )  # fmt: skip
+SOFTMAX = {**{k: v for k, v in MIXTURE.items() if k not in ("alpha", "gamma")}, "aux_free": False, "coeff": 0.01}
 MLA = dict(DENSE, attn="mla", q_latent_dim=0, kv_latent_dim=32, rope_head_dim=8)
 
 # what it shows → (options, architecture of llama.cpp, class of Hugging Face)
@@ -148,6 +149,9 @@ OTHERS = {
         layers(MIXTURE, MIXTURE | dict(n_exp=4), MIXTURE | dict(n_exp=9, up_dim=32)), "step35", None,
     ),
     "dense layers among experts": (layers(MIXTURE, DENSE, MIXTURE), "step35", None),
+    "experts of other numbers, one chosen by sigmoid": (
+        layers(MIXTURE | dict(n_act=2), MIXTURE | dict(n_act=2, n_exp=4)), "step35", None,
+    ),
     "dense layers before experts": (
         layers(DENSE | dict(attn="gqa", n_kv_heads=2), MIXTURE, MIXTURE), "glm4moe", "Glm4MoeForCausalLM",
     ),
@@ -316,6 +320,11 @@ def test_llama_cpps_converter_writes_the_same_tensors_of_other_classes(tmp_path,
             'nearest that exports: "non_linearity": "swiglu" in every layer',
         ),
         (
+        (  # an expert that is added takes a share of the softmax, and nothing divides by the sum of the one chosen
+            layers(SOFTMAX | dict(n_act=2), SOFTMAX | dict(n_act=2, n_exp=4)),
+            "trains, but llama.cpp has no graph for RoPE, RMSNorm, no biases and gqa with swiglu in 2 of 6 experts "
+            "beside gqa with swiglu in 2 of 4 experts; nearest that exports: every layer like the first",
+        ),
             layers(MLA, DENSE),
             "trains, but llama.cpp has no graph for RoPE, RMSNorm, no biases and mla with swiglu beside mha with "
             "swiglu; nearest that exports: every layer like the first",

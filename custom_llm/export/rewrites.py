@@ -509,6 +509,8 @@ def align_widths(graph: Graph) -> Graph:
     shared = max((m.shared_width for m in mixtures), default=0)
     if any(m.n < n for m in mixtures):
         graph = some_selection_bias(graph)
+        if any(m.scoring == "softmax" and not m.renormalized for m in mixtures):
+            return graph
 
     def rewrite(graph: Graph, prefix: str, ffn: Ffn) -> tuple[Ffn, Tensors]:
         tensors: Tensors = {}
