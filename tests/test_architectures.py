@@ -134,6 +134,7 @@ OTHERS = {
         dict(head_bias=True, n_embd=32, norm="rms"), "gpt2", "GPT2LMHeadModel",
     ),
     "a bias on the output layer, RoPE": (dict(MODERN, head_bias=True), "phimoe", None),
+    "biases and the narrowest heads": (dict(pos_emb="rope", non_linearity="swiglu", n_head=32), "phimoe", None),
     "a width of the feed-forward layer": (dict(up_dim=96), "gpt2", "GPT2LMHeadModel"),
     "queries not compressed": (dict(MODERN, **LATENT | dict(q_latent_dim=0)), "deepseek2", "DeepseekV3ForCausalLM"),
     "latent attention and experts of softmax": (dict(MODERN, **LATENT, **EXPERTS), "deepseek2", None),

@@ -384,7 +384,7 @@ def _constant_channel(graph: Graph) -> Graph:
     The norm's mean square is over more values then; its weights and its epsilon make up for it.
     """
     s = graph.s
-    unit = math.lcm(PADDED_WIDTH, *(layer.attn.n_head for layer in s.layers))
+    unit = math.lcm(PADDED_WIDTH, *(2 * layer.attn.n_head for layer in s.layers))  # heads of an even width rotate
     more = unit - s.width % unit
     shrink = s.width / (s.width + more)
     tensors = graph.map(f"{EMBEDDINGS}|{READERS}|{WRITER_BIASES}", lambda x: F.pad(x, (0, more)))
