@@ -15,12 +15,12 @@ FILE_TYPES = {
     "Q8_0": 7, "Q6_K": 18,
     "Q5_0": 8, "Q5_1": 9, "Q5_K_S": 16, "Q5_K_M": 17,
     "Q4_0": 2, "Q4_1": 3, "Q4_K_S": 14, "Q4_K_M": 15, "IQ4_NL": 25, "IQ4_XS": 30,
-    "Q3_K_S": 11, "Q3_K_M": 12, "Q3_K_L": 13, "IQ3_XS": 22, "IQ3_S": 26, "IQ3_M": 27,
+    "Q3_K_S": 11, "Q3_K_M": 12, "Q3_K_L": 13, "IQ3_S": 26, "IQ3_M": 27,
     "Q2_K": 10, "TQ1_0": 36, "TQ2_0": 37,
 }  # fmt: skip
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 # These choose each weight's value by how much it matters, measured beforehand on text.
-NEED_IMPORTANCE = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "Q2_K_S")
+NEED_IMPORTANCE = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
 
 
 def parse_quant_types(text: str) -> list[str]:
