@@ -500,7 +500,8 @@ def align_heads(graph: Graph) -> Graph:
 def align_widths(graph: Graph) -> Graph:
     """Dense feed-forward layers of one width, and experts of one width and number, filled with zeros.
 
-    Experts that were added are never chosen: their selection bias says so.
+    Experts that were added are never chosen: their selection bias says so. But they have a share in a softmax, which
+    only a division by the sum of those chosen takes out again; where there is none, the graph is left alone.
     """
     dense = max((x.ffn.width for x in graph.s.layers if isinstance(x.ffn, FeedForward)), default=0)
     mixtures = [x.ffn for x in graph.s.layers if isinstance(x.ffn, Experts)]
@@ -508,9 +509,9 @@ def align_widths(graph: Graph) -> Graph:
     n = max((m.n for m in mixtures), default=0)
     shared = max((m.shared_width for m in mixtures), default=0)
     if any(m.n < n for m in mixtures):
-        graph = some_selection_bias(graph)
         if any(m.scoring == "softmax" and not m.renormalized for m in mixtures):
             return graph
+        graph = some_selection_bias(graph)
 
     def rewrite(graph: Graph, prefix: str, ffn: Ffn) -> tuple[Ffn, Tensors]:
         tensors: Tensors = {}
