@@ -149,12 +149,18 @@ OTHERS = {
     "experts of other numbers and widths": (
         layers(MIXTURE, MIXTURE | dict(n_exp=4), MIXTURE | dict(n_exp=9, up_dim=32)), "step35", None,
     ),
-    "dense layers among experts": (layers(MIXTURE, DENSE, MIXTURE), "step35", None),
     "experts of other numbers, one chosen by sigmoid": (
         layers(MIXTURE | dict(n_act=2), MIXTURE | dict(n_act=2, n_exp=4)), "step35", None,
     ),
+    "dense layers among experts": (layers(MIXTURE, DENSE, MIXTURE), "step35", None),
     "dense layers before experts": (
         layers(DENSE | dict(attn="gqa", n_kv_heads=2), MIXTURE, MIXTURE), "glm4moe", "Glm4MoeForCausalLM",
+    ),
+    "dense layers of another gate before experts": (
+        layers(DENSE | dict(attn="gqa", n_kv_heads=2, non_linearity="reglu"), MIXTURE), "glm4moe", None,
+    ),
+    "dense layers of another activation before experts": (
+        layers(DENSE | dict(attn="gqa", n_kv_heads=2, non_linearity="silu"), MIXTURE), "step35", None,
     ),
     "widths of GELU and ReLU": (
         layers(DENSE | dict(non_linearity="gelu"), DENSE | dict(non_linearity="relu", up_dim=64)), "starcoder2", None,
@@ -320,12 +326,17 @@ def test_llama_cpps_converter_writes_the_same_tensors_of_other_classes(tmp_path,
             "trains, but llama.cpp has no graph for RoPE, RMSNorm, no biases and mha with swiglu beside mha with tanh; "
             'nearest that exports: "non_linearity": "swiglu" in every layer',
         ),
-        (
         (  # an expert that is added takes a share of the softmax, and nothing divides by the sum of the one chosen
             layers(SOFTMAX | dict(n_act=2), SOFTMAX | dict(n_act=2, n_exp=4)),
             "trains, but llama.cpp has no graph for RoPE, RMSNorm, no biases and gqa with swiglu in 2 of 6 experts "
             "beside gqa with swiglu in 2 of 4 experts; nearest that exports: every layer like the first",
         ),
+        (
+            layers(DENSE | dict(non_linearity="geglu"), DENSE | dict(non_linearity="reglu")),
+            "trains, but llama.cpp has no graph for RoPE, RMSNorm, no biases and mha with geglu beside mha with reglu; "
+            'nearest that exports: "non_linearity": "swiglu" in every layer',
+        ),
+        (
             layers(MLA, DENSE),
             "trains, but llama.cpp has no graph for RoPE, RMSNorm, no biases and mla with swiglu beside mha with "
             "swiglu; nearest that exports: every layer like the first",

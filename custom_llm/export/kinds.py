@@ -90,7 +90,9 @@ class Kind:
         yield m.has_selection_bias in self.selection_bias, "a bias on the choice of experts"
 
     def _fits_together(self, s: Structure) -> bool:
-        """Whether layers differ only where they may."""
+        """Whether layers differ only where they may; nothing has more than one activation."""
+        if len({layer.ffn.activation for layer in s.layers}) > 1:
+            return False
         if self.layers == "equal":
             return len(set(s.layers)) == 1
         mixtures = {layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)}
