@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
 from custom_llm.errors import UserError, describe_os_error
+from custom_llm.export.check import check_graph, check_structure
 from custom_llm.export.graph import Graph, Structure
 from custom_llm.export.hf_classes import BY_NAME, HFClass, choose_class
 from custom_llm.export.names import rename, restore
@@ -97,10 +98,13 @@ def read_hf_directory(hf_dir: str | Path) -> tuple[Graph, int | None]:
     name = config["architectures"][0]
     try:
         structure = Structure.from_dict(config["custom_llm"])
+        check_structure(structure)
         if name != OURS:
             tensors = restore(tensors, structure, BY_NAME[name].names)
-        return Graph(structure, tensors), config["eos_token_id"]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        graph = Graph(structure, tensors)
+        check_graph(graph)
+        return graph, config["eos_token_id"]
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} and config.json beside it do not belong together ({error}); {AGAIN}") from None
 
 
@@ -109,7 +113,8 @@ def read_config(hf_dir: str | Path) -> dict[str, Any]:
     path = Path(hf_dir) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config["custom_llm"], dict) or config["architectures"][0] not in (*BY_NAME, OURS):
+        known = isinstance(config["custom_llm"], dict) and config["architectures"][0] in (*BY_NAME, OURS)
+        if not known or type(config["eos_token_id"]) not in (int, type(None)):
             raise ValueError("not a model this program exported")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file; export a model with convert_to_gguf.py") from None

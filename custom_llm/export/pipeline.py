@@ -132,7 +132,13 @@ def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
         raise UserError(f"{hf_dir}: llama.cpp has no graph for this model; python llm_model.py says which it has")
     architecture, prepared = found
     if not find_converter(checkout) or not architecture.is_converted(prepared.s):
-        write_gguf(prepared, architecture, read_vocabulary(hf_dir), path, title)
+        write_gguf(prepared, architecture, vocabulary, path, title)
+    vocabulary = read_vocabulary(hf_dir)
+    if len(vocabulary.tokens) != prepared.s.vocab_size:
+        raise UserError(
+            f"{hf_dir}: tokenizer.json has {len(vocabulary.tokens)} tokens and the model {prepared.s.vocab_size}; "
+            "export the model anew with convert_to_gguf.py"
+        )
         return
     # The converter reads a directory, and the graph is already rewritten for llama.cpp.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".converting-") as folder:

@@ -55,11 +55,14 @@ def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         vocabulary, added = content["model"]["vocab"], content["added_tokens"]
+        ids = [*vocabulary.values(), *(token["id"] for token in added)]
         if content["model"]["merges"] or any(len(token) != 1 for token in vocabulary):
             raise ValueError("not a vocabulary of characters")
+        if any(type(i) is not int for i in ids) or sorted(ids) != list(range(len(ids))):
+            raise ValueError("its ids are not 0, 1, 2, …")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; export the model with convert_to_gguf.py") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: {error}; export the model anew with convert_to_gguf.py") from None
     tokens = [""] * (len(vocabulary) + len(added))
     types = [NORMAL] * len(tokens)
