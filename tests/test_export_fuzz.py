@@ -1,18 +1,27 @@
-"""Models drawn at random: what was planned is what happens, in llama.cpp and in `transformers`."""
+"""Models drawn at random: what was planned is what happens, in llama.cpp and in `transformers`; and damaged files."""
 
 from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from gguf import GGUFReader
 
-from benchmarks.architectures import TOKENIZER, export, random_model
+from benchmarks.architectures import SMALL, TOKENIZER, export, random_model
 from custom_llm.config import ModelConfig
+from custom_llm.errors import UserError
+from custom_llm.export.check import expected_shapes
+from custom_llm.export.graph import Graph
+from custom_llm.export.hf_classes import choose_class
+from custom_llm.export.huggingface import write_hf_directory
+from custom_llm.export.pipeline import convert_to_gguf
 from custom_llm.export.plan import apply_changes, nearest_changes, plan_export
+from custom_llm.llamacpp import score_windows
 
 ACTIVATIONS = ("gelu", "relu", "relu2", "silu", "swiglu", "geglu", "reglu", "leaky_relu", "mish")
 
@@ -72,7 +81,7 @@ def draw_config(seed: int) -> ModelConfig:
             continue
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(24))
 def test_what_was_planned_happens(tmp_path: Path, seed):
     config = draw_config(seed)
     plan = plan_export(config)
@@ -88,3 +97,74 @@ def test_what_was_planned_happens(tmp_path: Path, seed):
     nearest = apply_changes(config, nearest_changes(config))
     outcome = export(random_model(nearest.to_dict(), seed), tmp_path)
     assert outcome.parity.kl_clear <= 1e-6, nearest
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_shapes_of_a_graph_follow_from_its_structure(seed):
+    graph = Graph.of_config(draw_config(seed))
+    for each in (graph, (choose_class(graph) or (None, graph))[1]):
+        assert {name: tuple(x.shape) for name, x in each.tensors.items()} == expected_shapes(each.s)
+
+
+def places(value: Any, place: tuple = ()) -> Iterator[tuple]:
+    """Where there are values in nested lists and objects."""
+    yield place
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*place, key))
+
+
+DAMAGE = (None, 0, 1, -1, 3, 7, 10**9, 2.5, "x", "relu", "softmax", True, False, [], {}, [1, 2], float("nan"))
+
+
+@pytest.mark.parametrize("name", ["classic", "experts", "latent"])
+def test_an_altered_structure_is_a_file_or_one_line(tmp_path: Path, name):
+    options = {
+        "classic": {},
+        "experts": dict(pos_emb="rope", norm="rms", bias=False, non_linearity="silu", moe=True, n_exp=5, n_act=2),
+        "latent": dict(pos_emb="rope", bias=False, attn="mla", q_latent_dim=8, kv_latent_dim=8, rope_head_dim=4),
+    }[name]
+    if name == "latent":
+        options |= dict(non_linearity="swiglu", moe=True, n_exp=5, n_shared=1, n_act=3, aux_free=True)
+    model = random_model(dict(SMALL, **options, up_dim=32))
+    write_hf_directory(model, TOKENIZER, tmp_path / "hf")
+    path, draw = tmp_path / "hf" / "config.json", random.Random(0)
+    text = path.read_text()
+    for _ in range(100):
+        config = json.loads(text)
+        *way, last = draw.choice([p for p in places(config) if p and p[0] in ("custom_llm", "architectures")])
+        target = config
+        for key in way:
+            target = target[key]
+        target[last] = draw.choice(DAMAGE)
+        path.write_text(json.dumps(config))
+        try:
+            convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "F32", None)
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 400
+            assert not list(tmp_path.glob("*.gguf"))
+            continue
+        assert [x.shape for x in score_windows(tmp_path / "model.gguf", [[1, 2, 3]])] == [(3, 40)]
+        for written in tmp_path.glob("*.gguf"):
+            written.unlink()
+
+
+def test_a_vocabulary_of_another_model_is_refused(tmp_path: Path):
+    write_hf_directory(random_model(SMALL), TOKENIZER, tmp_path / "hf")
+    path = tmp_path / "hf" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["added_tokens"].clear()
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"tokenizer\.json has 39 tokens and the model 40"):
+        convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "F32", None)
+
+
+def test_what_a_killed_conversion_left_is_removed_by_the_next(tmp_path: Path):
+    checkout = ROOT / "llama.cpp"
+    if not (checkout / "convert_hf_to_gguf.py").is_file():
+        pytest.skip("no llama.cpp checkout here; `make test` brings one")
+    (tmp_path / ".converting-999999999").mkdir()
+    (tmp_path / ".converting-999999999" / "model.safetensors").touch()
+    write_hf_directory(random_model(SMALL), TOKENIZER, tmp_path / "hf")
+    convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "F32", str(checkout))
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["hf", "model.gguf", "model.gguf.F32.gguf"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from custom_llm.data.tokenizer import CharTokenizer, load_tokenizer
-from custom_llm.errors import UserError
+from custom_llm.errors import UserError, describe_os_error
 from custom_llm.export.architectures import choose_architecture
 from custom_llm.export.gguf_file import write_gguf
 from custom_llm.export.graph import Graph
@@ -131,17 +133,34 @@ def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
     if found is None:
         raise UserError(f"{hf_dir}: llama.cpp has no graph for this model; python llm_model.py says which it has")
     architecture, prepared = found
-    if not find_converter(checkout) or not architecture.is_converted(prepared.s):
-        write_gguf(prepared, architecture, vocabulary, path, title)
     vocabulary = read_vocabulary(hf_dir)
     if len(vocabulary.tokens) != prepared.s.vocab_size:
         raise UserError(
             f"{hf_dir}: tokenizer.json has {len(vocabulary.tokens)} tokens and the model {prepared.s.vocab_size}; "
             "export the model anew with convert_to_gguf.py"
         )
+    if not find_converter(checkout) or not architecture.is_converted(prepared.s):
+        write_gguf(prepared, architecture, vocabulary, path, title)
         return
     # The converter reads a directory, and the graph is already rewritten for llama.cpp.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".converting-") as folder:
-        write_model(prepared, architecture.converted_from, Path(folder), end_of_text_id)
+    with _folder_beside(path) as folder:
+        write_model(prepared, architecture.converted_from, folder, end_of_text_id)
         shutil.copy(Path(hf_dir) / "tokenizer.json", folder)
         run_converter(checkout, folder, path, title)
+
+
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A new folder, removed at the end; what killed processes have left of theirs is removed before."""
+    for left in path.parent.glob(".converting-*"):
+        process = left.name.rpartition("-")[2]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = path.with_name(f".converting-{os.getpid()}")
+    try:
+        folder.mkdir()
+        yield folder
+    except OSError as error:
+        raise UserError(f"cannot write {describe_os_error(error)}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
