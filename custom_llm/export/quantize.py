@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from custom_llm.errors import UserError
 from custom_llm.export.llama_cpp_tools import find_quantizer, run_quantizer
+
+if TYPE_CHECKING:
+    from custom_llm.export.gguf_header import TensorInfo
 
 # llama.cpp's `enum llama_ftype`, by the names llama-quantize takes.
 FILE_TYPES = {
@@ -65,17 +68,17 @@ def fallback_note(quant_type: str, path: Path) -> str | None:
     block = _block(ALIASES.get(quant_type, quant_type))
     if block == 1:
         return None
-    from gguf import GGUFReader
+    from custom_llm.export.gguf_header import read_tensors
 
-    matrices = [tensor for tensor in GGUFReader(path).tensors if _is_quantized(tensor)]
-    uneven = sorted({int(tensor.shape[0]) for tensor in matrices if tensor.shape[0] % block})
+    matrices = [tensor for tensor in read_tensors(path) if _is_quantized(tensor)]
+    uneven = sorted({tensor.shape[0] for tensor in matrices if tensor.shape[0] % block})
     if not uneven:
         return None
     sizes: Counter[str] = Counter()
     for tensor in matrices:
-        sizes[tensor.tensor_type.name] += int(tensor.n_bytes)
+        sizes[tensor.type.name] += tensor.n_bytes
     shares = ", ".join(f"{kind} {size / sizes.total():.0%}" for kind, size in sizes.most_common())
-    rows = " and ".join(map(str, uneven))
+    rows = ", ".join(map(str, uneven[:-1])) + " and " * (len(uneven) > 1) + str(uneven[-1])
     return (
         f"{quant_type} needs rows of a multiple of {block} values, not {rows}; llama.cpp stores this model as {shares}"
     )
@@ -89,6 +92,6 @@ def _block(quant_type: str) -> int:
     return 256 if big and quant_type != "IQ4_NL" else 32
 
 
-def _is_quantized(tensor: Any) -> bool:
+def _is_quantized(tensor: TensorInfo) -> bool:
     """Whether llama.cpp quantizes a tensor of a GGUF file: matrices, but not the table of positions, nor a router."""
     return len(tensor.shape) > 1 and not tensor.name.endswith(("position_embd.weight", "ffn_gate_inp.weight"))
