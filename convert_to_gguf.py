@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from custom_llm.cli import ArgumentParser, log_to
-from custom_llm.errors import run
+from custom_llm.errors import UserError, run
 from custom_llm.export.quantize import parse_quant_types
 from custom_llm.exports import lazy
 from custom_llm.files import Kind, check_target
@@ -71,16 +71,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from custom_llm.data.text import read_text
     from custom_llm.export.huggingface import write_hf_directory
-    from custom_llm.export.pipeline import check_exports, convert_to_gguf, load_trained
+    from custom_llm.export.pipeline import convert_to_gguf, load_trained
+    from custom_llm.export.plan import plan_export
     from custom_llm.export.report import Report
 
     start = time.monotonic()
     text = read_text(args.dataset_path, args.encoding) if args.dataset_path else None
     model, tokenizer, saved = load_trained(args.model_path, args.config_path, text)
-    architecture = check_exports(model, args.model_path)
+    plan = plan_export(model.config)
+    if not plan.exports:
+        raise UserError(f"{args.model_path} does not export: {plan.refusal}")
     hf_class = write_hf_directory(model, tokenizer, args.output_dir)
     described = f"a Hugging Face model ({hf_class})" if hf_class else "no Hugging Face class fits, so only we read it"
-    print(f"{args.output_dir}/: {described}; llama.cpp runs it as {architecture}")
+    print(f"{args.output_dir}/: {described}; llama.cpp runs it as {plan.architecture}")
     reference = None
     if not args.no_verify:
         from custom_llm.export.parity import Reference
@@ -88,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         reference = Reference(model, tokenizer, saved.sample)
         if reference.text_loss() > math.log(model.config.vocab_size):
             print("warning: the model does worse on this text than guessing; was it trained on it?", file=sys.stderr)
-    report = Report(reference)
+    report = Report(reference, plan.shapes)
     convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, report.check)
     compared = f", compared with PyTorch at {reference.n_positions:,} positions" if reference else ""
     print(f"done in {time.monotonic() - start:.1f} s{compared}")

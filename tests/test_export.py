@@ -22,6 +22,7 @@ from custom_llm.errors import UserError
 from custom_llm.export.huggingface import write_hf_directory
 from custom_llm.export.parity import Reference
 from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
+from custom_llm.export.plan import plan_export
 from custom_llm.export.quantize import FILE_TYPES, NEED_IMPORTANCE, parse_quant_types
 from custom_llm.llamacpp import Model
 from custom_llm.model import GPTLanguageModel
@@ -144,7 +145,7 @@ def test_a_wrong_export_would_be_noticed(tmp_path):
     model, other = random_model(0), random_model(1)
     tokenizer = tokenizer_for(model)
     write_hf_directory(other, tokenizer, tmp_path / "hf")
-    report = Report(Reference(model, tokenizer, tokenizer.chars * 10))
+    report = Report(Reference(model, tokenizer, tokenizer.chars * 10), plan_export(model.config).shapes)
     with pytest.raises(UserError, match="differs from PyTorch by KL"):
         convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "Q8_0", None, report.check)
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
@@ -192,7 +193,7 @@ def test_every_type_by_name(tmp_path, quant_type, capsys):
     model = random_model(n_embd=256, n_head=4, n_layer=1)
     tokenizer = tokenizer_for(model)
     write_hf_directory(model, tokenizer, tmp_path / "hf")
-    report = Report(Reference(model, tokenizer, tokenizer.chars * 4))
+    report = Report(Reference(model, tokenizer, tokenizer.chars * 4), plan_export(model.config).shapes)
     [path] = convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), quant_type.lower(), None, report.check)
     assert Path(path).name == f"model.gguf.{quant_type}.gguf"
     assert "note:" not in capsys.readouterr().out, "rows of 256 hold every type"
@@ -203,7 +204,13 @@ def test_what_llama_cpp_really_stores_is_said(tmp_path, capsys):
 
     model = random_model()
     write_hf_directory(model, tokenizer_for(model), tmp_path / "hf")
-    convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "Q4_K_M", None, Report(None).check)
+    convert_to_gguf(
+        str(tmp_path / "hf"),
+        str(tmp_path / "model.gguf"),
+        "Q4_K_M",
+        None,
+        Report(None, plan_export(model.config).shapes).check,
+    )
     out = capsys.readouterr().out
     assert "note: Q4_K_M needs rows of a multiple of 256 values, not 64; llama.cpp stores this model as Q5_0 " in out
 

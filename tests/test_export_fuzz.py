@@ -19,8 +19,9 @@ from custom_llm.export.check import expected_shapes
 from custom_llm.export.graph import Graph
 from custom_llm.export.hf_classes import choose_class
 from custom_llm.export.huggingface import write_hf_directory
+from custom_llm.export.nearest import apply_changes, nearest_changes
 from custom_llm.export.pipeline import convert_to_gguf
-from custom_llm.export.plan import apply_changes, nearest_changes, plan_export
+from custom_llm.export.plan import plan_export
 from custom_llm.llamacpp import score_windows
 
 ACTIVATIONS = ("gelu", "relu", "relu2", "silu", "swiglu", "geglu", "reglu", "leaky_relu", "mish")

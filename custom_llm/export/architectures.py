@@ -64,16 +64,16 @@ class Architecture:
 
     def prepare(self, graph: Graph) -> Graph | None:
         """The graph as llama.cpp computes it, or None if this one cannot."""
-        if self.kind.is_out_of_reach(graph.s):
+        if not self.kind.may_fit(graph.s):
             return None
         graph = drop_blank_biases(graph)
         for step in self.steps:
             graph = step(graph)
-        return None if self.kind.refuses(graph.s) else graph
+        return graph if self.kind.fits(graph.s) else None
 
     def is_converted(self, s: Structure) -> bool:
         """Whether llama.cpp's own converter writes this of a Hugging Face directory with that structure."""
-        return self.converted_from is not None and self.converted_if(s) and not self.converted_from.kind.refuses(s)
+        return self.converted_from is not None and self.converted_if(s) and self.converted_from.kind.fits(s)
 
     def tensors(self, graph: Graph) -> Tensors:
         """A prepared graph's tensors under GGUF's names."""

@@ -54,11 +54,11 @@ class HFClass:
 
     def prepare(self, graph: Graph) -> Graph | None:
         """The graph as this class computes it, or None if it cannot."""
-        if self.kind.is_out_of_reach(graph.s):
+        if not self.kind.may_fit(graph.s):
             return None
         for step in self.steps:
             graph = step(graph)
-        return None if self.kind.refuses(graph.s) else graph
+        return graph if self.kind.fits(graph.s) else None
 
 
 def choose_class(graph: Graph) -> tuple[HFClass, Graph] | None:
@@ -68,6 +68,11 @@ def choose_class(graph: Graph) -> tuple[HFClass, Graph] | None:
         if prepared:
             return candidate, prepared
     return None
+
+
+def in_directory(graph: Graph) -> tuple[HFClass | None, Graph]:
+    """The Hugging Face class of a graph, and the graph as its directory holds it, from which GGUF files are made."""
+    return choose_class(graph) or (None, graph)
 
 
 # ---- layouts ----

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from custom_llm.model import GPTLanguageModel
 
 OURS = "CustomLLM"  # in the place of a class
-AGAIN = "export the model anew with convert_to_gguf.py"
+AGAIN = "remove its folder, or name another with --output_dir, and export anew with convert_to_gguf.py"
 
 
 def write_hf_directory(model: GPTLanguageModel, tokenizer: CharTokenizer, output_dir: str | Path) -> str | None:

@@ -38,56 +38,56 @@ class Kind:
     tied: tuple[bool, ...] = EITHER
     layers: str = "equal"  # or "dense first" (then experts), "any heads and widths", "any"
 
-    def refuses(self, s: Structure) -> str | None:
-        """Why a structure is not of this kind, or None."""
-        return next((reason for holds, reason in self._rules(s) if not holds), None)
+    def fits(self, s: Structure) -> bool:
+        """Whether a structure is of this kind."""
+        return all(self._rules(s))
 
-    def is_out_of_reach(self, s: Structure) -> bool:
-        """Whether a structure will not be of this kind whatever `rewrites` make of it."""
-        return not all(holds for holds, _ in self._lasting_rules(s))
+    def may_fit(self, s: Structure) -> bool:
+        """Whether `rewrites` could make a structure be of this kind; what they cannot change is looked at."""
+        return all(self._lasting_rules(s))
 
-    def _lasting_rules(self, s: Structure) -> Iterable[tuple[bool, str]]:
+    def _lasting_rules(self, s: Structure) -> Iterable[bool]:
         """About what no rewrite changes."""
-        yield ("rope" if s.n_positions is None else "table") == self.positions, "positions"
+        yield ("rope" if s.n_positions is None else "table") == self.positions
         heads = {(layer.attn.n_head, layer.attn.n_kv_heads) for layer in s.layers}
-        yield len(heads) == 1 or self.layers.startswith("any"), "layers that differ"
+        yield len(heads) == 1 or self.layers.startswith("any")
         for layer in s.layers:
             a, ffn = layer.attn, layer.ffn
-            yield a.is_latent == (self.attention == "latent"), "attention"
-            yield a.qk_norm in self.qk_norm, "qk_norm"
+            yield a.is_latent == (self.attention == "latent")
+            yield a.qk_norm in self.qk_norm
             possible = self.dense if isinstance(ffn, FeedForward) else self.experts
             changes = ffn.activation in REWRITTEN
-            yield changes or (ffn.activation, ffn.gated) in possible, f"{ffn.activation} gated {ffn.gated}"
+            yield changes or (ffn.activation, ffn.gated) in possible
             if isinstance(ffn, Experts):
-                yield ffn.scoring in self.scoring, ffn.scoring
-                yield self.single_choice or ffn.renormalized, "a single chosen expert"
+                yield ffn.scoring in self.scoring
+                yield self.single_choice or ffn.renormalized
 
-    def _rules(self, s: Structure) -> Iterable[tuple[bool, str]]:
+    def _rules(self, s: Structure) -> Iterable[bool]:
         yield from self._lasting_rules(s)
-        yield s.norm == self.norm, f"norm {s.norm}"
-        yield s.norm_bias in self.norm_bias, "biases in norms"
-        yield s.head_bias in self.head_bias, "head_bias"
-        yield s.tied in self.tied, "tie_embeddings"
+        yield s.norm == self.norm
+        yield s.norm_bias in self.norm_bias
+        yield s.head_bias in self.head_bias
+        yield s.tied in self.tied
         for layer in s.layers:
             a, ffn = layer.attn, layer.ffn
             if not a.is_latent:
                 sharing = "mqa" if a.n_kv_heads == 1 < a.n_head else "mha" if a.n_kv_heads == a.n_head else "gqa"
-                yield sharing in self.shared_keys, sharing
-            yield a.bias in self.attn_bias, "biases in attention"
-            yield a.out_bias in self.out_bias, "a bias on attention's output"
-            yield not self.equal_biases or a.bias == a.out_bias, "biases in a part of attention"
-            yield not self.square_heads or a.n_head * a.head_dim == s.width, "heads"
+                yield sharing in self.shared_keys
+            yield a.bias in self.attn_bias
+            yield a.out_bias in self.out_bias
+            yield not self.equal_biases or a.bias == a.out_bias
+            yield not self.square_heads or a.n_head * a.head_dim == s.width
             if isinstance(ffn, FeedForward):
-                yield (ffn.activation, ffn.gated) in self.dense, f"{ffn.activation} gated {ffn.gated}"
-                yield ffn.bias in self.dense_bias, "biases in feed-forward layers"
+                yield (ffn.activation, ffn.gated) in self.dense
+                yield ffn.bias in self.dense_bias
             else:
                 yield from self._expert_rules(ffn)
-        yield self._fits_together(s), "layers that differ"
+        yield self._fits_together(s)
 
-    def _expert_rules(self, m: Experts) -> Iterable[tuple[bool, str]]:
-        yield (m.activation, m.gated) in self.experts, f"experts of {m.activation}"
-        yield bool(m.shared_width) in self.shared_expert, "shared experts"
-        yield m.has_selection_bias in self.selection_bias, "a bias on the choice of experts"
+    def _expert_rules(self, m: Experts) -> Iterable[bool]:
+        yield (m.activation, m.gated) in self.experts
+        yield bool(m.shared_width) in self.shared_expert
+        yield m.has_selection_bias in self.selection_bias
 
     def _fits_together(self, s: Structure) -> bool:
         """Whether layers differ only where they may; nothing has more than one activation."""

@@ -15,10 +15,8 @@ from custom_llm.data.tokenizer import CharTokenizer, load_tokenizer
 from custom_llm.errors import UserError, describe_os_error
 from custom_llm.export.architectures import choose_architecture
 from custom_llm.export.gguf_file import write_gguf
-from custom_llm.export.graph import Graph
 from custom_llm.export.huggingface import read_hf_directory, write_hf_directory, write_model
 from custom_llm.export.llama_cpp_tools import find_converter, run_converter
-from custom_llm.export.plan import refusal
 from custom_llm.export.quantize import parse_quant_types, quantize
 from custom_llm.export.vocabulary import read_vocabulary
 from custom_llm.files import Kind, check_target, replacing
@@ -62,18 +60,6 @@ def load_trained(
             "it is not the text this model was trained on"
         )
     return model, tokenizer, replace(saved, sample=saved.sample or (text or "")[:SAMPLE_CHARACTERS])
-
-
-def check_exports(model: GPTLanguageModel, name: str) -> str:
-    """The architecture of llama.cpp that the model `name` will be a file of.
-
-    Raises:
-        UserError: there is none; with the nearest model that has one.
-    """
-    found = choose_architecture(Graph.of_model(model))
-    if found is None:
-        raise UserError(f"{name} does not export: {refusal(model.config)}")
-    return found[0].name
 
 
 def export_to_hf(

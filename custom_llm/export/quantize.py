@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from custom_llm.errors import UserError
 from custom_llm.export.llama_cpp_tools import find_quantizer, run_quantizer
-
-if TYPE_CHECKING:
-    from custom_llm.export.gguf_header import TensorInfo
 
 # llama.cpp's `enum llama_ftype`, by the names llama-quantize takes.
 FILE_TYPES = {
@@ -59,24 +56,25 @@ def quantize(source: Path, target: Path, quant_type: str, checkout: str | Path |
         quantize_file(source, target, FILE_TYPES[quant_type])
 
 
-def fallback_note(quant_type: str, path: Path) -> str | None:
+def fallback_note(quant_type: str, path: Path, shapes: dict[str, tuple[int, ...]]) -> str | None:
     """A sentence for a file some of whose matrices cannot be held in the type it is named after.
 
     A type packs values in blocks of 32 (Q4_0, Q8_0, IQ4_NL, …) or of 256 (Q4_K_M, IQ3_S, TQ1_0, …). For a matrix whose
     rows are no multiple of that, llama.cpp takes another type.
+
+    Args:
+        shapes: of the file's tensors by name, in PyTorch's order.
     """
     block = _block(ALIASES.get(quant_type, quant_type))
-    if block == 1:
-        return None
-    from custom_llm.export.gguf_header import read_tensors
-
-    matrices = [tensor for tensor in read_tensors(path) if _is_quantized(tensor)]
-    uneven = sorted({tensor.shape[0] for tensor in matrices if tensor.shape[0] % block})
+    uneven = sorted({shape[-1] for name, shape in shapes.items() if _is_quantized(name, shape) and shape[-1] % block})
     if not uneven:
         return None
+    from gguf import GGUFReader  # takes a moment for a large vocabulary
+
     sizes: Counter[str] = Counter()
-    for tensor in matrices:
-        sizes[tensor.type.name] += tensor.n_bytes
+    for tensor in GGUFReader(path).tensors:
+        if _is_quantized(tensor.name, tensor.shape):
+            sizes[tensor.tensor_type.name] += int(tensor.n_bytes)
     shares = ", ".join(f"{kind} {size / sizes.total():.0%}" for kind, size in sizes.most_common())
     rows = ", ".join(map(str, uneven[:-1])) + " and " * (len(uneven) > 1) + str(uneven[-1])
     return (
@@ -92,6 +90,6 @@ def _block(quant_type: str) -> int:
     return 256 if big and quant_type != "IQ4_NL" else 32
 
 
-def _is_quantized(tensor: TensorInfo) -> bool:
+def _is_quantized(name: str, shape: Sequence[int]) -> bool:
     """Whether llama.cpp quantizes a tensor of a GGUF file: matrices, but not the table of positions, nor a router."""
-    return len(tensor.shape) > 1 and not tensor.name.endswith(("position_embd.weight", "ffn_gate_inp.weight"))
+    return len(shape) > 1 and not name.endswith(("position_embd.weight", "ffn_gate_inp.weight"))

@@ -18,11 +18,13 @@ logger = logging.getLogger("custom_llm")
 class Report:
     """Checks each finished file against PyTorch before it gets its name, and prints a row about it."""
 
-    def __init__(self, reference: Reference | None) -> None:
+    def __init__(self, reference: Reference | None, shapes: dict[str, tuple[int, ...]]) -> None:
         """Args:
         reference: what to hold the files against; None only reports their size.
+        shapes: of the files' tensors (`ExportPlan.shapes`).
         """
         self.reference = reference
+        self._shapes = shapes
         self._rows = 0
 
     def check(self, path: Path, quant_type: str, name: Path) -> None:
@@ -31,7 +33,7 @@ class Report:
         Raises:
             UserError: a file of an exact type is not the trained model.
         """
-        note = fallback_note(quant_type, path)
+        note = fallback_note(quant_type, path, self._shapes)
         if note:
             print(f"note: {note}")
         row = f"{name!s:<32}{path.stat().st_size / 1e6:>7.2f} MB"
