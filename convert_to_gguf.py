@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_target(args.gguf_output, Kind.GGUF)
     log_to("conversion.log").info("convert_to_gguf.py %s", vars(args))
 
-    from custom_llm.data.text import read_text
+    from custom_llm.data.sources import read_text
     from custom_llm.export.huggingface import write_hf_directory
     from custom_llm.export.pipeline import convert_to_gguf, load_trained
     from custom_llm.export.plan import plan_export

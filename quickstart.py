@@ -19,8 +19,8 @@ import inference_gguf
 import llm_model
 import train_llm
 from custom_llm.cli import ArgumentParser, number
+from custom_llm.data.sources import read_text
 from custom_llm.data.stories import generate_stories
-from custom_llm.data.text import read_text
 from custom_llm.data.tokenizer import CharTokenizer
 from custom_llm.errors import UserError, describe_os_error, run
 from custom_llm.files import write_bytes

@@ -2,6 +2,7 @@
 
     python train_llm.py                                  asks four questions
     python train_llm.py --dataset_path notes.txt --minutes 10
+    python train_llm.py --dataset_path notes/            a folder of .txt .md .jsonl .csv .parquet (and .gz) files
 
 Reads model_config.pth, completes it with the text's vocabulary, and writes trained_model.pth. The last tenth of the
 text is held out: its loss says how well the model does on text it has not seen. Ctrl-C stops and keeps what is learnt.
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)"
     )
     parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of the text (default: utf-8)")
+    parser.add_argument(
+        "--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)"
+    )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
     add_flags(parser, TrainConfig, "training")
     args = parser.parse_args(argv)
@@ -64,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not export.exports:
         print(f"note: this model {export.sentence}", file=sys.stderr, flush=True)
 
-    finished = train_on_text(config, args.config_path, args.model_path, args.encoding, args.device)
+    finished = train_on_text(config, args.config_path, args.model_path, args.encoding, args.device, args.text_field)
     return 0 if finished else EXIT_INTERRUPTED
 
 

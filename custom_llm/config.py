@@ -233,7 +233,7 @@ class TrainConfig:
     )
     dataset_path: str = option(
         "input.txt",
-        "the text to learn from",
+        "the text to learn from: a file, a folder, a glob, or several with commas",
         question="Enter path to text dataset (e.g., 'input.txt'): ",
     )
     minutes: float | None = option(None, "train for this long instead of max_epochs", low=0.001, high=525_600.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import io
 import os
@@ -108,7 +109,24 @@ CASES = [
     (MODEL, "--n_embd 4 --n_head 4", {}, "n_embd 4 is less than 2 for each of n_head 4"),
     # texts
     (TRAIN, f"{TRAINING} nowhere.txt", {}, "nowhere.txt: no such file"),
-    (TRAIN, f"{TRAINING} .", {}, ". is a folder"),
+    (TRAIN, f"{TRAINING} notes", {"notes/.hidden.txt": b"x"}, "notes is a folder without .txt .md .jsonl"),
+    (TRAIN, f"{TRAINING} *.tex", {}, "*.tex: no file has such a name"),
+    (TRAIN, f"{TRAINING} input.txt,nowhere.txt", {}, "nowhere.txt: no such file"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b'{"text": "a"}\n{"text": }'}, "a.jsonl, line 2 is not JSON"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b"[1]"}, "a.jsonl, line 1 is not an object with a text"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b'{"story": "a"}'}, "a.jsonl, line 1 has no text; it has story"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b'{"text": 1}'}, "a.jsonl, line 1: its text is no text"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b"[" * 100_000}, "a.jsonl, line 1 is not JSON"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b""}, "a.jsonl is empty"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b'{"text": "a\\u0000b"}'}, "a.jsonl, line 1 is not plain text"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b'{"text": "a\\ud800b"}'}, "a.jsonl, line 1 has half a surrogate"),
+    (TRAIN, f"{TRAINING} a.csv", {"a.csv": b"id,story\n1,abc\n"}, "a.csv, line 2 has no text; it has id, story"),
+    (TRAIN, f"{TRAINING} a.csv", {"a.csv": b"text,id\n"}, "a.csv is empty"),
+    (TRAIN, f"{TRAINING} a.csv", {"a.csv": b"id,text\n1\n"}, "a.csv, line 2: its text is no text"),
+    (TRAIN, f"{TRAINING} a.txt.gz", {"a.txt.gz": b"no gzip"}, "a.txt.gz is not a whole gzip file"),
+    (TRAIN, f"{TRAINING} a.txt.gz", {"a.txt.gz": gzip.compress(b"abc" * 999)[:-9]}, "a.txt.gz is not a whole gzip"),
+    (TRAIN, f"{TRAINING} a.parquet", {"a.parquet": b"no parquet"}, "a.parquet"),
+    (TRAIN, f"{TRAINING} input.txt --text_field story --stride 0", {}, "--stride 0"),
     (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b""}, "bad.txt is empty"),
     (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b"\xef\xbb\xbf"}, "bad.txt is empty"),
     (TRAIN, f"{TRAINING} bad.txt", {"bad.txt": b"abc"}, "bad.txt is too short"),

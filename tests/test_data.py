@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from custom_llm.data.dataset import TextDataset, WindowSampler, make_loader
-from custom_llm.data.text import read_text
+from custom_llm.data.sources import read_text
 from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer, load_tokenizer
 from custom_llm.errors import UserError
 

@@ -12,7 +12,7 @@ import torch
 
 from custom_llm.config import ModelConfig, TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
-from custom_llm.data.text import read_text
+from custom_llm.data.sources import find_files, read_text
 from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer
 from custom_llm.errors import UserError
 from custom_llm.files import Kind, check_distinct, check_target
@@ -29,7 +29,12 @@ BYTES_PER_PARAMETER = 16  # weight, gradient and up to two moments of the optimi
 
 
 def train_on_text(
-    config: TrainConfig, config_path: str, model_path: str, encoding: str = "utf-8", device: str | None = None
+    config: TrainConfig,
+    config_path: str,
+    model_path: str,
+    encoding: str = "utf-8",
+    device: str | None = None,
+    text_field: str | None = None,
 ) -> bool:
     """Train the model of `config_path` on `config.dataset_path` and show a text of it.
 
@@ -41,11 +46,12 @@ def train_on_text(
     Raises:
         UserError: the text, a file or an option does not fit, or the memory does not suffice.
     """
-    check_distinct(dataset_path=config.dataset_path, config_path=config_path, model_path=model_path)
+    for path in find_files(config.dataset_path):
+        check_distinct(dataset_path=str(path), config_path=config_path, model_path=model_path)
     for path in (config_path, model_path):
         check_target(path, Kind.PTH)
     torch.manual_seed(config.seed)
-    text = read_text(config.dataset_path, encoding)
+    text = read_text(config.dataset_path, encoding, text_field)
     architecture = load_config(config_path).model
     tokenizer = CharTokenizer.from_text(text)
     train = TextDataset(END_OF_TEXT + text, architecture.block_size, tokenizer)
