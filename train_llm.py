@@ -2,6 +2,7 @@
 
     python train_llm.py                                  asks four questions
     python train_llm.py --dataset_path notes.txt --minutes 10
+    python train_llm.py --dataset_path notes.txt --inspect   says what there is to learn, and stops
     python train_llm.py --dataset_path notes/            a folder of .txt .md .jsonl .csv .parquet (and .gz) files
 
 Reads model_config.pth, completes it with the text's vocabulary, and writes trained_model.pth. The last tenth of the
@@ -11,8 +12,9 @@ text is held out: its loss says how well the model does on text it has not seen.
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)"
     )
+    parser.add_argument("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
     add_flags(parser, TrainConfig, "training")
     args = parser.parse_args(argv)
@@ -57,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         values.setdefault("max_epochs", TrainConfig.max_epochs)
     if not Path(args.config_path).exists():
         raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
+    if args.inspect:
+        return _inspect(values.get("dataset_path", TrainConfig.dataset_path), args)
     config = TrainConfig(**get_training_config(values))
 
     wait_briefly()
@@ -70,6 +75,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     finished = train_on_text(config, args.config_path, args.model_path, args.encoding, args.device, args.text_field)
     return 0 if finished else EXIT_INTERRUPTED
+
+
+def _inspect(dataset_path: str, args: Namespace) -> int:
+    """Print what there is to learn from a text, for the model that is configured."""
+    from custom_llm.data.inspect import inspect
+    from custom_llm.data.sources import read_documents, read_text
+    from custom_llm.model import GPTLanguageModel
+    from custom_llm.model.checkpoint import load_config
+
+    read_text(dataset_path, args.encoding, args.text_field)  # for its errors
+    documents = list(read_documents(dataset_path, args.encoding, args.text_field))
+    model = load_config(args.config_path).model
+    model = replace(model, vocab_size=len(set().union(*documents)) + 1)  # as in training
+    print(dataset_path)
+    print("\n".join(inspect(documents, GPTLanguageModel.outline(model).n_parameters(), model.block_size)))
+    return 0
 
 
 if __name__ == "__main__":

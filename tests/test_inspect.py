@@ -1,0 +1,62 @@
+"""What `train_llm.py --inspect` says about a text."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import STORY, run_script
+from hypothesis import given
+from hypothesis import strategies as st
+
+from custom_llm.data.inspect import inspect
+
+
+def said(documents, n_parameters=100, block_size=8):
+    return "\n".join(inspect(documents, n_parameters, block_size))
+
+
+def test_a_text_is_described():
+    out = said(["Привет, мир! " * 50, "Hello<|endoftext|>World, hello. " * 20])
+    assert "documents   22, of" in out
+    assert "Cyrillic 60.0%, Latin 40.0%" in out
+    assert "19 characters; the rarest: 'H' 20×, 'W' 20×" in out
+    assert "    Привет, мир! Привет" in out
+    assert "bytes in UTF-8" in out
+
+
+@pytest.mark.parametrize(
+    ("documents", "warning"),
+    [
+        (["cafÃ© and itâ€™s naÃ¯ve. " * 99], "297 characters look damaged"),
+        (["a\ufffdb " * 99], "99 characters look damaged"),
+        (["The same.\n"] * 9 + ["Another one.\n"], "one document stands 9 times among 10"),
+        (["The same line.\n" * 500], "100% of the lines are repetitions"),
+        (["abcdefgh" * 3], "4 parameters for each token"),
+        (["".join(map(chr, range(0x4E00, 0x4F00))) * 3], "256 of 256 characters occur less than 5 times"),
+        (["abc " * 30], "there are few windows of 8 tokens"),
+    ],
+)
+def test_what_would_go_wrong_is_said(documents, warning):
+    assert f"warning: {warning}" in said(documents)
+
+
+def test_a_good_text_is_not_complained_about():
+    assert "warning" not in said(
+        [f"Number {i} is {'even' if i % 2 else 'odd'}, and {i + 1} is not.\n" for i in range(99)]
+    )
+
+
+@given(st.lists(st.text(min_size=1), min_size=1))
+def test_any_text_can_be_looked_at(documents):
+    assert said(documents)
+
+
+def test_nothing_is_trained_or_written(tmp_path):
+    assert run_script("llm_model.py", "--n_embd", "32", "--n_head", "4", cwd=tmp_path).status == 0
+    (tmp_path / "notes.txt").write_text(STORY * 50, encoding="utf-8")
+    before = (tmp_path / "model_config.pth").read_bytes()
+    result = run_script("train_llm.py", "--inspect", "--dataset_path", "notes.txt", cwd=tmp_path)
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout.startswith("notes.txt\n  documents   50, of 94 characters in the mean\n")
+    assert "warning: one document stands 50 times among 50; the model will learn it by heart" in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"model_config.pth", "notes.txt"}
+    assert (tmp_path / "model_config.pth").read_bytes() == before
