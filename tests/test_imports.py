@@ -29,7 +29,7 @@ ALLOWED = {
     "data": FOUNDATION,
     "model": FOUNDATION,
     "training": FOUNDATION | {"data", "model"},
-    "export": FOUNDATION | {"data.tokenizer", "model", "llamacpp"},
+    "export": FOUNDATION | {"data.bpe", "data.tokenizer", "model", "llamacpp"},
     "inference": {"config", "errors", "llamacpp"},
     "evaluation": FOUNDATION,
 }

@@ -1,4 +1,4 @@
-"""Characters to token ids and back.
+"""Text to token ids and back: what every tokenizer offers, and the one of characters.
 
 A tokenizer travels with its model as a plain dict (`to_dict`) inside `model_config.pth`, so that whoever holds the
 weights can also read and write their text.
@@ -6,13 +6,37 @@ weights can also read and write their text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import numpy as np
 
 END_OF_TEXT = "<|endoftext|>"
 LARGEST_CODE_POINT = 0x10FFFF
+
+
+class Tokenizer(Protocol):
+    """What training, export and proofs ask of a tokenizer."""
+
+    kind: str
+    vocab_size: int
+    end_of_text_id: int | None  # the id of `<|endoftext|>`; None where that is no token
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of `text`, int32 of shape (n,); what cannot be encoded is left out."""
+
+    def unknown(self, text: str) -> list[str]:
+        """The distinct characters of `text` that `encode` leaves out, in code point order."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`."""
+
+    @property
+    def tokens(self) -> list[str]:
+        """The text of every token, by id."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A description in plain values, from which `load_tokenizer` makes the same tokenizer."""
 
 
 class CharTokenizer:
@@ -100,16 +124,26 @@ def has_half_pair(text: str) -> bool:
     return any("\ud800" <= char <= "\udfff" for char in set(text))
 
 
-TOKENIZERS = {CharTokenizer.kind: CharTokenizer}
+def _load_bpe(values: dict[str, Any]) -> Tokenizer:
+    from custom_llm.data.bpe import BPETokenizer  # not at the head: it needs this module, and few need it
+
+    return BPETokenizer.from_dict(values)
 
 
-def load_tokenizer(values: dict[str, Any]) -> CharTokenizer:
+# kind → what makes the tokenizer of a description
+TOKENIZERS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
+    CharTokenizer.kind: CharTokenizer.from_dict,
+    "bpe": _load_bpe,
+}
+
+
+def load_tokenizer(values: dict[str, Any]) -> Tokenizer:
     """The tokenizer that `to_dict` described.
 
     Raises:
         ValueError: a description of no known kind, or a damaged one.
     """
     try:
-        return TOKENIZERS[values["kind"]].from_dict(values)
+        return TOKENIZERS[values["kind"]](values)
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a tokenizer description: {error}") from None

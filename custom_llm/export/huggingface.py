@@ -23,14 +23,14 @@ from custom_llm.export.vocabulary import tokenizer_files
 from custom_llm.files import write_bytes
 
 if TYPE_CHECKING:
-    from custom_llm.data.tokenizer import CharTokenizer
+    from custom_llm.data.tokenizer import Tokenizer
     from custom_llm.model import GPTLanguageModel
 
 OURS = "CustomLLM"  # in the place of a class
 AGAIN = "remove its folder, or name another with --output_dir, and export anew with convert_to_gguf.py"
 
 
-def write_hf_directory(model: GPTLanguageModel, tokenizer: CharTokenizer, output_dir: str | Path) -> str | None:
+def write_hf_directory(model: GPTLanguageModel, tokenizer: Tokenizer, output_dir: str | Path) -> str | None:
     """Write weights, configuration and tokenizer so that `AutoModelForCausalLM` and `AutoTokenizer` load them.
 
     An interrupted run leaves a directory without config.json, which nothing takes for a model.

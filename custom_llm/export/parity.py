@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from custom_llm.data.tokenizer import CharTokenizer
+from custom_llm.data.tokenizer import Tokenizer
 from custom_llm.errors import UserError
 from custom_llm.llamacpp import Model, score_windows
 from custom_llm.model import GPTLanguageModel
@@ -47,7 +47,7 @@ class Parity:
 class Reference:
     """PyTorch's logits on a text of the training file and on random tokens, to hold files against."""
 
-    def __init__(self, model: GPTLanguageModel, tokenizer: CharTokenizer, text: str) -> None:
+    def __init__(self, model: GPTLanguageModel, tokenizer: Tokenizer, text: str) -> None:
         """Args:
         text: a few thousand characters the model was trained on; only the known ones count.
         """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from custom_llm.data.tokenizer import CharTokenizer, load_tokenizer
+from custom_llm.data.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 from custom_llm.errors import UserError, describe_os_error
 from custom_llm.export.architectures import choose_architecture
 from custom_llm.export.gguf_file import write_gguf
@@ -31,7 +31,7 @@ Proof = Callable[[Path, str, Path], None]
 
 def load_trained(
     model_path: str | Path, config_path: str | Path, text: str | None = None
-) -> tuple[GPTLanguageModel, CharTokenizer, SavedConfig]:
+) -> tuple[GPTLanguageModel, Tokenizer, SavedConfig]:
     """The trained model, its tokenizer and its configuration.
 
     Args:

@@ -1,18 +1,21 @@
-"""A character vocabulary as a Hugging Face tokenizer.json and as the vocabulary of a GGUF file.
+"""A vocabulary as a Hugging Face tokenizer.json and as the vocabulary of a GGUF file.
 
-In both, ids are the model's own rows. Hugging Face gets a BPE of whole characters without merges. llama.cpp gets
-its `gpt2` tokenizer: every character is spelled in GPT-2's alphabet of bytes, and merges put the bytes of each
-character together again, so that one character is one token whatever stands around it.
+In both, ids are the model's own rows. A byte-level BPE is one in all three places. Of a vocabulary of characters
+Hugging Face gets a BPE of whole characters without merges. llama.cpp gets its `gpt2` tokenizer: every character is
+spelled in GPT-2's alphabet of bytes, and merges put the bytes of each character together again, so that one character
+is one token whatever stands around it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer
+from custom_llm.data.bpe import BYTE_LETTERS, BPETokenizer
+from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer, Tokenizer
 from custom_llm.errors import UserError
 
 NORMAL, CONTROL = 1, 3  # llama.cpp's token types
@@ -28,21 +31,17 @@ class GGUFVocabulary:
     end_of_text_id: int
 
 
-def tokenizer_files(tokenizer: CharTokenizer, block_size: int) -> dict[str, str]:
+def tokenizer_files(tokenizer: Tokenizer, block_size: int) -> dict[str, str]:
     """File name → content of what `AutoTokenizer` needs to read and write the same ids."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models
-
-    hf = Tokenizer(models.BPE({char: i for i, char in enumerate(tokenizer.chars)}, merges=[]))
-    hf.decoder = decoders.Fuse()
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": block_size,
         "clean_up_tokenization_spaces": False,
     }
     if tokenizer.end_of_text_id is not None:
-        hf.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
         settings |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-    return {"tokenizer.json": hf.to_str(pretty=True), "tokenizer_config.json": json.dumps(settings, indent=2)}
+    content = KINDS[tokenizer.kind].write(tokenizer)
+    return {"tokenizer.json": content, "tokenizer_config.json": json.dumps(settings, indent=2)}
 
 
 def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
@@ -54,16 +53,31 @@ def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
     path = Path(hf_dir) / "tokenizer.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        vocabulary, added = content["model"]["vocab"], content["added_tokens"]
-        ids = [*vocabulary.values(), *(token["id"] for token in added)]
-        if content["model"]["merges"] or any(len(token) != 1 for token in vocabulary):
-            raise ValueError("not a vocabulary of characters")
-        if any(type(i) is not int for i in ids) or sorted(ids) != list(range(len(ids))):
-            raise ValueError("its ids are not 0, 1, 2, …")
+        return KINDS["bpe" if content.get("pre_tokenizer") else "char"].read(content)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; export the model with convert_to_gguf.py") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: {error}; export the model anew with convert_to_gguf.py") from None
+
+
+def _write_characters(tokenizer: CharTokenizer) -> str:
+    from tokenizers import AddedToken, decoders, models
+    from tokenizers import Tokenizer as HFTokenizer
+
+    hf = HFTokenizer(models.BPE({char: i for i, char in enumerate(tokenizer.chars)}, merges=[]))
+    hf.decoder = decoders.Fuse()
+    if tokenizer.end_of_text_id is not None:
+        hf.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    return hf.to_str(pretty=True)
+
+
+def _read_characters(content: dict[str, Any]) -> GGUFVocabulary:
+    vocabulary, added = content["model"]["vocab"], content["added_tokens"]
+    ids = [*vocabulary.values(), *(token["id"] for token in added)]
+    if content["model"]["merges"] or any(len(token) != 1 for token in vocabulary):
+        raise ValueError("not a vocabulary of characters")
+    if any(type(i) is not int for i in ids) or sorted(ids) != list(range(len(ids))):
+        raise ValueError("its ids are not 0, 1, 2, …")
     tokens = [""] * (len(vocabulary) + len(added))
     types = [NORMAL] * len(tokens)
     for char, i in vocabulary.items():
@@ -74,6 +88,32 @@ def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
     # its last character; our own runtime sees that this is no control token and does not stop at it.
     end_of_text_id = added[0]["id"] if added else len(tokens) - 1
     return GGUFVocabulary(tokens, types, merges(vocabulary), end_of_text_id)
+
+
+def _write_bpe(tokenizer: BPETokenizer) -> str:
+    return tokenizer.to_json()
+
+
+def _read_bpe(content: dict[str, Any]) -> GGUFVocabulary:
+    tokenizer = BPETokenizer.from_json(content)
+    tokens, end_of_text_id = tokenizer.spelled_tokens, tokenizer.end_of_text_id
+    types = [CONTROL if i == end_of_text_id else NORMAL for i in range(len(tokens))]
+    joined = [f"{left} {right}" for left, right in tokenizer.merges] or merges("")
+    return GGUFVocabulary(tokens, types, joined, end_of_text_id)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of tokenizer becomes the text of a tokenizer.json, and its parsed content a vocabulary."""
+
+    write: Callable[[Any], str]
+    read: Callable[[dict[str, Any]], GGUFVocabulary]
+
+
+KINDS = {
+    CharTokenizer.kind: Kind(_write_characters, _read_characters),
+    BPETokenizer.kind: Kind(_write_bpe, _read_bpe),
+}
 
 
 def spell(char: str) -> str:
@@ -97,13 +137,3 @@ def merges(chars: Any) -> list[str]:
     for letters in map(spell, chars):
         found.update((f"{letters[:i]} {letters[i]}", None) for i in range(1, len(letters)))
     return list(found)
-
-
-def _byte_letters() -> list[str]:
-    """GPT-2's letter for each byte: itself where it prints, else a letter from U+0100 on."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    rest = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(rest)) for byte in range(256)]
-
-
-BYTE_LETTERS = _byte_letters()
