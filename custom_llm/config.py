@@ -236,6 +236,14 @@ class TrainConfig:
         "the text to learn from: a file, a folder, a glob, or several with commas",
         question="Enter path to text dataset (e.g., 'input.txt'): ",
     )
+    tokenizer: str = option(
+        "char",
+        "tokens: single characters, or pairs of bytes that belong together, learnt from the text",
+        choices=("char", "bpe"),
+    )
+    vocab_size: int | None = option(
+        None, "tokens to learn for bpe (default: what llm_model.py was told)", low=1, high=10_000_000
+    )
     minutes: float | None = option(None, "train for this long instead of max_epochs", low=0.001, high=525_600.0)
     stride: int | None = option(
         None,
@@ -247,6 +255,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.vocab_size is not None and self.tokenizer != "bpe":
+            raise ValueError(f"vocab_size {self.vocab_size} has no meaning with tokenizer {self.tokenizer}; take bpe")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:

@@ -321,3 +321,20 @@ def test_any_language_goes_all_the_way(tmp_path, text):
     assert said.stdout.startswith(text[:6])
     assert len(said.stdout) > 100
     assert set(said.stdout) <= set(text) | {"\n"}
+
+
+def test_byte_pairs_of_any_language_go_all_the_way(tmp_path):
+    text = "春眠不觉晓，处处闻啼鸟。\nكان يا ما كان في قديم الزمان.\nกาลครั้งหนึ่งนานมาแล้ว\n"
+    text += "🐶 chased 🐱! 🎉👩‍👩‍👧\nThe cat's 12 toys.\n"
+    (tmp_path / "input.txt").write_text(text * 60, encoding="utf-8")
+    flags = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0 --vocab_size 320".split()
+    assert run_script("llm_model.py", *flags, cwd=tmp_path).status == 0
+    flags = "--tokenizer bpe --max_epochs 3 --batch_size 8 --learning_rate 0.01 --dataset_path input.txt".split()
+    trained = run_script("train_llm.py", *flags, cwd=tmp_path)
+    assert trained.status == 0, trained.stderr
+    converted = run_script("convert_to_gguf.py", "--quant_type", "Q8_0", "--llama_cpp_path", "none", cwd=tmp_path)
+    assert (converted.status, converted.stderr) == (0, ""), "a vocabulary of bytes knows every character"
+    assert "100.0%    100.0%" in converted.stdout
+    query = "ж狐 – unseen: กา🐶"
+    said = run_script("inference_gguf.py", "--query", query, "--max_tokens", "60", "--ignore_eos", cwd=tmp_path)
+    assert said.status == 0 and said.stdout.startswith(query) and len(said.stdout) > len(query) + 20

@@ -13,7 +13,7 @@ import torch
 from custom_llm.config import ModelConfig, TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
 from custom_llm.data.sources import find_files, read_text
-from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer
+from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer, Tokenizer
 from custom_llm.errors import UserError
 from custom_llm.files import Kind, check_distinct, check_target
 from custom_llm.model import GPTLanguageModel
@@ -53,12 +53,17 @@ def train_on_text(
     torch.manual_seed(config.seed)
     text = read_text(config.dataset_path, encoding, text_field)
     architecture = load_config(config_path).model
-    tokenizer = CharTokenizer.from_text(text)
+    if len(set(text.replace(END_OF_TEXT, ""))) < 2:
+        raise UserError(
+            f"{config.dataset_path} has only one distinct character, so there is nothing to learn; give it more text"
+        )
+    tokenizer = _make_tokenizer(config, text, config.vocab_size or architecture.vocab_size)
     train = TextDataset(END_OF_TEXT + text, architecture.block_size, tokenizer)
     held_out = train.split_off(HELD_OUT)
     _check_windows(train, config.dataset_path)
     if tokenizer.vocab_size != architecture.vocab_size:
-        _note(f"vocab_size becomes {tokenizer.vocab_size}, the characters of {config.dataset_path} and {END_OF_TEXT}")
+        kind = "the characters" if config.tokenizer == "char" else "as many byte pairs as there are"
+        _note(f"vocab_size becomes {tokenizer.vocab_size}, {kind} of {config.dataset_path} and {END_OF_TEXT}")
     architecture = replace(architecture, vocab_size=tokenizer.vocab_size)
     saved = SavedConfig(architecture, tokenizer.to_dict(), text[:SAMPLE_CHARACTERS])
     target = _pick_device(device)
@@ -68,8 +73,11 @@ def train_on_text(
     if target.type == "cpu":
         _use_fastest_threads(model, train, config.batch_size)
     print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
+    validate = _validator(held_out, architecture.block_size)
+    held_out_text = tokenizer.decode(held_out.tolist()).replace(END_OF_TEXT, "\n")  # which counts as a character
+    per_token = len(held_out_text) / len(held_out)
     try:
-        train_model(model, loader, config, target, _validator(held_out, architecture.block_size), keeper.save)
+        train_model(model, loader, config, target, validate, keeper.save, per_token)
     except Interrupted:
         _note(f"stopped; the best of what the model has learnt so far is in {model_path}")
         return False
@@ -97,7 +105,7 @@ class _BestKeeper:
             self.best = held_out
 
 
-def _sample(model: GPTLanguageModel, tokenizer: CharTokenizer, device: torch.device, seed: int) -> str:
+def _sample(model: GPTLanguageModel, tokenizer: Tokenizer, device: torch.device, seed: int) -> str:
     """The beginning of a document, as the model would write it."""
     generator = torch.Generator(device).manual_seed(seed)
     start = torch.tensor([[tokenizer.end_of_text_id]], device=device)
@@ -105,10 +113,20 @@ def _sample(model: GPTLanguageModel, tokenizer: CharTokenizer, device: torch.dev
     return tokenizer.decode(ids.tolist()).split(END_OF_TEXT)[0].strip("\n")
 
 
+def _make_tokenizer(config: TrainConfig, text: str, vocab_size: int) -> Tokenizer:
+    """The tokenizer of a training, made from its text."""
+    if config.tokenizer == "char":
+        return CharTokenizer.from_text(text)
+    from custom_llm.data.bpe import BPETokenizer
+
+    try:
+        return BPETokenizer.train(text.split(END_OF_TEXT), vocab_size)
+    except ValueError as error:
+        raise UserError(f"--vocab_size {vocab_size}: {error}") from None
+
+
 def _check_windows(train: TextDataset, path: str) -> None:
-    """Raise UserError when there is too little text for one window, or nothing to learn in it."""
-    if len(train.tokenizer.chars) < 2:
-        raise UserError(f"{path} has only one distinct character, so there is nothing to learn; give it more text")
+    """Raise UserError when there is too little text for one window."""
     if len(train) < 1:
         n = len(train.data)
         way_out = f"give more text or configure --block_size {n - 1} or less" if n > 1 else "give more text"

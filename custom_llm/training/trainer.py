@@ -34,6 +34,7 @@ def train_model(
     device: torch.device,
     validate: Callable[[nn.Module], float] | None = None,
     on_report: Callable[[float], None] | None = None,
+    characters_per_token: float = 1.0,
 ) -> GPTLanguageModel:
     """Train `model` in place and return it, printing one line an epoch or, by the clock, now and then.
 
@@ -42,6 +43,7 @@ def train_model(
         config: `learning_rate` and `max_epochs`, or `minutes` instead of the latter.
         validate: the held-out loss in nats per token, reported in each line.
         on_report: called with each held-out loss, to save the model.
+        characters_per_token: of the held-out text, so that losses of different tokenizers can be compared.
 
     Raises:
         Interrupted: on Ctrl-C or SIGTERM, after the step that was under way.
@@ -59,7 +61,9 @@ def train_model(
         line = f"Epoch {epoch}{clock.of_epochs}, Loss: {losses.pop():.4f}"
         if validate is not None:
             held_out = validate(model)
-            line += f", Held-out: {held_out:.4f} ({held_out / math.log(2):.3f} bits per character)"
+            line += (
+                f", Held-out: {held_out:.4f} ({held_out / math.log(2) / characters_per_token:.3f} bits per character)"
+            )
             if on_report is not None:
                 on_report(held_out)
         line += loads.pop()
