@@ -32,15 +32,16 @@ NEW_LETTERS = (
 LETTER, NUMBER = rf"[\p{{L}}&&[^{NEW_LETTERS}]]", rf"[\p{{N}}&&[^{NEW_LETTERS}]]"
 OTHER = rf"(?:[^\s\p{{L}}\p{{N}}]|[{NEW_LETTERS}])"
 PIECES = rf"'s|'t|'re|'ve|'m|'ll|'d| ?{LETTER}+| ?{NUMBER}+| ?{OTHER}+|\s+(?!\S)|\s+"
+LONGEST_WORD = 256  # characters; training takes the square of a word's length in time, so longer ones are cut in it
 CHUNK = 1 << 16  # characters encoded in one call; each costs some 100 bytes of memory until the call is over
 
 
 class BPETokenizer:
     """`<|endoftext|>` as token 0, the 256 bytes, and what the merges make of them.
 
-    >>> tokenizer = BPETokenizer.train(["low lower lowest"] * 9, 262)
+    >>> tokenizer = BPETokenizer.train(["newer lower wider"] * 9, 259)
     >>> [tokenizer.tokens[i] for i in tokenizer.encode("lower<|endoftext|>")]
-    ['low', 'er', '<|endoftext|>']
+    ['l', 'o', 'wer', '<|endoftext|>']
     """
 
     kind = "bpe"
@@ -72,10 +73,12 @@ class BPETokenizer:
             raise ValueError(
                 f"vocab_size: {vocab_size} is not at least {SMALLEST_VOCABULARY}, the 256 bytes and {END_OF_TEXT}"
             )
-        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+        from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
         hf = Tokenizer(models.BPE())
-        hf.pre_tokenizer = _pre_tokenizer()
+        cut, spell = _pre_tokenizer()
+        shorten = pre_tokenizers.Split(Regex(rf"(?m:.){{1,{LONGEST_WORD}}}"), behavior="isolated")
+        hf.pre_tokenizer = pre_tokenizers.Sequence([cut, shorten, spell])
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=[END_OF_TEXT],
@@ -84,6 +87,7 @@ class BPETokenizer:
         )
         documents = (document for text in texts for document in text.split(END_OF_TEXT))
         hf.train_from_iterator(chain.from_iterable(map(_chunks, documents)), trainer)
+        hf.pre_tokenizer = _pre_tokenizer()
         return cls(*_parse(json.loads(hf.to_str())))
 
     def encode(self, text: str) -> np.ndarray:
