@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT
+from conftest import ENVIRONMENT, ROOT, run_script
+from gguf import GGUFReader
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -307,6 +310,33 @@ def test_a_trained_pair_of_files_loads(trained, tmp_path):
     _, tokenizer, saved = load_trained(tmp_path / "m.pth", tmp_path / "c.pth")
     assert tokenizer.encode(SCRIPTS).tolist() == trained.encode(SCRIPTS).tolist()
     assert saved.sample == SCRIPTS
+
+
+def test_the_scripts_take_a_vocabulary_of_pieces(trained, tmp_path):
+    model = small_model(trained.vocab_size)
+    save_config(tmp_path / "model_config.pth", SavedConfig(model.config, trained.to_dict(), SCRIPTS))
+    save_weights(tmp_path / "trained_model.pth", model)
+    result = run_script("convert_to_gguf.py", "--quant_type", "Q8_0", "--llama_cpp_path", "none", cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    assert re.search(r"^model\.gguf .* 100\.0%$", result.stdout, re.MULTILINE)
+    query = "Straße 日本 🙂 it's"
+    said = run_script("inference_gguf.py", "--query", query, "--max_tokens", "20", "--ignore_eos", cwd=tmp_path)
+    assert (said.status, said.stdout[: len(query)]) == (0, query), said.stderr
+    assert "vocabulary" not in said.stderr
+
+
+def test_llama_cpps_converter_writes_the_same_vocabulary(trained, exported, tmp_path):
+    checkout = Path(os.environ.get("LLAMA_CPP", ROOT / "llama.cpp"))
+    if not (checkout / "convert_hf_to_gguf.py").is_file():
+        pytest.skip("no llama.cpp checkout here; `make test` brings one")
+    _, hf_dir, path = exported
+    convert_to_gguf(str(hf_dir), str(tmp_path / "model.gguf"), "Q8_0", str(checkout))
+    inside, outside = GGUFReader(path), GGUFReader(tmp_path / "model.gguf")
+    keys = [key for key in inside.fields if key.startswith("tokenizer.")]
+    assert len(keys) >= 8
+    for key in keys:
+        assert inside.get_field(key).contents() == outside.get_field(key).contents()
+    assert inside.get_field("tokenizer.ggml.pre").contents() == "gpt-2"
 
 
 def test_a_character_vocabulary_is_written_as_before(tmp_path):
