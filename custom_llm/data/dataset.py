@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from custom_llm.data.tokenizer import CharTokenizer
+from custom_llm.data.tokenizer import CharTokenizer, Tokenizer
 
 
 class TextDataset(Dataset):
@@ -25,7 +25,7 @@ class TextDataset(Dataset):
     'ello '
     """
 
-    def __init__(self, text: str, block_size: int, tokenizer: CharTokenizer | None = None) -> None:
+    def __init__(self, text: str, block_size: int, tokenizer: Tokenizer | None = None) -> None:
         """Args:
         text: what to learn from.
         block_size: tokens per window.
