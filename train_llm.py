@@ -80,16 +80,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _inspect(dataset_path: str, args: Namespace) -> int:
     """Print what there is to learn from a text, for the model that is configured."""
     from custom_llm.data.inspect import inspect
-    from custom_llm.data.sources import read_documents, read_text
+    from custom_llm.data.sources import read_text
+    from custom_llm.data.tokenizer import CharTokenizer
     from custom_llm.model import GPTLanguageModel
     from custom_llm.model.checkpoint import load_config
 
-    read_text(dataset_path, args.encoding, args.text_field)  # for its errors
-    documents = list(read_documents(dataset_path, args.encoding, args.text_field))
+    text = read_text(dataset_path, args.encoding, args.text_field)
     model = load_config(args.config_path).model
-    model = replace(model, vocab_size=len(set().union(*documents)) + 1)  # as in training
+    model = replace(model, vocab_size=CharTokenizer.from_text(text).vocab_size)  # as in training
     print(dataset_path)
-    print("\n".join(inspect(documents, GPTLanguageModel.outline(model).n_parameters(), model.block_size)))
+    print("\n".join(inspect(text, GPTLanguageModel.outline(model).n_parameters(), model.block_size)))
     return 0
 
 

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from custom_llm.data.inspect import inspect
+from custom_llm.data.tokenizer import END_OF_TEXT
 
 
 def said(documents, n_parameters=100, block_size=8):
-    return "\n".join(inspect(documents, n_parameters, block_size))
+    return "\n".join(inspect(END_OF_TEXT.join(documents), n_parameters, block_size))
 
 
 def test_a_text_is_described():

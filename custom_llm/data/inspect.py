@@ -17,14 +17,13 @@ FEW_TOKENS = 1.0  # tokens for each parameter below which a model learns by hear
 MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd")
 
 
-def inspect(documents: Sequence[str], n_parameters: int, block_size: int) -> Iterator[str]:
+def inspect(text: str, n_parameters: int, block_size: int) -> Iterator[str]:
     """Lines for a person about a text of at least one character.
 
     Args:
-        documents: the text, as it will be put together.
+        text: documents with `<|endoftext|>` between them.
         n_parameters, block_size: of the model that is to learn it.
     """
-    text = END_OF_TEXT.join(documents)
     documents = [part for part in text.split(END_OF_TEXT) if part.strip()]
     counts = Counter("".join(documents))
     n_characters, n_bytes = counts.total(), len(text.encode())

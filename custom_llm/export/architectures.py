@@ -13,7 +13,7 @@ import torch
 
 from custom_llm.export.graph import Attention, Experts, FeedForward, Graph, Structure, Tensors
 from custom_llm.export.hf_classes import BY_NAME, DEEPSEEK_FOR_CONVERTER, MLA_KEY, MLA_QUERY, QKV, HFClass, qkv_sizes
-from custom_llm.export.kinds import EITHER, SWIGLU, Kind
+from custom_llm.export.kinds import CLASSIC, EITHER, SWIGLU, Kind
 from custom_llm.export.names import Row, Table, rename
 from custom_llm.export.rewrites import (
     Rewrite,
@@ -318,9 +318,6 @@ def _unlike_lite(graph: Graph) -> Graph:
     return deepen(graph, 28 if len(s.layers) < 28 else 49)
 
 
-CLASSIC = dict(
-    norm="layer", norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=True, dense_bias=(True,)
-)
 ARCHITECTURES = (
     Architecture(
         "gpt2",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from custom_llm.export.graph import Attention, Experts, FeedForward, Graph, Structure, join
-from custom_llm.export.kinds import EITHER, Kind
+from custom_llm.export.kinds import CLASSIC, EITHER, Kind
 from custom_llm.export.names import Row, Table, transposed
 from custom_llm.export.rewrites import (
     Rewrite,
@@ -378,17 +378,7 @@ HF_CLASSES = (
     HFClass(
         "GPT2LMHeadModel",
         "gpt2",
-        Kind(
-            norm="layer",
-            norm_bias=(True,),
-            positions="table",
-            shared_keys=("mha",),
-            attn_bias=(True,),
-            out_bias=(True,),
-            square_heads=True,
-            dense=PLAIN,
-            dense_bias=(True,),
-        ),
+        Kind(**CLASSIC, positions="table", shared_keys=("mha",), dense=PLAIN),
         GPT2,
         _gpt2,
         (zero_biases, fold_head_bias, mirror),
@@ -396,17 +386,7 @@ HF_CLASSES = (
     HFClass(
         "GPTBigCodeForCausalLM",
         "gpt_bigcode",
-        Kind(
-            norm="layer",
-            norm_bias=(True,),
-            positions="table",
-            shared_keys=("mqa",),
-            attn_bias=(True,),
-            out_bias=(True,),
-            square_heads=True,
-            dense=PLAIN,
-            dense_bias=(True,),
-        ),
+        Kind(**CLASSIC, positions="table", shared_keys=("mqa",), dense=PLAIN),
         BIGCODE,
         lambda s: {**_gpt2(s), "multi_query": True},
         (zero_biases, fold_head_bias),
@@ -437,15 +417,7 @@ HF_CLASSES = (
     HFClass(
         "Starcoder2ForCausalLM",
         "starcoder2",
-        Kind(
-            norm="layer",
-            norm_bias=(True,),
-            attn_bias=(True,),
-            out_bias=(True,),
-            square_heads=True,
-            dense=[(name, False) for name in ACTIVATIONS if name != "relu2"],
-            dense_bias=(True,),
-        ),
+        Kind(**CLASSIC, dense=[(name, False) for name in ACTIVATIONS if name != "relu2"]),
         STARCODER2,
         _starcoder2,
         (zero_biases, fold_head_bias, mirror),
@@ -453,15 +425,7 @@ HF_CLASSES = (
     HFClass(
         "Jais2ForCausalLM",
         "jais2",
-        Kind(
-            norm="layer",
-            norm_bias=(True,),
-            attn_bias=(True,),
-            out_bias=(True,),
-            square_heads=True,
-            dense=PLAIN,
-            dense_bias=(True,),
-        ),
+        Kind(**CLASSIC, dense=PLAIN),
         LLAMA,
         lambda s: {**_llama(s), "layer_norm_eps": s.eps},
         (zero_biases, fold_head_bias),

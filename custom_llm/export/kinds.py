@@ -106,3 +106,9 @@ class Kind:
             return one_width
         kinds = [isinstance(layer.ffn, Experts) for layer in s.layers]
         return len({layer.attn for layer in s.layers}) == 1 and kinds == sorted(kinds)
+
+
+# GPT-2's block but for positions and activation: options of a `Kind`.
+CLASSIC = dict(
+    norm="layer", norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=True, dense_bias=(True,)
+)
