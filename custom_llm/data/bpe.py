@@ -8,13 +8,13 @@ vocabulary as `gpt2` with the pre-tokenizer `gpt-2` and gives the same ids.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from custom_llm.data.chunks import split
 from custom_llm.data.tokenizer import END_OF_TEXT
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class BPETokenizer:
     """
 
     kind = "bpe"
+    end_of_text = END_OF_TEXT
 
     def __init__(self, tokens: list[str], merges: list[tuple[str, str]]) -> None:
         """Args:
@@ -86,13 +87,13 @@ class BPETokenizer:
             show_progress=False,
         )
         documents = (document for text in texts for document in text.split(END_OF_TEXT))
-        hf.train_from_iterator(chain.from_iterable(map(_chunks, documents)), trainer)
+        hf.train_from_iterator(chain.from_iterable(split(document, CHUNK) for document in documents), trainer)
         hf.pre_tokenizer = _pre_tokenizer()
         return cls(*_parse(json.loads(hf.to_str())))
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text`, int32 of shape (n,)."""
-        parts = [np.array(self._hf.encode(chunk).ids, dtype=np.int32) for chunk in _chunks(text)]
+        parts = [np.array(self._hf.encode(chunk).ids, dtype=np.int32) for chunk in split(text, CHUNK)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
     def unknown(self, text: str) -> list[str]:
@@ -193,20 +194,6 @@ def _pre_tokenizer() -> tokenizers.pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-def _chunks(text: str) -> Iterator[str]:
-    """Yield `text` in parts of about CHUNK characters or more, each cut where GPT-2's rules cut it anyway.
-
-    That is between a line and the last `\\n` before the next line's first character: of a run of white space all but
-    the last character stands alone.
-    """
-    start = 0
-    while start < len(text):
-        cut = LINE_BREAK.search(text, start + CHUNK)
-        end = cut.start() if cut else len(text)
-        yield text[start:end]
-        start = end
-
-
 def _byte_letters() -> list[str]:
     """GPT-2's letter for each byte: itself where it prints, else a letter from U+0100 on."""
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
@@ -214,6 +201,5 @@ def _byte_letters() -> list[str]:
     return [chr(byte if byte in printable else next(rest)) for byte in range(256)]
 
 
-LINE_BREAK = re.compile(r"\n(?=\S)")
 BYTE_LETTERS = _byte_letters()
 BYTE_OF_LETTER = {letter: byte for byte, letter in enumerate(BYTE_LETTERS)}

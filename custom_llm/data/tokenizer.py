@@ -20,7 +20,8 @@ class Tokenizer(Protocol):
 
     kind: str
     vocab_size: int
-    end_of_text_id: int | None  # the id of `<|endoftext|>`; None where that is no token
+    end_of_text: str  # what it reads as the end of a document: `<|endoftext|>` in all that is made from a text
+    end_of_text_id: int | None  # the id of that; None where it is no token
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text`, int32 of shape (n,); what cannot be encoded is left out."""
@@ -50,6 +51,7 @@ class CharTokenizer:
     """
 
     kind = "char"
+    end_of_text = END_OF_TEXT
 
     def __init__(self, chars: str, end_of_text: bool = True) -> None:
         """Args:
