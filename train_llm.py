@@ -12,7 +12,6 @@ text is held out: its loss says how well the model does on text it has not seen.
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from custom_llm.wizard import add_flags, ask, given
 
 if TYPE_CHECKING:
     from custom_llm.data.dataset import TextDataset
+    from custom_llm.data.sources import Corpus
     from custom_llm.training.trainer import train_model
 
 __all__ = ["TextDataset", "get_training_config", "train_model"]
@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)"
     )
+    parser.add_argument(
+        "--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)"
+    )
     parser.add_argument("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
     add_flags(parser, TrainConfig, "training")
@@ -60,11 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         values.setdefault("max_epochs", TrainConfig.max_epochs)
     if not Path(args.config_path).exists():
         raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
-    if args.inspect:
-        return _inspect(values.get("dataset_path", TrainConfig.dataset_path), args)
-    config = TrainConfig(**get_training_config(values))
+    config = TrainConfig(**values) if args.inspect else TrainConfig(**get_training_config(values))
 
+    from custom_llm.data.cache import default_cache
+    from custom_llm.data.sources import open_corpus
+
+    cache = Path(args.cache_dir) if args.cache_dir else default_cache()
+    corpus = open_corpus(config.dataset_path, args.encoding, args.text_field, config.max_chars)
     wait_briefly()
+    if args.inspect:
+        return _inspect(config, corpus, args.config_path, cache)
     from custom_llm.export.plan import plan_export
     from custom_llm.model.checkpoint import load_config
     from custom_llm.training.session import train_on_text
@@ -72,24 +80,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     export = plan_export(load_config(args.config_path).model)
     if not export.exports:
         print(f"note: this model {export.sentence}", file=sys.stderr, flush=True)
-
-    finished = train_on_text(config, args.config_path, args.model_path, args.encoding, args.device, args.text_field)
+    finished = train_on_text(config, corpus, args.config_path, args.model_path, cache, args.device)
     return 0 if finished else EXIT_INTERRUPTED
 
 
-def _inspect(dataset_path: str, args: Namespace) -> int:
+def _inspect(config: TrainConfig, corpus: Corpus, config_path: str, cache: Path) -> int:
     """Print what there is to learn from a text, for the model that is configured."""
-    from custom_llm.data.inspect import inspect
-    from custom_llm.data.sources import read_text
-    from custom_llm.data.tokenizer import CharTokenizer
+    from custom_llm.data.inspect import LOOKED_AT, inspect
     from custom_llm.model import GPTLanguageModel
     from custom_llm.model.checkpoint import load_config
+    from custom_llm.training.session import encode_text
 
-    text = read_text(dataset_path, args.encoding, args.text_field)
-    model = load_config(args.config_path).model
-    model = replace(model, vocab_size=CharTokenizer.from_text(text).vocab_size)  # as in training
-    print(dataset_path)
-    print("\n".join(inspect(text, GPTLanguageModel.outline(model).n_parameters(), model.block_size)))
+    model = load_config(config_path).model
+    tokens = encode_text(config, corpus, model, cache)
+    model = replace(model, vocab_size=tokens.tokenizer.vocab_size)  # as in training
+    text = "".join(replace(corpus, max_chars=min(LOOKED_AT, corpus.max_chars or LOOKED_AT)).read())
+    print(corpus.name)
+    print("\n".join(inspect(text, tokens, GPTLanguageModel.outline(model).n_parameters(), model.block_size)))
     return 0
 
 

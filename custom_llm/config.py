@@ -238,12 +238,14 @@ class TrainConfig:
     )
     tokenizer: str = option(
         "char",
-        "tokens: single characters, or pairs of bytes that belong together, learnt from the text",
-        choices=("char", "bpe"),
+        "char: single characters; bpe: pieces of words, learnt from the text; or a pretrained tokenizer, by its folder "
+        "or its name on the Hugging Face hub, such as gpt2",
     )
     vocab_size: int | None = option(
         None, "tokens to learn for bpe (default: what llm_model.py was told)", low=1, high=10_000_000
     )
+    max_chars: int | None = option(None, "characters of the text to use at most", low=1, high=10**15)
+    max_tokens: int | None = option(None, "tokens of the text to use at most", low=1, high=10**15)
     minutes: float | None = option(None, "train for this long instead of max_epochs", low=0.001, high=525_600.0)
     stride: int | None = option(
         None,
@@ -257,6 +259,8 @@ class TrainConfig:
         check_fields(self)
         if self.vocab_size is not None and self.tokenizer != "bpe":
             raise ValueError(f"vocab_size {self.vocab_size} has no meaning with tokenizer {self.tokenizer}; take bpe")
+        if not self.tokenizer:
+            raise ValueError("tokenizer is empty; give char, bpe, or the folder or name of a pretrained one")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the root scripts are modules, too
 
+CACHE = tempfile.TemporaryDirectory(prefix="custom-llm-cache-")  # removed when the tests are over
+os.environ["XDG_CACHE_HOME"] = CACHE.name
+
 # One thread: on small models two threads of several test processes only wait for each other.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(ROOT),
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 STORY = "Mia found a small red kite. She ran up the hill. The wind was strong, and the kite flew high!\n<|endoftext|>\n"
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT
 
 PACKAGE = ROOT / "custom_llm"
-FOUNDATION = {"blocks", "config", "errors", "files", "options"}
+FOUNDATION = {"blocks", "config", "errors", "files", "options", "progress"}
 
 # part of the package → the parts it may import
 ALLOWED = {
@@ -24,6 +24,7 @@ ALLOWED = {
     "files": {"errors"},
     "llamacpp": {"errors"},
     "omp": set(),
+    "progress": set(),
     "sizes": {"config"},
     "wizard": {"cli", "config", "errors", "options"},
     "data": FOUNDATION,

@@ -8,18 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from custom_llm.data.inspect import inspect
-from custom_llm.data.tokenizer import END_OF_TEXT
+from custom_llm.data.token_file import Tokens
+from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer
 
 
 def said(documents, n_parameters=100, block_size=8):
-    return "\n".join(inspect(END_OF_TEXT.join(documents), n_parameters, block_size))
+    text = END_OF_TEXT.join(documents)
+    tokenizer = CharTokenizer.from_text(text)
+    tokens = Tokens(tokenizer.encode(END_OF_TEXT + text), tokenizer, len(text), text)
+    return "\n".join(inspect(text, tokens, n_parameters, block_size))
 
 
 def test_a_text_is_described():
     out = said(["Привет, мир! " * 50, "Hello<|endoftext|>World, hello. " * 20])
     assert "documents   22, of" in out
     assert "Cyrillic 60.0%, Latin 40.0%" in out
-    assert "19 characters; the rarest: 'H' 20×, 'W' 20×" in out
+    assert "19 different ones" in out
+    assert "rarest      'H' 20×, 'W' 20×" in out
+    assert "vocabulary  20 tokens, 20 of which occur" in out
+    assert "tokens      1,052 of 1.67 bytes, 131.5 windows of 8" in out
     assert "    Привет, мир! Привет" in out
     assert "bytes in UTF-8" in out
 
@@ -32,7 +39,7 @@ def test_a_text_is_described():
         (["The same.\n"] * 9 + ["Another one.\n"], "one document stands 9 times among 10"),
         (["The same line.\n" * 500], "100% of the lines are repetitions"),
         (["abcdefgh" * 3], "4 parameters for each token"),
-        (["".join(map(chr, range(0x4E00, 0x4F00))) * 3], "256 of 256 characters occur less than 5 times"),
+        (["".join(map(chr, range(0x4E00, 0x4F00))) * 3], "257 of 257 tokens occur less than 5 times"),
         (["abc " * 30], "there are few windows of 8 tokens"),
     ],
 )

@@ -12,11 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from custom_llm.data.sources import find_files, read_documents, read_text
+from custom_llm.data.readers import read_documents
+from custom_llm.data.sources import find_files, read_text
 from custom_llm.data.tokenizer import END_OF_TEXT
 from custom_llm.errors import UserError
 
 STORIES = [f"Story {i}: the fox — »ж« 狐 — said {'ha' * i}.\nThe end.\n" for i in range(40)]
+
+
+def documents_of(spec, field=None):
+    """Each document of each file as one text."""
+    files = find_files(str(spec))
+    return ["".join(pieces) for path in files for pieces in read_documents(path, "utf-8", field)]
 
 
 @pytest.fixture
@@ -41,38 +48,38 @@ EXPECTED = ["second", "# First\nline\n", *STORIES, "one, two\nthree", 'say "hi"'
 
 
 def test_a_folder_is_read_in_order_without_what_is_no_text(notes):
-    assert list(read_documents(str(notes))) == EXPECTED
+    assert documents_of(notes) == EXPECTED
     assert read_text(str(notes)) == END_OF_TEXT.join(EXPECTED)
 
 
 def test_globs_and_lists_of_files(notes, monkeypatch):
     monkeypatch.chdir(notes)
-    assert list(read_documents("*.md")) == ["# First\nline\n"]
-    assert list(read_documents("**/*.tsv")) == ["last"]
-    assert list(read_documents("B.TXT, a.md,B.TXT")) == ["second", "# First\nline\n"]
+    assert documents_of("*.md") == ["# First\nline\n"]
+    assert documents_of("**/*.tsv") == ["last"]
+    assert documents_of("B.TXT, a.md,B.TXT") == ["second", "# First\nline\n"]
     assert [path.name for path in find_files(str(notes / "*.*"))] == ["B.TXT", "a.md", "c.jsonl.gz", "d.csv", "f.png"]
     (notes / "x, y [1].txt").write_text("a name with everything", encoding="utf-8")
-    assert list(read_documents("x, y [1].txt")) == ["a name with everything"]
+    assert documents_of("x, y [1].txt") == ["a name with everything"]
 
 
 def test_another_field(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"story": "once"}\n{"story": "twice"}\n', encoding="utf-8")
-    assert list(read_documents(str(tmp_path / "a.jsonl"), field="story")) == ["once", "twice"]
+    assert documents_of(tmp_path / "a.jsonl", field="story") == ["once", "twice"]
     with pytest.raises(UserError, match="line 1 has no text; it has story: --text_field names one"):
-        list(read_documents(str(tmp_path / "a.jsonl")))
+        documents_of(tmp_path / "a.jsonl")
 
 
 def test_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.table({"id": range(len(STORIES)), "text": STORIES}), path, row_group_size=7)
-    assert list(read_documents(str(path))) == STORIES
+    assert documents_of(path) == STORIES
     with pytest.raises(UserError, match="has no column story; it has id, text: --text_field names one"):
-        list(read_documents(str(path), field="story"))
+        documents_of(path, field="story")
     with pytest.raises(UserError, match="its id is no text"):
-        list(read_documents(str(path), field="id"))
+        documents_of(path, field="id")
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match="is not a Parquet file"):
-        list(read_documents(str(path)))
+        documents_of(path)
 
 
 @given(st.lists(st.text(), max_size=5))
@@ -81,10 +88,10 @@ def test_what_is_in_a_jsonl_comes_out(tmp_path_factory, documents):
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
     if any("\0" in text for text in documents):
         with pytest.raises(UserError, match="NUL byte"):
-            list(read_documents(str(path)))
+            documents_of(path)
         return
     expected = [text.replace("\r\n", "\n").replace("\r", "\n") for text in documents]
-    assert list(read_documents(str(path))) == expected
+    assert documents_of(path) == expected
 
 
 @pytest.mark.parametrize("source", ["notes", "a.parquet", "notes/*.gz"])

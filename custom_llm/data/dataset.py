@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from custom_llm.data.shuffle import Shuffle
 from custom_llm.data.tokenizer import CharTokenizer, Tokenizer
+
+if TYPE_CHECKING:
+    from custom_llm.data.token_file import Tokens
+
+# Windows read before memory is given back. Linux maps the 64 kB around each page that is touched: 128 MB.
+WINDOWS_HELD = 2048
 
 
 class TextDataset(Dataset):
     """Every window of `block_size` tokens of a text, with the window one token later as its target.
 
     Attributes:
-        data: the token ids, int64 of shape (n,).
+        data: the token ids, of shape (n,), in any type of whole numbers; windows are int64.
         vocab_size, stoi, itos: the vocabulary, and token text to id and back.
 
     >>> dataset = TextDataset("hello world", block_size=5)
@@ -31,17 +39,36 @@ class TextDataset(Dataset):
         block_size: tokens per window.
         tokenizer: default: exactly the characters of `text`.
         """
-        self.tokenizer = tokenizer or CharTokenizer.from_text(text, end_of_text=False)
-        self.block_size = block_size
-        self.vocab_size = self.tokenizer.vocab_size
-        self.itos = dict(enumerate(self.tokenizer.tokens))
-        self.stoi = {token: i for i, token in self.itos.items()}
-        self.data = torch.from_numpy(self.tokenizer.encode(text)).long()
+        tokenizer = tokenizer or CharTokenizer.from_text(text, end_of_text=False)
+        self._set(torch.from_numpy(tokenizer.encode(text)).long(), block_size, tokenizer)
 
-    def split_off(self, share: float) -> torch.Tensor:
-        """Cut the last `share` of the tokens off (at least two) and return them, int64 of shape (n,)."""
-        keep = max(0, len(self.data) - max(2, int(len(self.data) * share)))
-        rest, self.data = self.data[keep:], self.data[:keep]
+    @classmethod
+    def of_tokens(cls, tokens: Tokens, block_size: int) -> TextDataset:
+        """The windows of an encoded text, which stays in its file."""
+        dataset = cls.__new__(cls)
+        dataset._set(torch.from_numpy(tokens.ids), block_size, tokens.tokenizer)
+        dataset._release = tokens.release
+        return dataset
+
+    def _set(self, data: torch.Tensor, block_size: int, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.block_size = block_size
+        self.vocab_size = tokenizer.vocab_size
+        self.itos = dict(enumerate(tokenizer.tokens))
+        self.stoi = {token: i for i, token in self.itos.items()}
+        self.data = data
+        self._release: Callable[[], None] | None = None
+        self._n_windows_read = 0
+
+    def split_off(self, share: float, at_most: int | None = None) -> torch.Tensor:
+        """Cut the last `share` of the tokens off (two at least) and return them, int64 of shape (n,).
+
+        Args:
+            at_most: tokens, however long the text is.
+        """
+        cut = max(2, int(len(self.data) * share))
+        keep = max(0, len(self.data) - min(cut, at_most or cut))
+        rest, self.data = self.data[keep:].long(), self.data[:keep]
         return rest
 
     def __len__(self) -> int:
@@ -52,7 +79,7 @@ class TextDataset(Dataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
         start = index % len(self)
-        window = self.data[start : start + self.block_size + 1]
+        window = self.data[start : start + self.block_size + 1].long()
         return window[:-1], window[1:]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,7 +88,11 @@ class TextDataset(Dataset):
         Its default collation stacks the pair to (2, B, block_size), which unpacks just as well.
         """
         starts = torch.as_tensor(indices).unsqueeze(1)  # (B, 1)
-        windows = self.data[starts + torch.arange(self.block_size + 1)]  # (B, block_size + 1)
+        windows = self.data[starts + torch.arange(self.block_size + 1)].long()  # (B, block_size + 1)
+        self._n_windows_read += len(windows)
+        if self._release is not None and self._n_windows_read >= WINDOWS_HELD:
+            self._release()
+            self._n_windows_read = 0
         return windows[:, :-1], windows[:, 1:]
 
 
@@ -81,8 +112,8 @@ class WindowSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         phase = torch.randint(min(self.stride, self.n_windows), (), generator=self.generator).item()
-        starts = torch.arange(phase, self.n_windows, self.stride)
-        yield from starts[torch.randperm(len(starts), generator=self.generator)].tolist()
+        order = Shuffle(-(-(self.n_windows - phase) // self.stride), self.generator)
+        return (phase + place * self.stride for place in order)
 
 
 def make_loader(dataset: TextDataset, batch_size: int, stride: int | None, seed: int) -> DataLoader:

@@ -7,39 +7,57 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from custom_llm.data.tokenizer import END_OF_TEXT
+import numpy as np
 
+from custom_llm.data.token_file import Tokens
+from custom_llm.data.tokenizer import END_OF_TEXT, Tokenizer
+
+LOOKED_AT = 50_000_000  # characters; counting lines takes memory
+ENCODED = 1_000_000  # characters
 RAREST, SCRIPTS, EXCERPT = 12, 6, 300
-SCARCE = 5  # times a character should occur to be learnt
+SCARCE = 5  # times a token should occur to be learnt
 REPEATED = 0.3  # share of lines that stand elsewhere, too, from which on a model learns by heart
 FEW_TOKENS = 1.0  # tokens for each parameter below which a model learns by heart
 # UTF-8 that was read as Latin-1 or Windows-1252: é as Ã©, ’ as â€™.
 MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd")
 
 
-def inspect(text: str, n_parameters: int, block_size: int) -> Iterator[str]:
+def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int) -> Iterator[str]:
     """Lines for a person about a text of at least one character.
 
     Args:
-        text: documents with `<|endoftext|>` between them.
+        text: documents with `<|endoftext|>` between them; of a very long text the first LOOKED_AT characters.
+        tokens: all of the text.
         n_parameters, block_size: of the model that is to learn it.
     """
     documents = [part for part in text.split(END_OF_TEXT) if part.strip()]
     counts = Counter("".join(documents))
-    n_characters, n_bytes = counts.total(), len(text.encode())
+    n_characters, n_bytes, n_tokens = counts.total(), len(text.encode()), len(tokens.ids)
     lines = Counter(line.strip() for line in text.split("\n") if line.strip())
     repeated = 1 - len(lines) / max(1, lines.total())
+    if len(text) >= LOOKED_AT:
+        yield f"  (the first {LOOKED_AT:,} characters; tokens are those of all)"
     yield f"  documents   {len(documents):,}, of {n_characters // max(1, len(documents)):,} characters in the mean"
-    yield f"  characters  {n_characters:,} ({n_bytes:,} bytes in UTF-8)"
-    yield f"  vocabulary  {len(counts):,} characters; the rarest: {_rarest(counts)}"
+    yield f"  characters  {n_characters:,} ({n_bytes:,} bytes in UTF-8), {len(counts):,} different ones"
+    yield f"  rarest      {_rarest(counts)}"
     yield f"  scripts     {_scripts(counts)}"
     yield f"  lines       {lines.total():,}, {repeated:.0%} of which stand elsewhere, too"
-    yield f"  windows     {n_characters / block_size:,.1f} of {block_size} tokens"
-    yield f"  model       {n_parameters:,} parameters, {n_characters / n_parameters:.2f} tokens for each"
+    n_used = len(np.flatnonzero(np.bincount(tokens.ids[:LOOKED_AT])))
+    size = _bytes_per_token(text, tokens.tokenizer)
+    yield f"  tokens      {n_tokens:,} of {size:.2f} bytes, {n_tokens / block_size:,.1f} windows of {block_size}"
+    yield f"  vocabulary  {tokens.tokenizer.vocab_size:,} tokens, {n_used:,} of which occur"
+    yield f"  model       {n_parameters:,} parameters, {n_tokens / n_parameters:.2f} tokens for each"
     yield "  the model will see:"
     yield from ("    " + line[:100] for line in text[:EXCERPT].split("\n")[:8])
-    for warning in _warnings(text, documents, counts, repeated, n_parameters, block_size):
+    for warning in _warnings(text, documents, counts, repeated):
         yield f"warning: {warning}"
+    for warning in _warnings_about_tokens(tokens, n_used, n_parameters, block_size):
+        yield f"warning: {warning}"
+
+
+def _bytes_per_token(text: str, tokenizer: Tokenizer) -> float:
+    part = text[:ENCODED].replace(END_OF_TEXT, tokenizer.end_of_text)
+    return len(part.encode()) / max(1, len(tokenizer.encode(part)))
 
 
 def _rarest(counts: Counter[str]) -> str:
@@ -56,15 +74,7 @@ def _scripts(counts: Counter[str]) -> str:
     return ", ".join(shares) or "no letters"
 
 
-def _warnings(
-    text: str, documents: Sequence[str], counts: Counter[str], repeated: float, n_parameters: int, block_size: int
-) -> Iterator[str]:
-    scarce = [char for char, count in counts.items() if count < SCARCE]
-    if len(scarce) > len(counts) / 4:
-        yield (
-            f"{len(scarce)} of {len(counts)} characters occur less than {SCARCE} times; a model hardly learns those, "
-            "and each costs a row of two tables"
-        )
+def _warnings(text: str, documents: Sequence[str], counts: Counter[str], repeated: float) -> Iterator[str]:
     damaged = counts["\ufffd"] + len(MOJIBAKE.findall(text))
     if damaged:
         yield f"{damaged} characters look damaged (such as Ã© for é); was the text saved in another encoding?"
@@ -73,10 +83,20 @@ def _warnings(
         yield f"one document stands {copies} times among {len(documents)}; the model will learn it by heart"
     elif repeated > REPEATED:
         yield f"{repeated:.0%} of the lines are repetitions; the model will learn them by heart"
-    if counts.total() < FEW_TOKENS * n_parameters:
+
+
+def _warnings_about_tokens(tokens: Tokens, n_used: int, n_parameters: int, block_size: int) -> Iterator[str]:
+    n_tokens, vocab_size = len(tokens.ids), tokens.tokenizer.vocab_size
+    scarce = int((np.bincount(tokens.ids[:LOOKED_AT], minlength=vocab_size) < SCARCE).sum())
+    if scarce > vocab_size / 4:
         yield (
-            f"{n_parameters / max(1, counts.total()):,.0f} parameters for each token; a smaller model "
+            f"{scarce:,} of {vocab_size:,} tokens occur less than {SCARCE} times; a model hardly learns those, and "
+            "each costs a row of two tables"
+        )
+    if n_tokens < FEW_TOKENS * n_parameters:
+        yield (
+            f"{n_parameters / n_tokens:,.0f} parameters for each token; a smaller model "
             "(llm_model.py --n_embd, --n_layer) learns the language instead of the text"
         )
-    if counts.total() < 20 * block_size:
+    if n_tokens < 20 * block_size:
         yield f"there are few windows of {block_size} tokens in it; give more text or a smaller --block_size"

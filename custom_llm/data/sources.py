@@ -1,58 +1,96 @@
-"""Text from a file, several files, a folder or a glob, in the forms people keep text in:
-
-.txt .md and all others   one document
-.jsonl .ndjson            a document a line: the "text" of each JSON object
-.csv .tsv                 a document a row: its column "text"
-.parquet                  a document a row: its column "text" (needs pyarrow)
-any of these with .gz     the same, compressed
-"""
+"""What a person names as the text to learn from: a file, several files, a folder or a glob."""
 
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
-import io
-import json
 import os
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from custom_llm.data.text import clean, decode, read_bytes
+from custom_llm.data.readers import IN_FOLDERS, OnRead, kind_of, read_documents
 from custom_llm.data.tokenizer import END_OF_TEXT
 from custom_llm.errors import UserError
 
-# What of a folder is read; by name, any file is.
-IN_FOLDERS = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-FIELD = "text"
+
+@dataclass(frozen=True)
+class Corpus:
+    """Text in files, which may be more than fits into memory: it is read anew, piece by piece, each time.
+
+    Attributes:
+        name: how messages call it.
+        files: read in this order.
+        encoding: of files of text.
+        field: the key or column of the text in .jsonl, .csv and .parquet (default: "text").
+        max_chars: characters after which the rest is left out.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    encoding: str = "utf-8"
+    field: str | None = None
+    max_chars: int | None = None
+
+    def read(self, on_read: OnRead = None) -> Iterator[str]:
+        """The text in pieces, with `<|endoftext|>` between the documents.
+
+        Args:
+            on_read: called with the number of bytes of `size` that were read since the last call.
+
+        Raises:
+            UserError: there is no such file, it is not what its name says, or there is no text in any of them.
+        """
+        left = self.max_chars
+        for piece in self._read_all(on_read):
+            if left is not None and len(piece) >= left:
+                if piece != END_OF_TEXT:
+                    yield piece[:left]
+                return
+            yield piece
+            left = None if left is None else left - len(piece)
+
+    def _read_all(self, on_read: OnRead) -> Iterator[str]:
+        is_empty = True
+        for path in self.files:
+            for document in read_documents(path, self.encoding, self.field, on_read):
+                begins = True
+                for piece in document:
+                    if not piece:
+                        continue
+                    if begins and not is_empty:
+                        yield END_OF_TEXT
+                    begins = is_empty = False
+                    yield piece
+        if is_empty:
+            raise UserError(f"{self.name} is empty; give a text of at least a few thousand characters")
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(path.stat().st_size for path in self.files if path.exists())
+
+    def settings(self) -> str:
+        """All but the files' content that the text depends on."""
+        kinds = [path.name.lower().partition(".")[2] for path in self.files]
+        return repr((kinds, self.encoding, self.field, self.max_chars))
+
+
+def open_corpus(spec: str, encoding: str = "utf-8", field: str | None = None, max_chars: int | None = None) -> Corpus:
+    """The text that `spec` names: a file, a folder (with all folders in it), a glob, or several with commas between.
+
+    Raises:
+        UserError: one of its parts names no file. (Whether files can be read is seen when they are.)
+    """
+    return Corpus(spec, tuple(find_files(spec)), encoding, field, max_chars)
 
 
 def read_text(spec: str, encoding: str = "utf-8", field: str | None = None) -> str:
-    """All documents of `spec` (see `read_documents`), with `<|endoftext|>` between them.
+    """The whole text that `spec` names, with `<|endoftext|>` between its documents.
 
     Raises:
-        UserError: see `read_documents`; or there is no text in them.
+        UserError: see `Corpus.read`.
     """
-    text = END_OF_TEXT.join(document for document in read_documents(spec, encoding, field) if document)
-    if not text:
-        raise UserError(f"{spec} is empty; give a text of at least a few thousand characters")
-    return text
-
-
-def read_documents(spec: str, encoding: str = "utf-8", field: str | None = None) -> Iterator[str]:
-    """The documents of `spec` in order of path, each without a byte-order mark and with lines ending in \\n.
-
-    Args:
-        spec: a file, a folder (read with all folders in it), a glob, or several of them with commas between.
-        encoding: of files of text.
-        field: the key or column of the text in .jsonl, .csv and .parquet (default: "text").
-
-    Raises:
-        UserError: there is no such file, or it is not what its name says, by name and line.
-    """
-    for path in find_files(spec):
-        yield from _READERS.get(_kind(path), _plain)(path, encoding, field or FIELD)
+    return "".join(open_corpus(spec, encoding, field).read())
 
 
 def find_files(spec: str) -> list[Path]:
@@ -84,7 +122,7 @@ def _in_folder(folder: Path) -> list[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-        found += [path for path in paths if _kind(path) in IN_FOLDERS and path.is_file()]
+        found += [path for path in paths if kind_of(path) in IN_FOLDERS and path.is_file()]
     if not found:
         raise UserError(f"{folder} is a folder without {' '.join(IN_FOLDERS)} files; put text into it, or name a file")
     return found
@@ -95,86 +133,3 @@ def _exists(spec: str) -> bool:
         return os.path.lexists(spec)
     except ValueError:  # a NUL in the name
         return False
-
-
-def _kind(path: Path) -> str:
-    """Its ending in small letters, without .gz."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
-
-
-def _text(path: Path, encoding: str) -> str:
-    content = read_bytes(path)
-    if path.name.lower().endswith(".gz"):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path} is not a whole gzip file: {error}") from None
-    return decode(content, path, encoding)
-
-
-def _plain(path: Path, encoding: str, field: str) -> Iterator[str]:
-    yield _text(path, encoding)
-
-
-def _jsonl(path: Path, encoding: str, field: str) -> Iterator[str]:
-    for number, line in enumerate(_text(path, encoding).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error}") from None
-        yield _field_of(values, field, f"{path}, line {number}")
-
-
-def _csv(path: Path, encoding: str, field: str) -> Iterator[str]:
-    csv.field_size_limit(1 << 30)  # a document may be long
-    rows = csv.DictReader(io.StringIO(_text(path, encoding)), delimiter="\t" if _kind(path) == ".tsv" else ",")
-    try:
-        for values in rows:
-            yield _field_of(values, field, f"{path}, line {rows.line_num}")
-    except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num} is not CSV: {error}") from None
-
-
-def _parquet(path: Path, encoding: str, field: str) -> Iterator[str]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise UserError(f"{path}: reading Parquet needs pyarrow; pip install pyarrow") from None
-    content = read_bytes(path)
-    try:
-        with ParquetFile(io.BytesIO(content)) as file:
-            names = file.schema_arrow.names
-            if field not in names:
-                raise UserError(f"{path} has no column {field}; it has {', '.join(names)}: --text_field names one")
-            for batch in file.iter_batches(columns=[field]):
-                yield from (_checked(value, field, str(path)) for value in batch.column(0).to_pylist())
-    except (ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
-
-
-def _field_of(values: object, field: str, place: str) -> str:
-    if not isinstance(values, dict):
-        raise UserError(f"{place} is not an object with a {field}")
-    if field not in values:
-        keys = ", ".join(str(key) for key in values if key is not None)
-        raise UserError(f"{place} has no {field}; it has {keys or 'nothing'}: --text_field names one")
-    return _checked(values[field], field, place)
-
-
-def _checked(value: object, field: str, place: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{place}: its {field} is no text; --text_field names another")
-    return clean(value, place)
-
-
-_READERS: dict[str, Callable[[Path, str, str], Iterator[str]]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".parquet": _parquet,
-}

@@ -1,22 +1,43 @@
-"""Bytes of a person's file, and the text they are."""
+"""Bytes of a person's file, and the text they are, piece by piece."""
 
 from __future__ import annotations
 
 import codecs
+import gzip
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from custom_llm.data.tokenizer import has_half_pair
 from custom_llm.errors import UserError, describe_os_error
 
+PIECE = 1 << 20  # bytes read at a time
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+
+def read_file(path: Path, encoding: str = "utf-8", on_read: Callable[[int], object] | None = None) -> Iterator[str]:
+    """The text of a file in pieces, without a byte-order mark and with every line ending in \\n.
+
+    Args:
+        path: a file, unpacked if its name ends in .gz.
+        on_read: called with the number of bytes of the file, packed or not, that were read since the last call.
 
     Raises:
-        UserError: there is none, it is a folder, or it cannot be read.
+        UserError: the file cannot be read, or it is not text in this encoding.
+    """
+    yield from clean(decode(_read(path, on_read), path, encoding), path)
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """A file of a person, to read from.
+
+    Raises:
+        UserError: there is none, it is a folder or a pipe, or it cannot be read.
     """
     try:
-        return path.read_bytes()
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"{path} is not a regular file; save the text to one first")
+        return path.open("rb")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give the path of a text file or a folder of them") from None
     except IsADirectoryError:
@@ -27,41 +48,93 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{str(path)!r}: not a file name ({error})") from None
 
 
-def decode(content: bytes, path: Path, encoding: str = "utf-8") -> str:
-    """The text of a file's content, without a byte-order mark and with every line ending in \\n.
+def _read(path: Path, on_read: Callable[[int], object] | None) -> Iterator[bytes]:
+    with open_bytes(path) as raw:
+        is_packed = path.name.lower().endswith(".gz")
+        file = gzip.GzipFile(fileobj=raw) if is_packed else raw
+        position = 0
+        try:
+            while content := file.read(PIECE):
+                if on_read is not None:
+                    on_read(raw.tell() - position)
+                    position = raw.tell()
+                yield content
+        except (OSError, EOFError, zlib.error) as error:
+            if is_packed and not (isinstance(error, OSError) and error.errno):
+                raise UserError(f"{path} is not a whole gzip file: {error}") from None
+            raise UserError(f"cannot read {path}: {describe_os_error(error)}") from None
+
+
+def decode(contents: Iterable[bytes], path: Path, encoding: str = "utf-8") -> Iterator[str]:
+    """The text of a file's content, without a byte-order mark.
 
     Raises:
         UserError: it is not text in this encoding, with the offset of the first bad byte and the name of the file.
     """
+    decoder, n_bytes, mark = None, 0, "\ufeff"
+    for content in _ended(contents):
+        if decoder is None:
+            decoder, encoding = _make_decoder(content, encoding)
+        n_bytes += len(content)
+        try:
+            text = decoder.decode(content, final=not content)
+        except UnicodeDecodeError as error:
+            offset = n_bytes - len(error.object) + error.start  # error.object begins with what was left from before
+            raise UserError(
+                f"{path} is not {encoding} text (byte {error.object[error.start]:#04x} at offset {offset}); name "
+                "its encoding, such as --encoding latin-1, or save it as UTF-8"
+            ) from None
+        except UnicodeError as error:
+            raise UserError(f"{path} cannot be read with --encoding {encoding}: {error}") from None
+        if text:
+            yield text.removeprefix(mark)
+            mark = ""
+
+
+def _ended(contents: Iterable[bytes]) -> Iterator[bytes]:
+    yield from contents
+    yield b""
+
+
+def _make_decoder(start: bytes, encoding: str) -> tuple[codecs.IncrementalDecoder, str]:
+    """What decodes a file that begins with `start`, and the encoding that it is in."""
     if encoding == "utf-8":  # unless told otherwise, believe the byte-order mark; UTF-32's begins like UTF-16's
-        if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
             encoding = "utf-32"
-        elif content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             encoding = "utf-16"
     try:
-        text = content.decode(encoding).removeprefix("\ufeff")
-    except LookupError:
+        "".encode(encoding)  # LookupError as well for codecs that make bytes of bytes
+        return codecs.getincrementaldecoder(encoding)(), encoding
+    except (LookupError, ValueError):
         raise UserError(f"--encoding {encoding}: no such encoding; try utf-8, latin-1 or gb18030") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not {encoding} text (byte {content[error.start]:#04x} at offset {error.start}); name its "
-            "encoding, such as --encoding latin-1, or save it as UTF-8"
-        ) from None
-    except UnicodeError as error:
-        raise UserError(f"{path} cannot be read with --encoding {encoding}: {error}") from None
-    return clean(text, path)
 
 
-def clean(text: str, place: str | Path) -> str:
-    """`text` with every line ending in \\n.
+def clean(pieces: Iterable[str], place: str | Path) -> Iterator[str]:
+    """The text that `pieces` are of with every line ending in \\n, in other pieces.
 
     Raises:
         UserError: there are characters in it that no text has; `place` says where it is from.
     """
-    if has_half_pair(text):
-        raise UserError(f"{place} has half a surrogate pair in it, which is no character; save it as UTF-8 text")
-    if "\0" in text:
-        raise UserError(
-            f"{place} is not plain text (NUL byte at character {text.index(chr(0))}); save it as UTF-8 text"
-        )
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    n_characters, last = 0, ""
+    for text in pieces:
+        if not text.isascii() and has_half_pair(text):
+            raise UserError(f"{place} has half a surrogate pair in it, which is no character; save it as UTF-8 text")
+        if "\0" in text:
+            raise UserError(
+                f"{place} is not plain text (NUL byte at character {n_characters + text.index(chr(0))}); "
+                "save it as UTF-8 text"
+            )
+        n_characters += len(text)
+        if "\r" in text or last:
+            text = last + text
+            last = "\r" if text.endswith("\r") else ""  # it may be the first half of \r\n
+            text = text.removesuffix("\r").replace("\r\n", "\n").replace("\r", "\n")
+        yield text
+    if last:
+        yield "\n"
+
+
+def clean_text(text: str, place: str | Path) -> str:
+    """`clean` of a text that is there as a whole."""
+    return "".join(clean([text], place))

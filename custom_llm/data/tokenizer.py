@@ -72,13 +72,23 @@ class CharTokenizer:
     @classmethod
     def from_text(cls, text: str, end_of_text: bool = True) -> CharTokenizer:
         """The vocabulary of exactly this text (a literal `<|endoftext|>` counts as the token)."""
-        parts = text.split(END_OF_TEXT) if end_of_text else [text]
-        return cls("".join(sorted(set().union(*parts))), end_of_text)
+        return cls.from_texts([text], end_of_text)
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], end_of_text: bool = True) -> CharTokenizer:
+        """The vocabulary of all these texts, which are looked at one after the other."""
+        seen = np.zeros(LARGEST_CODE_POINT + 1, dtype=bool)
+        for text in texts:
+            for part in text.split(END_OF_TEXT) if end_of_text else [text]:
+                points = code_points(part)
+                if not seen.take(points).all():  # much quicker than to mark them again
+                    seen[points] = True
+        return cls("".join(map(chr, seen.nonzero()[0])), end_of_text)
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text`, int32 of shape (n,); characters outside the vocabulary are left out."""
-        ids = self._ids[self._code_points(text)]
-        return ids[ids >= 0]
+        ids = self._ids.take(self._code_points(text))
+        return ids if ids.min(initial=0) >= 0 else ids[ids >= 0]
 
     def unknown(self, text: str) -> list[str]:
         """The distinct characters of `text` that are not in the vocabulary, in code point order."""
@@ -123,7 +133,11 @@ def code_points(text: str) -> np.ndarray:
 
 def has_half_pair(text: str) -> bool:
     """Whether `text` holds half a surrogate pair, which is no character and cannot be written as UTF-8."""
-    return any("\ud800" <= char <= "\udfff" for char in set(text))
+    try:
+        text.encode("utf-16-le")  # the quickest way to look at every character
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _load_bpe(values: dict[str, Any]) -> Tokenizer:

@@ -6,14 +6,17 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import torch
 
 from custom_llm.config import ModelConfig, TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
-from custom_llm.data.sources import find_files, read_text
-from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer, Tokenizer
+from custom_llm.data.recipes import find_recipe
+from custom_llm.data.sources import Corpus
+from custom_llm.data.token_file import Tokens, open_tokens
+from custom_llm.data.tokenizer import Tokenizer
 from custom_llm.errors import UserError
 from custom_llm.files import Kind, check_distinct, check_target
 from custom_llm.model import GPTLanguageModel
@@ -22,23 +25,30 @@ from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.threads import use_fastest_threads
 from custom_llm.training.trainer import Interrupted, train_model
 
-HELD_OUT = 0.1  # share of the text, at its end
-SAMPLE_CHARACTERS = 4096  # kept in model_config.pth, to prove exported files on
+HELD_OUT, HELD_OUT_TOKENS = 0.1, 1 << 20  # share of the text, at its end, and how much of a long one
 TEXT_TOKENS = 200  # length of the text shown at the end
+_WHAT = {
+    "char": "the characters of the text and its end",
+    "bpe": "as many byte pairs as there are in the text",
+}
 BYTES_PER_PARAMETER = 16  # weight, gradient and up to two moments of the optimizer, in float32
 
 
 def train_on_text(
     config: TrainConfig,
+    corpus: Corpus,
     config_path: str,
     model_path: str,
-    encoding: str = "utf-8",
+    cache: Path,
     device: str | None = None,
-    text_field: str | None = None,
 ) -> bool:
-    """Train the model of `config_path` on `config.dataset_path` and show a text of it.
+    """Train the model of `config_path` on a text and show a text of it.
 
     `config_path` is completed with the vocabulary of the text, together with the first weights written.
+
+    Args:
+        cache: the folder for the encoded text.
+        device: cpu, cuda or mps (default: the fastest there is).
 
     Returns:
         False if the training was stopped from outside; the weights so far are saved.
@@ -46,26 +56,21 @@ def train_on_text(
     Raises:
         UserError: the text, a file or an option does not fit, or the memory does not suffice.
     """
-    for path in find_files(config.dataset_path):
+    for path in corpus.files:
         check_distinct(dataset_path=str(path), config_path=config_path, model_path=model_path)
     for path in (config_path, model_path):
         check_target(path, Kind.PTH)
     torch.manual_seed(config.seed)
-    text = read_text(config.dataset_path, encoding, text_field)
     architecture = load_config(config_path).model
-    if len(set(text.replace(END_OF_TEXT, ""))) < 2:
-        raise UserError(
-            f"{config.dataset_path} has only one distinct character, so there is nothing to learn; give it more text"
-        )
-    tokenizer = _make_tokenizer(config, text, config.vocab_size or architecture.vocab_size)
-    train = TextDataset(END_OF_TEXT + text, architecture.block_size, tokenizer)
-    held_out = train.split_off(HELD_OUT)
-    _check_windows(train, config.dataset_path)
+    tokens = encode_text(config, corpus, architecture, cache)
+    tokenizer = tokens.tokenizer
+    train = TextDataset.of_tokens(tokens, architecture.block_size)
+    held_out = train.split_off(HELD_OUT, HELD_OUT_TOKENS)
+    _check_windows(train, corpus.name)
     if tokenizer.vocab_size != architecture.vocab_size:
-        kind = "the characters" if config.tokenizer == "char" else "as many byte pairs as there are"
-        _note(f"vocab_size becomes {tokenizer.vocab_size}, {kind} of {config.dataset_path} and {END_OF_TEXT}")
+        _note(f"vocab_size becomes {tokenizer.vocab_size}, {_WHAT.get(tokenizer.kind, f'that of {config.tokenizer}')}")
     architecture = replace(architecture, vocab_size=tokenizer.vocab_size)
-    saved = SavedConfig(architecture, tokenizer.to_dict(), text[:SAMPLE_CHARACTERS])
+    saved = SavedConfig(architecture, tokenizer.to_dict(), tokens.sample)
     target = _pick_device(device)
     model = _build(architecture)
     keeper = _BestKeeper(lambda: save_trained(model_path, model, config_path, saved))
@@ -74,7 +79,7 @@ def train_on_text(
         _use_fastest_threads(model, train, config.batch_size)
     print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
     validate = _validator(held_out, architecture.block_size)
-    held_out_text = tokenizer.decode(held_out.tolist()).replace(END_OF_TEXT, "\n")  # which counts as a character
+    held_out_text = tokenizer.decode(held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a character
     per_token = len(held_out_text) / len(held_out)
     try:
         train_model(model, loader, config, target, validate, keeper.save, per_token)
@@ -110,19 +115,20 @@ def _sample(model: GPTLanguageModel, tokenizer: Tokenizer, device: torch.device,
     generator = torch.Generator(device).manual_seed(seed)
     start = torch.tensor([[tokenizer.end_of_text_id]], device=device)
     ids = model.generate(start, TEXT_TOKENS, temperature=0.8, generator=generator)[0, 1:]
-    return tokenizer.decode(ids.tolist()).split(END_OF_TEXT)[0].strip("\n")
+    return tokenizer.decode(ids.tolist()).split(tokenizer.end_of_text)[0].strip("\n")
 
 
-def _make_tokenizer(config: TrainConfig, text: str, vocab_size: int) -> Tokenizer:
-    """The tokenizer of a training, made from its text."""
-    if config.tokenizer == "char":
-        return CharTokenizer.from_text(text)
-    from custom_llm.data.bpe import BPETokenizer
+def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: Path) -> Tokens:
+    """The text as the tokens that are configured, encoded now unless it was before.
 
-    try:
-        return BPETokenizer.train(text.split(END_OF_TEXT), vocab_size)
-    except ValueError as error:
-        raise UserError(f"--vocab_size {vocab_size}: {error}") from None
+    Raises:
+        UserError: see `open_tokens`.
+    """
+    recipe = find_recipe(config.tokenizer, config.vocab_size or model.vocab_size)
+    if config.max_tokens is not None:
+        bound = config.max_tokens * recipe.most_characters
+        corpus = replace(corpus, max_chars=min(bound, corpus.max_chars or bound))
+    return open_tokens(corpus, recipe, cache, config.max_tokens)
 
 
 def _check_windows(train: TextDataset, path: str) -> None:

@@ -13,10 +13,10 @@ from torch import nn
 from custom_llm.config import TrainConfig
 from custom_llm.errors import UserError
 from custom_llm.model import GPTLanguageModel
+from custom_llm.progress import Progress
 from custom_llm.training.interrupt import StopRequest
 from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.optimizer import learning_rate_at, make_optimizers, set_learning_rate
-from custom_llm.training.progress import Progress
 
 GRAD_CLIP = 1.0
 REPORTS = 10  # at most, in a training by the clock, and
@@ -82,7 +82,9 @@ def train_model(
                     )
                 losses.add(loss, y.numel())
                 clock.steps += 1
-                progress.update(clock.progress, loss, y.numel())
+                clock.tokens += y.numel()
+                speed = clock.tokens / progress.seconds
+                progress.update(clock.progress, f"loss {loss:.3f}, {speed:,.0f} tokens/s")
                 if clock.report_due() or stop.requested:
                     report(progress, clock.epochs + 1)
                 if stop.requested:
@@ -134,7 +136,7 @@ class _Clock:
     """How much of a training is done, counted in epochs or, with `minutes`, in time."""
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
-        self.steps = self.epochs = 0  # finished ones
+        self.steps = self.epochs = self.tokens = 0  # finished ones
         self.counts_epochs = config.minutes is None
         self._max_epochs = config.max_epochs
         self._total_steps = config.max_epochs * steps_per_epoch

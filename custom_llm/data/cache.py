@@ -1,0 +1,107 @@
+"""Where texts that were downloaded and encoded are kept, and how a changed file is noticed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+
+from custom_llm.data.readers import OnRead
+from custom_llm.data.text import PIECE, open_bytes
+from custom_llm.errors import UserError, describe_os_error
+from custom_llm.files import write_bytes
+
+DAYS_KEPT = 30  # without being used
+FRESH = 2.0  # seconds within which a file may change again without another time of change
+REMEMBERED = 10_000  # digests
+
+
+def default_cache() -> Path:
+    """The folder of this program in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "custom-llm-scripts"
+
+
+def make_folder(folder: Path) -> Path:
+    """`folder`, made if need be, without the files in it that nothing has used for a month.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if path.is_file() and time.time() - path.stat().st_mtime > DAYS_KEPT * 86_400:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot keep what is read: {describe_os_error(error)}; name a folder to write to with --cache_dir"
+        ) from None
+    return folder
+
+
+def mark_used(path: Path) -> None:
+    """Keep a file of the cache for another month."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def content_digest(files: Iterable[Path], cache: Path, on_read: OnRead = None) -> str:
+    """A digest of the content of `files`, in hexadecimal digits.
+
+    As git does, a file that has the size, the number and the times it had when it was read last is not read again.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    memo_file = cache / "digests.json"
+    memo, digest, n_read = _load_memo(memo_file), blake2b(digest_size=16), 0
+    for path in files:
+        name, state = os.path.realpath(path), file_state(path)
+        known = memo.get(name)
+        if not (state and isinstance(known, list) and known[:-1] == state):
+            known = [*state, _digest(path, on_read)]
+            memo.pop(name, None)
+            status = path.stat()
+            if time.time() - max(status.st_mtime, status.st_ctime) > FRESH:
+                memo[name] = known
+                n_read += 1
+        elif on_read is not None:
+            on_read(state[0])
+        digest.update(str(known[-1]).encode())
+    if n_read:
+        write_bytes(memo_file, json.dumps(dict(list(memo.items())[-REMEMBERED:])).encode())
+    return digest.hexdigest()
+
+
+def _load_memo(path: Path) -> dict:
+    try:
+        memo = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return memo if isinstance(memo, dict) else {}
+
+
+def file_state(path: Path) -> list[int]:
+    """What of a file changes with its content; [] where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _digest(path: Path, on_read: OnRead) -> str:
+    digest = blake2b(digest_size=16)
+    with open_bytes(path) as file:
+        try:
+            while content := file.read(PIECE):
+                digest.update(content)
+                if on_read is not None:
+                    on_read(len(content))
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {describe_os_error(error)}") from None
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""How the tokenizer of a training comes about: by name, from the text or ready-made."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TypeVar
+
+from custom_llm.data.chunks import rechunk
+from custom_llm.data.tokenizer import CharTokenizer, Tokenizer
+from custom_llm.errors import UserError
+
+SAMPLE_PART = 1 << 16  # characters
+SAMPLE_PARTS = 256  # 16 million characters, of which merges are learnt; more give hardly other ones
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a tokenizer is made.
+
+    Attributes:
+        key: differs where the same text would give another tokenizer.
+        make: pieces of the text → the tokenizer; raises UserError.
+        most_characters: that a token stands for in an ordinary text, to bound what is read for a number of tokens.
+        what: the tokens, in words.
+    """
+
+    key: str
+    make: Callable[[Iterable[str]], Tokenizer]
+    most_characters: int
+    what: str
+
+
+def find_recipe(name: str, vocab_size: int) -> Recipe:
+    """The recipe for `--tokenizer name`.
+
+    Raises:
+        UserError: it is neither char nor bpe, and no tokenizer can be had under that name.
+    """
+    if name == "char":
+        return Recipe("char", CharTokenizer.from_texts, 1, "the characters")
+    if name == "bpe":
+        return Recipe(f"bpe {vocab_size}", lambda pieces: _learn(pieces, vocab_size), 8, "as many byte pairs as are")
+    raise UserError(f"--tokenizer {name}: take char or bpe")
+
+
+def _ready(tokenizer: Tokenizer) -> Recipe:
+    digest = blake2b(json.dumps(tokenizer.to_dict()).encode(), digest_size=16).hexdigest()
+    return Recipe(digest, lambda pieces: tokenizer, 8, "")
+
+
+def _learn(pieces: Iterable[str], vocab_size: int) -> Tokenizer:
+    from custom_llm.data.bpe import BPETokenizer
+
+    try:
+        return BPETokenizer.train(sample(rechunk(pieces, SAMPLE_PART), SAMPLE_PARTS), vocab_size)
+    except ValueError as error:
+        raise UserError(f"--vocab_size {vocab_size}: {error}") from None
+
+
+def sample(items: Iterable[T], n: int) -> list[T]:
+    """`n` of the items, each with the same chance, in order; all of them if there are no more (Vitter 1985, R)."""
+    generator, kept = random.Random(0), []
+    for i, item in enumerate(items):
+        if i < n:
+            kept.append((i, item))
+        elif (place := generator.randrange(i + 1)) < n:
+            kept[place] = (i, item)
+    return [item for _, item in sorted(kept, key=lambda pair: pair[0])]

@@ -1,0 +1,160 @@
+"""Text as token ids in a file that is mapped into memory, so that a text of any size trains in little memory.
+
+A text is encoded once; the file is found again by what the ids depend on: the content, how it is read, and the
+tokenizer. It is NumPy's .npy format in the narrowest type that holds the vocabulary, and beside it stands a .json with
+the tokenizer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from custom_llm.data.cache import content_digest, file_state, make_folder, mark_used
+from custom_llm.data.chunks import rechunk
+from custom_llm.data.recipes import Recipe
+from custom_llm.data.sources import Corpus
+from custom_llm.data.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
+from custom_llm.errors import UserError
+from custom_llm.files import replacing
+from custom_llm.progress import Progress
+
+VERSION = 1  # of all that turns files into ids; a new one makes the old token files be forgotten
+PART = 1 << 20  # characters encoded at a time
+SAMPLE_CHARACTERS = 4096  # from the beginning of the text
+SECONDS_UNSEEN = 1.0  # work that takes less shows no progress
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """An encoded text.
+
+    Attributes:
+        ids: (n,) of uint8, uint16 or int32, mapped from a file; the end of text stands before each document.
+        tokenizer: what made them.
+        n_characters: that the ids stand for.
+        sample: the beginning of the text.
+    """
+
+    ids: np.ndarray
+    tokenizer: Tokenizer
+    n_characters: int
+    sample: str
+
+    def release(self) -> None:
+        """Give memory back that was needed to read ids; it would be taken back anyway, but counts as ours till then."""
+        mapped = getattr(self.ids, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def open_tokens(corpus: Corpus, recipe: Recipe, cache: Path, max_tokens: int | None = None) -> Tokens:
+    """The token ids of a text, encoded now unless that was done before.
+
+    Args:
+        cache: the folder to keep them in.
+        max_tokens: leave out what comes after so many.
+
+    Raises:
+        UserError: the text cannot be read, there is nothing to learn in it, no tokenizer can be made of it, or the
+            ids cannot be written.
+    """
+    folder = make_folder(cache / "tokens")
+    before = [file_state(path) for path in corpus.files]
+    with _shown(corpus) as begin:
+        digest = content_digest(corpus.files, folder, begin("looking at"))
+        depends_on = (VERSION, digest, corpus.settings(), recipe.key, max_tokens)
+        path = folder / f"{blake2b(repr(depends_on).encode(), digest_size=16).hexdigest()}.npy"
+        found = _open(path)
+        if found is not None:
+            return found
+        tokenizer = recipe.make(corpus.read(begin("finding the tokens of")))
+        _encode(corpus.read(begin("encoding")), tokenizer, path, corpus.name, max_tokens)
+    if before != [file_state(path) for path in corpus.files]:
+        path.unlink(missing_ok=True)
+        raise UserError(f"{corpus.name} has changed while it was read; start again")
+    return _open(path)
+
+
+def _open(path: Path) -> Tokens | None:
+    about = path.with_suffix(".json")
+    try:
+        values = json.loads(about.read_bytes())
+        ids = np.load(path, mmap_mode="c")  # copy on write: torch wants arrays it may write to
+        tokens = Tokens(ids, load_tokenizer(values["tokenizer"]), values["characters"], values["sample"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError):  # none, or damaged: encode anew
+        return None
+    mark_used(path)
+    mark_used(about)
+    return tokens
+
+
+def _encode(pieces: Iterator[str], tokenizer: Tokenizer, path: Path, name: str, max_tokens: int | None) -> None:
+    """Write the ids of a text to `path`, and what there is to know about them beside it."""
+    dtype = narrowest_type(tokenizer.vocab_size)
+    n_tokens = n_characters = 0
+    sample, distinct = "", set()
+    with replacing(path.with_suffix(".json")) as about, replacing(path) as temporary, temporary.open("wb") as file:
+        _write_header(file, dtype, 0)
+        for part in chain([END_OF_TEXT], rechunk(pieces, PART)):
+            text = part.replace(END_OF_TEXT, tokenizer.end_of_text)
+            ids = tokenizer.encode(text)[: _left(max_tokens, n_tokens)]
+            file.write(ids.astype(dtype).tobytes())
+            sample += text[: SAMPLE_CHARACTERS - len(sample)] if n_tokens else ""
+            n_tokens += len(ids)
+            n_characters += len(text)
+            if len(distinct) < 2:
+                distinct |= set(part.replace(END_OF_TEXT, ""))
+            if n_tokens == max_tokens:
+                break
+        if len(distinct) < 2:
+            raise UserError(f"{name} has only one distinct character, so there is nothing to learn; give it more text")
+        file.seek(0)
+        _write_header(file, dtype, n_tokens)
+        values = {"tokenizer": tokenizer.to_dict(), "characters": n_characters, "sample": sample}
+        about.write_text(json.dumps(values), encoding="ascii")
+
+
+def _left(max_tokens: int | None, n_tokens: int) -> int | None:
+    return None if max_tokens is None else max_tokens - n_tokens
+
+
+def narrowest_type(vocab_size: int) -> np.dtype:
+    """The smallest type for ids below `vocab_size` that torch can index with little ado."""
+    return np.dtype(np.uint8 if vocab_size <= 1 << 8 else np.uint16 if vocab_size <= 1 << 16 else np.int32)
+
+
+def _write_header(file: IO[bytes], dtype: np.dtype, n: int) -> None:
+    """The head of a .npy file of `n` numbers, of the same length for every n."""
+    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n,)}
+    np.lib.format.write_array_header_1_0(file, about)
+
+
+@contextlib.contextmanager
+def _shown(corpus: Corpus) -> Iterator[Callable[[str], Callable[[int], None]]]:
+    """Shows how far the reading of a text is. Yields what begins another pass, and gives what counts its bytes."""
+    size = max(1, min(corpus.size, corpus.max_chars or corpus.size))
+    with contextlib.ExitStack() as stack:
+
+        def begin(doing: str) -> Callable[[int], None]:
+            stack.close()
+            progress = stack.enter_context(Progress(f"{doing} {corpus.name}", SECONDS_UNSEEN))
+            n_read = 0
+
+            def on_read(n_bytes: int) -> None:
+                nonlocal n_read
+                n_read += n_bytes
+                progress.update(min(1.0, n_read / size), f"{n_read / 1e6 / max(progress.seconds, 1e-3):,.0f} MB/s")
+
+            return on_read
+
+        yield begin

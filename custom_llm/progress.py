@@ -1,0 +1,66 @@
+"""How far long work is: a bar with the time left at a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 30
+
+
+class Progress:
+    """Shows a fraction from 0 to 1 on stderr, with a few words and the time left."""
+
+    def __init__(self, title: str = "", delay: float = 0.0) -> None:
+        """Args:
+        title: what is going on.
+        delay: seconds before anything is shown, for work that is mostly short.
+        """
+        self._title = f"{title} " if title else ""
+        self._fraction = 0.0
+        self._start = self._last_line = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            layout = "{desc}{percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}"
+            self._bar = tqdm(
+                desc=self._title, total=1.0, bar_format=layout, file=sys.stderr, leave=False, dynamic_ncols=True,
+                delay=delay,
+            )  # fmt: skip
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._start
+
+    def update(self, fraction: float, words: str = "") -> None:
+        """Say that `fraction` of the whole is done, and whatever else is worth saying."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(words, refresh=False)
+            self._bar.update(fraction - self._fraction)
+        self._fraction = fraction
+        now = time.monotonic()
+        if self._bar is None and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = self.seconds * (1 - fraction) / fraction if fraction else 0
+            said = f"{words}, " if words else ""
+            print(f"{self._title}{fraction:4.0%} {said}{left:,.0f} s left", file=sys.stderr, flush=True)
+
+    def print(self, line: str) -> None:
+        """Write a line to stdout without tearing the bar."""
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
