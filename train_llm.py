@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from custom_llm.data.sources import open_corpus
 
     cache = Path(args.cache_dir) if args.cache_dir else default_cache()
-    corpus = open_corpus(config.dataset_path, args.encoding, args.text_field, config.max_chars)
+    corpus = open_corpus(config.dataset_path, args.encoding, args.text_field, config.most_characters)
     wait_briefly()
     if args.inspect:
         return _inspect(config, corpus, args.config_path, cache)

@@ -210,6 +210,9 @@ def read_jsonl(text: str) -> str:
     return json.dumps(layers)
 
 
+CHARACTERS_PER_TOKEN = 8  # more than a token stands for in any ordinary text
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run."""
@@ -261,6 +264,13 @@ class TrainConfig:
             raise ValueError(f"vocab_size {self.vocab_size} has no meaning with tokenizer {self.tokenizer}; take bpe")
         if not self.tokenizer:
             raise ValueError("tokenizer is empty; give char, bpe, or the folder or name of a pretrained one")
+
+    @property
+    def most_characters(self) -> int | None:
+        """Characters of the text to read at most, since a token stands for few; None: all."""
+        per_token = 1 if self.tokenizer == "char" else CHARACTERS_PER_TOKEN
+        bounds = [self.max_chars, self.max_tokens and self.max_tokens * per_token]
+        return min(filter(None, bounds), default=None)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:

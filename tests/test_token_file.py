@@ -159,7 +159,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(text_file, cache):
         return tokenizer
 
     with pytest.raises(UserError, match="has changed while it was read; start again"):
-        tokens_of(text_file, cache, token_file.Recipe("char", make, 1, ""))
+        tokens_of(text_file, cache, token_file.Recipe("char", make))
     assert not list((cache / "tokens").glob("*.npy"))
 
 

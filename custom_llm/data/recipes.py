@@ -25,14 +25,10 @@ class Recipe:
     Attributes:
         key: differs where the same text would give another tokenizer.
         make: pieces of the text → the tokenizer; raises UserError.
-        most_characters: that a token stands for in an ordinary text, to bound what is read for a number of tokens.
-        what: the tokens, in words.
     """
 
     key: str
     make: Callable[[Iterable[str]], Tokenizer]
-    most_characters: int
-    what: str
 
 
 def find_recipe(name: str, vocab_size: int) -> Recipe:
@@ -42,15 +38,15 @@ def find_recipe(name: str, vocab_size: int) -> Recipe:
         UserError: it is neither char nor bpe, and no tokenizer can be had under that name.
     """
     if name == "char":
-        return Recipe("char", CharTokenizer.from_texts, 1, "the characters")
+        return Recipe("char", CharTokenizer.from_texts)
     if name == "bpe":
-        return Recipe(f"bpe {vocab_size}", lambda pieces: _learn(pieces, vocab_size), 8, "as many byte pairs as are")
+        return Recipe(f"bpe {vocab_size}", lambda pieces: _learn(pieces, vocab_size))
     raise UserError(f"--tokenizer {name}: take char or bpe")
 
 
 def _ready(tokenizer: Tokenizer) -> Recipe:
     digest = blake2b(json.dumps(tokenizer.to_dict()).encode(), digest_size=16).hexdigest()
-    return Recipe(digest, lambda pieces: tokenizer, 8, "")
+    return Recipe(digest, lambda pieces: tokenizer)
 
 
 def _learn(pieces: Iterable[str], vocab_size: int) -> Tokenizer:

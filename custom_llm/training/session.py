@@ -125,9 +125,6 @@ def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: 
         UserError: see `open_tokens`.
     """
     recipe = find_recipe(config.tokenizer, config.vocab_size or model.vocab_size)
-    if config.max_tokens is not None:
-        bound = config.max_tokens * recipe.most_characters
-        corpus = replace(corpus, max_chars=min(bound, corpus.max_chars or bound))
     return open_tokens(corpus, recipe, cache, config.max_tokens)
 
 
