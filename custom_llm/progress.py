@@ -14,20 +14,22 @@ SECONDS_BETWEEN_LINES = 30
 class Progress:
     """Shows a fraction from 0 to 1 on stderr, with a few words and the time left."""
 
-    def __init__(self, title: str = "", delay: float = 0.0) -> None:
+    def __init__(self, title: str = "", delay: float = 0.0, has_end: bool = True) -> None:
         """Args:
         title: what is going on.
         delay: seconds before anything is shown, for work that is mostly short.
+        has_end: whether it is known how much there is to do; if not, only the words and the time are shown.
         """
         self._title = f"{title} " if title else ""
         self._fraction = 0.0
         self._start = self._last_line = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
-            layout = "{desc}{percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}"
+            layout = "{percentage:3.0f}% |{bar}| {elapsed}<{remaining}" if has_end else "{elapsed}"
+            layout = "{desc}" + layout + "{postfix}"
             self._bar = tqdm(
                 desc=self._title, total=1.0, bar_format=layout, file=sys.stderr, leave=False, dynamic_ncols=True,
-                delay=delay,
+                delay=delay, miniters=0,
             )  # fmt: skip
 
     @property
@@ -35,8 +37,8 @@ class Progress:
         """Since the beginning."""
         return time.monotonic() - self._start
 
-    def update(self, fraction: float, words: str = "") -> None:
-        """Say that `fraction` of the whole is done, and whatever else is worth saying."""
+    def update(self, fraction: float, words: str) -> None:
+        """Say that `fraction` of the whole is done (0 where that is not known), and what else is worth saying."""
         if self._bar is not None:
             self._bar.set_postfix_str(words, refresh=False)
             self._bar.update(fraction - self._fraction)
@@ -44,9 +46,9 @@ class Progress:
         now = time.monotonic()
         if self._bar is None and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            left = self.seconds * (1 - fraction) / fraction if fraction else 0
-            said = f"{words}, " if words else ""
-            print(f"{self._title}{fraction:4.0%} {said}{left:,.0f} s left", file=sys.stderr, flush=True)
+            if fraction:
+                words = f"{fraction:4.0%} {words}, {self.seconds * (1 - fraction) / fraction:,.0f} s left"
+            print(f"{self._title}{words}", file=sys.stderr, flush=True)
 
     def print(self, line: str) -> None:
         """Write a line to stdout without tearing the bar."""
