@@ -229,12 +229,13 @@ def test_a_folder_that_changes_and_other_files(tmp_path):
 
 
 def test_the_named_datasets(hub, tmp_path):
+    write_parquet(tmp_path / "roneneldan/TinyStories", {"text": ["in the working directory"]})
     stories, part, shakespeare, wikitext, larger, fineweb, c4, bounded = fetch(
         tmp_path / "home",
         ("tinystories", tmp_path, {}), ("tinystories", tmp_path, {"max_chars": 1000}),
         ("shakespeare", tmp_path, {}), ("wikitext", tmp_path, {}), ("wikitext-103", tmp_path, {}),
         ("fineweb", tmp_path, {}), ("c4", tmp_path, {}), ("c4", tmp_path, {"max_chars": 999}),
-        **hub.environment(tmp_path / "home"),
+        cwd=tmp_path, **hub.environment(tmp_path / "home"),
     )  # fmt: skip
     assert stories.text == END_OF_TEXT.join(STORIES)
     assert part.text == stories.text[:1000]
@@ -283,7 +284,7 @@ MISTAKES = {
     "HUB/datasets, or log in with `hf auth login`",
     "hf:odd/gated": "hf:odd/gated is gated: accept its terms at HUB/datasets/odd/gated, "
     "then log in with `hf auth login`",
-    "hf:Salesforce/wikitext": "hf:Salesforce/wikitext is several datasets, and has wikitext-103-raw-v1, "
+    "hf:Salesforce/wikitext": "hf:Salesforce/wikitext is several datasets, which are wikitext-103-raw-v1, "
     "wikitext-2-raw-v1: hf:owner/name:configuration names one",
     "hf:Salesforce/wikitext:wiki": "hf:Salesforce/wikitext:wiki has no configuration wiki; it has wikitext-103-raw-v1, "
     "wikitext-2-raw-v1: hf:owner/name:configuration names one",

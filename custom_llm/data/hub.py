@@ -63,10 +63,6 @@ class HubDataset:
     stream: bool = False
     default_max_chars: int | None = None
 
-    @property
-    def is_folder(self) -> bool:
-        return os.path.isabs(self.repo)  # noqa: PTH117 (a hub's name is no path)
-
 
 @dataclass(frozen=True)
 class Fetched:
@@ -109,8 +105,8 @@ def find_dataset(spec: str) -> HubDataset | None:
     place, config, field = match.groups(default="")
     config, _, split = config.partition("/")
     named = HubDataset(spec, place, config, split, field)
-    if place.startswith((".", "~")) or os.path.isabs(place):  # noqa: PTH117
-        folder = Path(place).expanduser().resolve()
+    if place.startswith((".", "~")) or hub_rows.is_folder(place):
+        folder = Path(os.path.expanduser(place)).resolve()  # noqa: PTH111 (which knows no ~stranger)
         if not folder.is_dir():
             what = "is a file, which is read without hf:" if folder.exists() else "no such folder"
             raise UserError(f"{spec}: {place}: {what}")
@@ -211,7 +207,7 @@ def _day(path: Path) -> str:
 
 def _revision(dataset: HubDataset) -> str:
     """The commit on the hub, or a hash of the names, sizes and times of a folder's files."""
-    if not dataset.is_folder:
+    if not hub_rows.is_folder(dataset.repo):
         return hub_rows.latest_revision(dataset.name, dataset.repo, dataset.revision)
     files = []
     for parent, folders, names in os.walk(dataset.repo):
@@ -232,7 +228,7 @@ def _download(
     on_progress: Callable[[int], None] | None,
 ) -> list[str]:
     """Write the text to `path`, whole or not at all, and return notes. Raises as `fetch` does."""
-    commit = "" if dataset.is_folder else revision
+    commit = "" if hub_rows.is_folder(dataset.repo) else revision
     rows = hub_rows.open_dataset(dataset.name, dataset.repo, dataset.config, dataset.split, commit, stream)
     clean = Cleaner()
     texts = map(clean, hub_rows.read_column(rows, dataset.field, dataset.name, dataset.repo))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -49,6 +51,11 @@ class NoSuchSplit(UserError):
         self.available = available
 
 
+def is_folder(repo: str) -> bool:
+    """Whether `repo` is the absolute path of a folder, and not owner/name on the hub."""
+    return os.path.isabs(repo)  # noqa: PTH117 (a hub's name is no path)
+
+
 def latest_revision(name: str, repo: str, revision: str = "") -> str:
     """The commit (40 hex digits) that is now at `revision`, or at the head, of a dataset on the hub.
 
@@ -61,9 +68,12 @@ def latest_revision(name: str, repo: str, revision: str = "") -> str:
     """
     with _explained(name, repo):
         _prepare_libraries(name)
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, constants
 
-        return str(HfApi().dataset_info(repo, revision=revision or None, timeout=TIMEOUT).sha)
+        try:
+            return str(HfApi().dataset_info(repo, revision=revision or None, timeout=TIMEOUT).sha)
+        except json.JSONDecodeError:  # the login page of a hotel, for example
+            raise Unavailable(name, f"what answers at {constants.ENDPOINT} is no hub") from None
 
 
 def open_dataset(
@@ -86,14 +96,16 @@ def open_dataset(
         _prepare_libraries(name)
         from datasets import load_dataset
 
+        # Without the prefix, a folder of that name in the working directory would be read.
+        place = repo if is_folder(repo) else f"hf://datasets/{repo}"
         wanted = dict(name=config or None, revision=revision or None, streaming=stream)
         try:
-            return load_dataset(repo, split=split or "train", **wanted)
+            return load_dataset(place, split=split or "train", **wanted)
         except ValueError as error:
             available = _listed(error, _NO_SPLIT)
             if split or available is None or len(available) != 1:
                 raise
-            return load_dataset(repo, split=available[0], **wanted)
+            return load_dataset(place, split=available[0], **wanted)
 
 
 def read_column(dataset: Dataset | IterableDataset, field: str, name: str, repo: str) -> Iterator[str]:
@@ -209,12 +221,12 @@ def _explain(error: Exception, name: str, repo: str, config: str, split: str) ->
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return UserError(f"{name}: the disk of the datasets' cache is full; free some of it, or set HF_HOME")
         if isinstance(cause, PermissionError):
-            return UserError(f"{name}: {describe_os_error(cause)}; set HF_HOME to a folder of yours")
+            return UserError(f"{name}: {describe_os_error(cause)}; HF_HOME sets where downloads are kept")
         if (available := _listed(cause, _NO_SPLIT)) is not None:
             return NoSuchSplit(name, split, available)
         if (available := _listed(cause, _NO_CONFIG)) is not None:
-            wrong = f"has no configuration {config}; it" if config else "is several datasets, and"
-            return UserError(f"{name} {wrong} has {', '.join(available)}: hf:owner/name:configuration names one")
+            wrong = f"has no configuration {config}; it has" if config else "is several datasets, which are"
+            return UserError(f"{name} {wrong} {', '.join(available)}: hf:owner/name:configuration names one")
         if "scripts are no longer supported" in str(cause):
             return UserError(
                 f"{name} is a program to be run, which is not done here; look on the hub for a copy of it as data"
