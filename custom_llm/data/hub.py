@@ -229,7 +229,9 @@ def _download(
 ) -> list[str]:
     """Write the text to `path`, whole or not at all, and return notes. Raises as `fetch` does."""
     commit = "" if hub_rows.is_folder(dataset.repo) else revision
-    rows = hub_rows.open_dataset(dataset.name, dataset.repo, dataset.config, dataset.split, commit, stream)
+    rows = hub_rows.open_dataset(
+        dataset.name, dataset.repo, dataset.field, dataset.config, dataset.split, commit, stream
+    )
     clean = Cleaner()
     texts = map(clean, hub_rows.read_column(rows, dataset.field, dataset.name, dataset.repo))
     # The library reads text files line by line.

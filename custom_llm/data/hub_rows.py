@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from custom_llm.errors import UserError, describe_os_error
 
 if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
+    from datasets import Dataset, DatasetBuilder, IterableDataset
     from pyarrow import Table
 
 PACKAGE = "datasets==5.2.0"
@@ -77,13 +77,14 @@ def latest_revision(name: str, repo: str, revision: str = "") -> str:
 
 
 def open_dataset(
-    name: str, repo: str, config: str = "", split: str = "", revision: str = "", stream: bool = True
+    name: str, repo: str, field: str, config: str = "", split: str = "", revision: str = "", stream: bool = True
 ) -> Dataset | IterableDataset:
     """One split of a dataset.
 
     Args:
         name: how the person calls the dataset; errors begin with it.
         repo: owner/name on the hub, or the absolute path of a folder.
+        field: the column that will be read.
         config: empty for the one that is marked as default, or the only one.
         split: empty for "train", or the only one.
         revision: a commit of the repo.
@@ -94,18 +95,37 @@ def open_dataset(
     """
     with _explained(name, repo, config, split or "train"):
         _prepare_libraries(name)
-        from datasets import load_dataset
+        from datasets import load_dataset_builder
 
         # Without the prefix, a folder of that name in the working directory would be read.
         place = repo if is_folder(repo) else f"hf://datasets/{repo}"
-        wanted = dict(name=config or None, revision=revision or None, streaming=stream)
+        builder = load_dataset_builder(place, name=config or None, revision=revision or None)
+        _read_parquet_in_small_parts(builder)
+        if not stream:
+            builder.download_and_prepare()
+        make = builder.as_streaming_dataset if stream else builder.as_dataset
         try:
-            return load_dataset(place, split=split or "train", **wanted)
+            dataset = make(split=split or "train")
         except ValueError as error:
             available = _listed(error, _NO_SPLIT)
             if split or available is None or len(available) != 1:
                 raise
-            return load_dataset(place, split=available[0], **wanted)
+            split = available[0]
+            dataset = make(split=split)
+        columns = dataset.features or {}
+        if stream and hasattr(builder.config, "columns") and getattr(columns.get(field), "dtype", "") == "string":
+            builder.config.columns = [field]  # the others, pictures perhaps, are not even downloaded
+            dataset = make(split=split or "train")
+        return dataset
+
+
+def _read_parquet_in_small_parts(builder: DatasetBuilder) -> None:
+    """By itself, the library keeps all it has read of a file in memory until the file ends."""
+    if hasattr(builder.config, "fragment_scan_options"):
+        from pyarrow.dataset import ParquetFragmentScanOptions
+
+        builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
+        builder.config.batch_size = ROWS_AT_ONCE
 
 
 def read_column(dataset: Dataset | IterableDataset, field: str, name: str, repo: str) -> Iterator[str]:
@@ -127,14 +147,15 @@ def read_column(dataset: Dataset | IterableDataset, field: str, name: str, repo:
 
 def _tables(dataset: Dataset | IterableDataset) -> Iterator[Table]:
     """All rows, some at a time."""
-    files = getattr(dataset, "cache_files", [])
-    if not files:  # streamed
+    from datasets import IterableDataset
+
+    if isinstance(dataset, IterableDataset):
         yield from dataset.with_format("arrow").iter(ROWS_AT_ONCE)
         return
     # Iterating over what was not streamed maps all of its files into memory, and they stay there.
     import pyarrow
 
-    for file in files:
+    for file in dataset.cache_files:
         with pyarrow.OSFile(file["filename"]) as source, pyarrow.ipc.open_stream(source) as reader:
             for batch in reader:
                 yield pyarrow.Table.from_batches([batch])
