@@ -36,6 +36,7 @@ class Hub:
     breaks: part of a file's path → how many of its transfers end in the middle.
     status: if not 0, the status of every answer.
     answers: method, status and path of every answer so far → how often.
+    bytes_sent: of all answers together, without their headers.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -44,6 +45,7 @@ class Hub:
         self.breaks: Counter[str] = Counter()
         self.status = 0
         self.answers: Counter[tuple[str, int, str]] = Counter()
+        self.bytes_sent = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs=dict(poll_interval=0.02), daemon=True)
@@ -161,6 +163,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
+                hub.bytes_sent += len(body[:n_sent])
                 self.wfile.write(body[:n_sent])
             if n_sent is not None:
                 self.close_connection = True

@@ -20,9 +20,12 @@ import pyarrow
 import pytest
 from conftest import ENVIRONMENT
 from hub_server import Hub, branch_folder
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from custom_llm.data import hub_rows
+from custom_llm.data.documents import articles, documents, lines, up_to
 from custom_llm.data.hub import NAMED, HubDataset, find_dataset
 from custom_llm.data.sources import read_documents
 from custom_llm.data.tokenizer import END_OF_TEXT
@@ -87,9 +90,9 @@ def today() -> str:
     return time.strftime("%Y-%m-%d")
 
 
-def write_parquet(folder: Path, columns: dict, name: str = "train.parquet") -> None:
+def write_parquet(folder: Path, columns: dict, name: str = "train.parquet", rows_at_once: int = 30) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pyarrow.table(columns), folder / name, row_group_size=30)
+    parquet.write_table(pyarrow.table(columns), folder / name, row_group_size=rows_at_once)
 
 
 def write_stories(folder: Path, stories: list[str] = STORIES) -> Path:
@@ -188,6 +191,22 @@ def test_what_names_no_dataset(spec, words):
     assert words in str(error.value)
 
 
+def test_rows_become_documents():
+    wiki = ["", " = Fox = \n", "", "Red . ", " = = Den = = \n", "", "", " = Owl = \n", " 1 = 2 \n", ""]
+    assert "".join(articles(wiki)) == " = Fox = \n\nRed . \n = = Den = = \n<|endoftext|> = Owl = \n 1 = 2 \n"
+    assert "".join(lines(["One", "", "Two\n"])) == "One\n\nTwo\n"
+    assert "".join(documents(["", "One\n", " \n", "Two"])) == "One\n<|endoftext|>Two"
+
+
+@given(st.lists(st.sampled_from(["狐", "two", END_OF_TEXT])), st.integers(1, 50))
+def test_a_bound_is_exact_but_for_a_part_of_a_separator(pieces, bound):
+    text, cut = "".join(pieces), "".join(up_to(bound, pieces))
+    assert text.startswith(cut)
+    if len(cut) != min(bound, len(text)):
+        assert text.startswith(cut + END_OF_TEXT)
+        assert len(cut) < bound < len(cut + END_OF_TEXT)
+
+
 def test_a_folder_streamed_and_not(tmp_path):
     folder = write_stories(tmp_path / "TinyStories")
     spec = f"hf:{folder}"
@@ -246,6 +265,17 @@ def test_the_named_datasets(hub, tmp_path):
     assert fineweb.text == c4.text == stories.text
     assert fineweb.notes == ["fineweb: only its first 100,000,000 characters are used; --max_chars sets the bound"]
     assert (bounded.text, bounded.notes) == (stories.text[:999], [])
+
+
+def test_columns_nobody_asked_for_are_not_downloaded(hub, tmp_path):
+    pictures, captions = [os.urandom(1_000_000) for _ in range(40)], STORIES[:40]
+    write_parquet(hub.folder / "datasets/own/pictures", {"picture": pictures, "text": captions}, rows_at_once=20)
+    before = hub.bytes_sent
+    (answer,) = fetch(
+        tmp_path / "home", ("hf:own/pictures", tmp_path, {"max_chars": 10**6}), **hub.environment(tmp_path / "home")
+    )
+    assert answer.text == END_OF_TEXT.join(captions)
+    assert hub.bytes_sent - before < 20_000_000  # of 40 million
 
 
 def test_a_hub_that_changes_breaks_and_vanishes(hub, tmp_path):
@@ -330,7 +360,9 @@ def test_odd_datasets_and_places(hub, tmp_path):
     assert other_split.text == "seen in the test"
     assert other_split.notes == ["hf:odd/splits has no split train; its only one, test, is used"]
     for answer in (damaged, copied):
+        place = f"{hub.endpoint}/datasets/odd/damaged"
         assert answer.error.startswith("hf:odd/damaged cannot be read: ")
+        assert answer.error.endswith(f"; look at its files in {place}, or give another dataset")
         assert "\n" not in answer.error
     assert two.error == "hf:odd/columns::story names the column story, --text_field text; give one of them"
     assert none.error == "--max_chars 0: must be at least 1"

@@ -256,13 +256,14 @@ def _explain(error: Exception, name: str, repo: str, config: str, split: str) ->
             return UserError(f"{name}: there are no data in {repo}; Parquet, JSON, CSV and text files are read")
     # The last cause is what began it: a damaged file, rows that differ, a card that is no YAML.
     first = list(_causes(error))[-1]
-    return UserError(f"{name} cannot be read: {_line(first)}")
+    place = repo if is_folder(repo) else page
+    return UserError(f"{name} cannot be read: {_line(first)}; look at its files in {place}, or give another dataset")
 
 
 def _line(error: BaseException) -> str:
     """The type and the first words of an exception."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {line[:200]}".removesuffix(": ")
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:200]}".removesuffix(": ")
 
 
 def _causes(error: BaseException | None) -> Iterator[Any]:
