@@ -293,7 +293,11 @@ def test_a_hub_that_changes_breaks_and_vanishes(hub, tmp_path):
     assert [answer.notes for answer in second] == [[change]] * 2
     hub.status = 503
     (down,) = fetch(home, calls[0], **environment)
+    hub.status = 404  # as a proxy says it, without the hub's own words
+    (no_hub,) = fetch(home, ("hf:own/stories", tmp_path / "new", {}), **environment)
     hub.status = 0
+    words = f"hf:own/stories: what answers at {hub.endpoint} is no hub (404); try again later"
+    assert (no_hub.error[: len(words)], no_hub.unavailable) == (words, True)
     assert down.text == second[0].text
     assert down.notes == [f"hf:own/stories: the hub cannot answer now (503); using the copy of {today()}"]
     new = ("hf:own/stories", tmp_path / "new", {})

@@ -237,6 +237,8 @@ def _explain(error: Exception, name: str, repo: str, config: str, split: str) ->
                 return UserError(f"{name}: the hub refuses it ({status}); see {page}, or log in with `hf auth login`")
             if status in (408, 429) or status >= 500:
                 return Unavailable(name, f"the hub cannot answer now ({status})")
+            if status in (404, 407) and "X-Error-Code" not in cause.response.headers:  # a proxy, or a wrong HF_ENDPOINT
+                return Unavailable(name, f"what answers at {constants.ENDPOINT} is no hub ({status})")
         if isinstance(cause, unreachable) or type(cause).__name__ == "XetDownloadError":
             return Unavailable(name, f"{constants.ENDPOINT} cannot be reached ({_line(cause)})")
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
