@@ -4,6 +4,8 @@
     python train_llm.py --dataset_path notes.txt --minutes 10
     python train_llm.py --dataset_path notes.txt --inspect   says what there is to learn, and stops
     python train_llm.py --dataset_path notes/            a folder of .txt .md .jsonl .csv .parquet (and .gz) files
+    python train_llm.py --dataset tinystories --max_chars 20_000_000     or shakespeare, wikitext, fineweb, c4
+    python train_llm.py --dataset hf:owner/name:config:field             any dataset of the Hugging Face hub
 
 Reads model_config.pth, completes it with the text's vocabulary, and writes trained_model.pth. The last tenth of the
 text is held out: its loss says how well the model does on text it has not seen. Ctrl-C stops and keeps what is learnt.
@@ -47,12 +49,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)"
     )
+    parser.add_argument("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
     parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of the text (default: utf-8)")
     parser.add_argument(
         "--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)"
     )
     parser.add_argument(
         "--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)"
+    )
+    parser.add_argument(
+        "--stream", action="store_true", default=None,
+        help="read a dataset by name while it is downloaded (default: if only a part of it is wanted)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no_stream",
+        action="store_false",
+        dest="stream",
+        help="download all of it first; then it stays for other programs",
+    )
+    parser.add_argument(
+        "--fallback", action="store_true", help="train on the bundled stories where a dataset by name cannot be had"
     )
     parser.add_argument("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
@@ -66,11 +82,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = TrainConfig(**values) if args.inspect else TrainConfig(**get_training_config(values))
 
     from custom_llm.data.cache import default_cache
-    from custom_llm.data.sources import open_corpus
+    from custom_llm.data.choose import choose_corpus
 
-    cache = Path(args.cache_dir) if args.cache_dir else default_cache()
-    corpus = open_corpus(config.dataset_path, args.encoding, args.text_field, config.most_characters)
     wait_briefly()
+    cache = Path(args.cache_dir) if args.cache_dir else default_cache()
+    corpus = choose_corpus(
+        config.dataset_path, cache, encoding=args.encoding, field=args.text_field, max_chars=config.most_characters,
+        stream=args.stream, fallback=lambda: args.fallback or _agrees(config.dataset_path),
+    )  # fmt: skip
     if args.inspect:
         return _inspect(config, corpus, args.config_path, cache)
     from custom_llm.export.plan import plan_export
@@ -82,6 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"note: this model {export.sentence}", file=sys.stderr, flush=True)
     finished = train_on_text(config, corpus, args.config_path, args.model_path, cache, args.device)
     return 0 if finished else EXIT_INTERRUPTED
+
+
+def _agrees(name: str) -> bool:
+    """Whether a person at a terminal wants to go on without the dataset they named."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"{name} cannot be had here and now. Train on the bundled stories instead? (yes or no) ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _inspect(config: TrainConfig, corpus: Corpus, config_path: str, cache: Path) -> int:

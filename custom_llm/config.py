@@ -236,7 +236,7 @@ class TrainConfig:
     )
     dataset_path: str = option(
         "input.txt",
-        "the text to learn from: a file, a folder, a glob, or several with commas",
+        "the text to learn from: a file, a folder, a glob, several with commas, or a dataset by name",
         question="Enter path to text dataset (e.g., 'input.txt'): ",
     )
     tokenizer: str = option(

@@ -37,12 +37,15 @@ class Result:
     stderr: str
 
 
-def run_script(script: str, *args: str | Path, cwd: Path, stdin: str = "", timeout: float = 120) -> Result:
+def run_script(
+    script: str, *args: str | Path, cwd: Path, stdin: str = "", timeout: float = 120, environment: dict | None = None
+) -> Result:
     """Run a root script in `cwd` with `stdin` as its piped input."""
     command = [sys.executable, str(ROOT / script), *map(str, args)]
     done = subprocess.run(
-        command, cwd=cwd, input=stdin, capture_output=True, encoding="utf-8", timeout=timeout, env=ENVIRONMENT
-    )
+        command, cwd=cwd, input=stdin, capture_output=True, encoding="utf-8", timeout=timeout,
+        env={**ENVIRONMENT, **(environment or {})},
+    )  # fmt: skip
     return Result(done.returncode, done.stdout, done.stderr)
 
 

@@ -27,7 +27,7 @@ from pyarrow import parquet
 from custom_llm.data import hub_rows
 from custom_llm.data.documents import articles, documents, lines, up_to
 from custom_llm.data.hub import NAMED, HubDataset, find_dataset
-from custom_llm.data.sources import read_documents
+from custom_llm.data.sources import read_text
 from custom_llm.data.tokenizer import END_OF_TEXT
 from custom_llm.errors import UserError
 
@@ -216,7 +216,7 @@ def test_a_folder_streamed_and_not(tmp_path):
         (spec, tmp_path / "a", {}), (spec, tmp_path / "b", {"stream": False}), (spec, tmp_path / "b", {}),
         (spec, tmp_path / "a", {"max_chars": bound}), (spec, tmp_path / "a", {"max_chars": bound - 6}),
     )  # fmt: skip
-    assert streamed.text == END_OF_TEXT.join(STORIES) == END_OF_TEXT.join(read_documents(f"{folder}/data/train-*"))
+    assert streamed.text == END_OF_TEXT.join(STORIES) == read_text(f"{folder}/data/train-*")
     assert streamed.seen == [len(streamed.text)]
     assert copied.text == streamed.text
     assert again.path == copied.path != streamed.path

@@ -28,7 +28,7 @@ import psutil
 from custom_llm.data import hub_rows
 from custom_llm.data.documents import CUTTERS, Cleaner, up_to
 from custom_llm.data.hub_rows import Unavailable
-from custom_llm.data.sources import FIELD
+from custom_llm.data.readers import FIELD
 from custom_llm.errors import UserError, describe_os_error
 from custom_llm.files import replacing
 

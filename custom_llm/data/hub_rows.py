@@ -32,12 +32,12 @@ OTHER_SOURCE = "try again later, or give a local file or folder"
 class Unavailable(UserError):
     """A dataset that cannot be had here and now, though nothing is wrong with how it was asked for.
 
-    reason: what is missing, without the name of the dataset and the way out.
+    reason, way_out: what is missing and what to do, without the name of the dataset.
     """
 
     def __init__(self, name: str, reason: str, way_out: str = OTHER_SOURCE) -> None:
         super().__init__(f"{name}: {reason}; {way_out}")
-        self.reason = reason
+        self.reason, self.way_out = reason, way_out
 
 
 class NoSuchSplit(UserError):

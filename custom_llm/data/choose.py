@@ -1,0 +1,63 @@
+"""The text that `--dataset_path` names: files, a dataset by name, or the bundled stories where that cannot be had."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from custom_llm.data.cache import make_folder, mark_used
+from custom_llm.data.hub import Unavailable, fetch, find_dataset
+from custom_llm.data.sources import Corpus, open_corpus
+from custom_llm.data.stories import generate_stories
+from custom_llm.files import write_bytes
+from custom_llm.progress import Progress
+
+STORIES = 2_000_000  # characters
+
+
+def choose_corpus(
+    spec: str,
+    cache: Path,
+    *,
+    encoding: str = "utf-8",
+    field: str | None = None,
+    max_chars: int | None = None,
+    stream: bool | None = None,
+    fallback: Callable[[], bool] = lambda: False,
+) -> Corpus:
+    """The text that `spec` names; a dataset by name is downloaded into the cache where it is not there yet.
+
+    Args:
+        spec: a file, a folder, a glob or several of them (see `sources`), or a dataset's name (see `hub`).
+        field: the key or column of the text.
+        max_chars: the text ends there.
+        stream: read a dataset while it is downloaded (default: where only a part of it is wanted).
+        fallback: asked whether to take the bundled stories where a dataset cannot be had here and now.
+
+    Raises:
+        UserError: there is no such text, or it cannot be had.
+    """
+    dataset = find_dataset(spec)
+    if dataset is None:
+        return open_corpus(spec, encoding, field, max_chars)
+    folder = make_folder(cache / "datasets")
+    print(f"reading the dataset {spec}", file=sys.stderr, flush=True)
+    try:
+        with Progress(spec, has_end=False) as progress:
+            fetched = fetch(
+                dataset, folder, field=field, max_chars=max_chars, stream=stream,
+                on_progress=lambda n: progress.update(0, f"{n / 1e6:,.0f} million characters"),
+            )  # fmt: skip
+    except Unavailable as error:
+        if not fallback():
+            raise Unavailable(spec, error.reason, f"{error.way_out}, or --fallback for the bundled stories") from None
+        print(f"WARNING: {spec}: {error.reason}. TRAINING ON THE BUNDLED STORIES INSTEAD.", file=sys.stderr, flush=True)
+        path = folder / "bundled_stories.txt"
+        write_bytes(path, generate_stories(STORIES, variety=8).encode())
+        return replace(open_corpus(str(path), max_chars=max_chars), name="the bundled stories")
+    for note in fetched.notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    mark_used(fetched.path)
+    return replace(open_corpus(str(fetched.path), max_chars=max_chars), name=spec)
