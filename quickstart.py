@@ -19,9 +19,11 @@ import inference_gguf
 import llm_model
 import train_llm
 from custom_llm.cli import ArgumentParser, number
-from custom_llm.data.sources import read_text
+from custom_llm.data.cache import default_cache
+from custom_llm.data.choose import choose_corpus
+from custom_llm.data.recipes import find_recipe
 from custom_llm.data.stories import generate_stories
-from custom_llm.data.tokenizer import CharTokenizer
+from custom_llm.data.token_file import open_tokens
 from custom_llm.errors import UserError, describe_os_error, run
 from custom_llm.files import write_bytes
 from custom_llm.omp import wait_briefly
@@ -46,16 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     quant_type = convert_to_gguf.parse_quant_types(args.quant_type)[0]
     wait_briefly()
     folder = _make_folder(args.output_dir)
-    if args.file:
-        dataset, text = args.file, read_text(args.file, args.encoding)
-    else:
-        dataset, text = str(folder / "stories.txt"), generate_stories()
-        write_bytes(dataset, text.encode())
-    sizes = choose_sizes(len(text), args.minutes, os.cpu_count() or 1)
+    dataset = args.file
+    if dataset is None:
+        dataset = str(folder / "stories.txt")
+        write_bytes(dataset, generate_stories().encode())
+    cache = default_cache()
+    corpus = choose_corpus(dataset, cache, encoding=args.encoding)
+    tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
+    sizes = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
     config, weights, gguf = (str(folder / name) for name in ("model_config.pth", "trained_model.pth", "model.gguf"))
-    vocab_size = CharTokenizer.from_text(text).vocab_size
     steps = [
-        (llm_model, {"vocab_size": vocab_size, **sizes.model, "config_path": config}),
+        (llm_model, {"vocab_size": tokens.tokenizer.vocab_size, **sizes.model, "config_path": config}),
         (train_llm, {"dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **sizes.training,
                      "config_path": config, "model_path": weights}),
         (convert_to_gguf, {"quant_type": args.quant_type, "model_path": weights, "config_path": config,
