@@ -1,39 +1,33 @@
 """Byte-level BPE: pieces of words, learned from a text, to token ids and back (Sennrich et al. 2016, GPT-2).
 
-A text is cut as GPT-2 cuts it (words, numbers, punctuation, white space), each piece is spelled in bytes, and the
-learned merges join bytes to tokens. As all 256 bytes are tokens, nothing is ever unknown. llama.cpp reads such a
-vocabulary as `gpt2` with the pre-tokenizer `gpt-2` and gives the same ids.
+A text is cut into words, numbers, punctuation and white space, each piece is spelled in bytes, and the learned merges
+join bytes to tokens. As all 256 bytes are tokens, nothing is ever unknown. llama.cpp reads such a vocabulary as `gpt2`
+with a pre-tokenizer of its own (data/pre_tokenizers.py) and gives the same ids.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from custom_llm.data.added_tokens import TAKEN_FOR_CONTROL, Added, read_added
 from custom_llm.data.chunks import split
+from custom_llm.data.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, recognize
 from custom_llm.data.tokenizer import END_OF_TEXT
 
 if TYPE_CHECKING:
     import tokenizers
+    from typing_extensions import Self
 
 SMALLEST_VOCABULARY = 257
-# Letters and digits of Unicode 16, which are neither in llama.cpp's tables of Unicode 15: it cuts around them as
-# around punctuation, and the rule that is built into `tokenizers` does not.
-NEW_LETTERS = (
-    r"\x{1C89}-\x{1C8A}\x{A7CB}-\x{A7CD}\x{A7DA}-\x{A7DC}\x{105C0}-\x{105F3}\x{10D40}-\x{10D65}\x{10D6F}-\x{10D85}"
-    r"\x{10EC2}-\x{10EC4}\x{11380}-\x{113B5}\x{113B7}\x{113D1}\x{113D3}\x{116D0}-\x{116E3}\x{11BC0}-\x{11BE0}"
-    r"\x{11BF0}-\x{11BF9}\x{13460}-\x{143FA}\x{16100}-\x{1611D}\x{16130}-\x{16139}\x{16D40}-\x{16D6C}"
-    r"\x{16D70}-\x{16D79}\x{18CFF}\x{1CCF0}-\x{1CCF9}\x{1E5D0}-\x{1E5ED}\x{1E5F0}-\x{1E5FA}"
-)
-LETTER, NUMBER = rf"[\p{{L}}&&[^{NEW_LETTERS}]]", rf"[\p{{N}}&&[^{NEW_LETTERS}]]"
-OTHER = rf"(?:[^\s\p{{L}}\p{{N}}]|[{NEW_LETTERS}])"
-PIECES = rf"'s|'t|'re|'ve|'m|'ll|'d| ?{LETTER}+| ?{NUMBER}+| ?{OTHER}+|\s+(?!\S)|\s+"
 LONGEST_WORD = 256  # characters; training takes the square of a word's length in time, so longer ones are cut in it
-CHUNK = 1 << 16  # characters encoded in one call; each costs some 100 bytes of memory until the call is over
+CHUNK = 1 << 15  # characters encoded as one; each costs some 100 bytes of memory until its batch is over
+CHUNKS_PER_CORE = 4  # in a batch
 
 
 class BPETokenizer:
@@ -45,23 +39,39 @@ class BPETokenizer:
     """
 
     kind = "bpe"
-    end_of_text = END_OF_TEXT
 
-    def __init__(self, tokens: list[str], merges: list[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        tokens: list[str],
+        merges: list[tuple[str, str]],
+        added: dict[int, Added] | None = None,
+        pre: PreTokenizer = PRE_TOKENIZERS["gpt-2"],
+        end_of_text: str = END_OF_TEXT,
+    ) -> None:
         """Args:
-        tokens: every token by id, in GPT-2's alphabet of bytes; one of them is `<|endoftext|>`.
+        tokens: every token by id, in GPT-2's alphabet of bytes; the added ones as they are.
         merges: pairs of tokens that become one token, the first learned first.
+        added: id → token, of those that are read before the text is cut; by default only `end_of_text`.
+        pre: how the text is cut.
+        end_of_text: the added token that ends a document.
 
         Raises:
-            ValueError: these do not make a byte-level BPE.
+            ValueError: these do not make a byte-level BPE that llama.cpp reads alike.
         """
-        _check(tokens, merges)
+        if added is None:
+            added = {i: Added(token, True) for i, token in enumerate(tokens) if token == end_of_text}
+        _check(tokens, merges, added)
+        ends = [i for i, token in added.items() if token == Added(end_of_text, True)]
+        if not ends:
+            raise ValueError(f"{end_of_text!r}, which should end its documents, is not among its special tokens")
         self.spelled_tokens = tokens
         self.merges = merges
+        self.added = added
+        self.pre = pre
         self.vocab_size = len(tokens)
-        self.end_of_text_id = tokens.index(END_OF_TEXT)
-        self._bytes = [END_OF_TEXT.encode() if token == END_OF_TEXT else unspell(token) for token in tokens]
-        self._hf = _hugging_face(tokens, merges)
+        self.end_of_text, self.end_of_text_id = end_of_text, ends[0]
+        self._bytes = [added[i].content.encode() if i in added else unspell(token) for i, token in enumerate(tokens)]
+        self._hf = self._hugging_face()
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
@@ -77,7 +87,7 @@ class BPETokenizer:
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
         hf = Tokenizer(models.BPE())
-        cut, spell = _pre_tokenizer()
+        cut, spell = PRE_TOKENIZERS["gpt-2"].build()
         shorten = pre_tokenizers.Split(Regex(rf"(?m:.){{1,{LONGEST_WORD}}}"), behavior="isolated")
         hf.pre_tokenizer = pre_tokenizers.Sequence([cut, shorten, spell])
         trainer = trainers.BpeTrainer(
@@ -88,17 +98,20 @@ class BPETokenizer:
         )
         documents = (document for text in texts for document in text.split(END_OF_TEXT))
         hf.train_from_iterator(chain.from_iterable(split(document, CHUNK) for document in documents), trainer)
-        hf.pre_tokenizer = _pre_tokenizer()
-        return cls(*_parse(json.loads(hf.to_str())))
+        hf.pre_tokenizer = PRE_TOKENIZERS["gpt-2"].build()
+        return cls.from_json(json.loads(hf.to_str()))
 
     def encode(self, text: str) -> np.ndarray:
-        """The ids of `text`, int32 of shape (n,)."""
-        parts = [np.array(self._hf.encode(chunk).ids, dtype=np.int32) for chunk in split(text, CHUNK)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        """The ids of `text`, int32 of shape (n,), on all cores; halves of surrogate pairs are left out."""
+        chunks = split(_without_half_pairs(text), CHUNK)
+        parts = [np.zeros(0, np.int32)]
+        while batch := list(islice(chunks, CHUNKS_PER_CORE * (os.cpu_count() or 1))):
+            parts += [np.array(found.ids, np.int32) for found in self._hf.encode_batch_fast(batch)]
+        return np.concatenate(parts)
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of `text` that cannot be encoded: none."""
-        return []
+        """The characters of `text` that cannot be encoded: only halves of surrogate pairs."""
+        return sorted(set(text) - set(_without_half_pairs(text)))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; U+FFFD where they begin or end in the middle of a character."""
@@ -110,34 +123,47 @@ class BPETokenizer:
         return [token.decode("utf-8", "replace") for token in self._bytes]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "json": self.to_json()}
+        return {"kind": self.kind, "json": self.to_json(), "end_of_text": self.end_of_text}
 
     def to_json(self) -> str:
         """The tokenizer.json of Hugging Face's `tokenizers`."""
         return self._hf.to_str(pretty=True)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> BPETokenizer:
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         if not isinstance(values["json"], str):
             raise ValueError("json must be a text")
-        return cls.from_json(json.loads(values["json"]))
+        return cls.from_json(json.loads(values["json"]), values.get("end_of_text", END_OF_TEXT))
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> BPETokenizer:
-        """The tokenizer of a parsed tokenizer.json.
+    def from_json(cls, content: dict[str, Any], end_of_text: str = END_OF_TEXT) -> Self:
+        """The tokenizer of a parsed tokenizer.json that neither changes a text before it is cut nor adds to its ids.
 
         Raises:
-            ValueError: it is damaged, or not a byte-level BPE as this class writes it.
+            ValueError: it is damaged, or no byte-level BPE that llama.cpp reads alike.
         """
         try:
-            return cls(*_parse(content))
+            if content["normalizer"] is not None or content["post_processor"] is not None:
+                raise ValueError("it changes the text, or adds tokens to it")
+            return cls(*_parse(content), end_of_text)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"not a tokenizer.json: {error}") from None
+            raise ValueError(f"not a tokenizer.json: {error!r}") from None
+
+    def _hugging_face(self) -> tokenizers.Tokenizer:
+        from tokenizers import AddedToken, Tokenizer, decoders, models
+
+        vocabulary = {token: i for i, token in enumerate(self.spelled_tokens)}
+        hf = Tokenizer(models.BPE(vocabulary, self.merges, ignore_merges=self.pre.ignore_merges))
+        hf.pre_tokenizer = self.pre.build()
+        hf.decoder = decoders.ByteLevel()
+        hf.add_tokens([AddedToken(i.content, special=i.special, normalized=False) for i in self.added.values()])
+        return hf
 
 
-def is_byte_level(content: dict[str, Any]) -> bool:
-    """Whether a parsed tokenizer.json cuts text as this module does."""
-    return content.get("pre_tokenizer") == json.loads(_pre_tokenizer().__getstate__())
+class PretrainedTokenizer(BPETokenizer):
+    """The byte-level BPE of another model (data/pretrained.py)."""
+
+    kind = "pretrained"
 
 
 def unspell(token: str) -> bytes:
@@ -152,46 +178,64 @@ def unspell(token: str) -> bytes:
         raise ValueError(f"{error} is no letter of the alphabet of bytes") from None
 
 
-def _parse(content: dict[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
-    """The tokens by id and the merges of a parsed tokenizer.json."""
-    vocabulary, merges, added = content["model"]["vocab"], content["model"]["merges"], content["added_tokens"]
-    if not is_byte_level(content) or content["normalizer"] is not None:
-        raise ValueError("not a byte-level BPE that cuts text as GPT-2 does")
-    if [(token["content"], token["id"]) for token in added] != [(END_OF_TEXT, vocabulary[END_OF_TEXT])]:
-        raise ValueError(f"its one added token is not {END_OF_TEXT}")
-    if any(type(i) is not int for i in vocabulary.values()) or sorted(vocabulary.values()) != [*range(len(vocabulary))]:
-        raise ValueError("its ids are not 0, 1, 2, …")
-    return sorted(vocabulary, key=vocabulary.__getitem__), [(left, right) for left, right in merges]
+def _without_half_pairs(text: str) -> str:
+    """`text` without halves of surrogate pairs, which no UTF-8 and so no byte stands for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "ignore").decode()
+    return text
 
 
-def _check(tokens: list[str], merges: list[tuple[str, str]]) -> None:
-    """Raise ValueError unless every byte is a token, and every other token what some merge gives."""
+def _parse(content: dict[str, Any]) -> tuple[list[str], list[tuple[str, str]], dict[int, Added], PreTokenizer]:
+    """The tokens by id, the merges, the added tokens and the way of cutting of a parsed tokenizer.json."""
+    model = content["model"]
+    kind = model.get("type", "BPE")  # not there in the oldest files
+    unfit = [
+        name
+        for name in ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "dropout")
+        if model.get(name)
+    ]
+    if kind != "BPE" or unfit:
+        raise ValueError(f"its model is {kind}{' with '.join(['', *unfit])}, not a byte-level BPE")
+    pre = recognize(content["pre_tokenizer"], bool(model.get("ignore_merges")))
+    added = read_added(content["added_tokens"])
+    tokens = dict(model["vocab"])
+    for i, token in added.items():
+        if tokens.setdefault(token.content, i) != i:
+            raise ValueError(f"its token {token.content!r} has two ids")
+    by_id = {i: token for token, i in tokens.items()}
+    if len(by_id) != len(tokens) or any(type(i) is not int for i in by_id):
+        raise ValueError("its ids are not one number for each token")
+    if holes := set(range(len(by_id))) - set(by_id):
+        raise ValueError(f"its ids have holes: {max(by_id) + 1} rows, but no token {min(holes)}")
+    # Old files have the two tokens of a merge in one text, with a space between.
+    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    return [by_id[i] for i in range(len(by_id))], merges, added, pre
+
+
+def _check(tokens: list[str], merges: list[tuple[str, str]], added: dict[int, Added]) -> None:
+    """Raise ValueError unless every byte is a token, and merges make tokens of tokens.
+
+    There may be tokens that no merge makes: what ignores merges finds them still, and for the rest they lie idle.
+    """
     known = set(tokens)
-    if len(known) != len(tokens) or END_OF_TEXT not in known or not known.issuperset(BYTE_LETTERS):
-        raise ValueError(f"a token twice, or {END_OF_TEXT} or a byte that is no token")
-    for left, right in merges:
-        if not known.issuperset((left, right, left + right)) or END_OF_TEXT in (left, right, left + right):
-            raise ValueError(f"the merge of {left!r} and {right!r} is not of tokens")
-    if known != {END_OF_TEXT, *BYTE_LETTERS, *(left + right for left, right in merges)}:
-        raise ValueError("a token that no merge gives")
-
-
-def _hugging_face(tokens: list[str], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
-    from tokenizers import AddedToken, Tokenizer, decoders, models
-
-    hf = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    hf.pre_tokenizer = _pre_tokenizer()
-    hf.decoder = decoders.ByteLevel()
-    hf.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
-    return hf
-
-
-def _pre_tokenizer() -> tokenizers.pre_tokenizers.PreTokenizer:
-    """What cuts a text into pieces, as llama.cpp's `gpt-2` does, and spells them in bytes."""
-    from tokenizers import Regex, pre_tokenizers
-
-    cut = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
-    return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    if len(known) != len(tokens):
+        raise ValueError("a token is there twice")
+    if missing := [letter for letter in BYTE_LETTERS if letter not in known]:
+        raise ValueError(f"{len(missing)} of the 256 bytes are no tokens, {BYTE_OF_LETTER[missing[0]]:#04x} the first")
+    for merge in merges:
+        if len(merge) != 2 or not known.issuperset((*merge, "".join(merge))):
+            raise ValueError(f"the merge of {merge!r} is not of tokens")
+    if len(set(merges)) != len(merges):
+        raise ValueError("a merge is there twice")
+    for i, token in enumerate(tokens):
+        if i not in added:
+            unspell(token)
+            if token in TAKEN_FOR_CONTROL:
+                raise ValueError(f"its token {token!r} is text, which llama.cpp takes for a control token")
+        elif not token.isascii() and {*token} <= {*BYTE_LETTERS}:
+            raise ValueError(f"its added token {token!r} is also the spelling of bytes")
 
 
 def _byte_letters() -> list[str]:

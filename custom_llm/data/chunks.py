@@ -9,8 +9,9 @@ from custom_llm.data.tokenizer import END_OF_TEXT
 
 # Where a text can be cut without changing its tokens, whichever of llama.cpp's pre-tokenizers reads them: behind a
 # line break or before a space that stands alone between two visible characters, and behind a document's end.
-# (Several line breaks, or several spaces, belong together for some.)
-CUT = re.compile(rf"(?<=\S\n)(?=\S)|(?<=\S)(?= \S)|(?<={re.escape(END_OF_TEXT)})(?=\S)")
+# (Several line breaks, or several spaces, belong together for some; and where <|endoftext|> is no token, |> belongs
+# together with punctuation behind it.)
+CUT = re.compile(rf"(?<=\S\n)(?=\S)|(?<=\S)(?= \S)|(?<={re.escape(END_OF_TEXT)})(?=[^\W_])")
 
 
 def rechunk(pieces: Iterable[str], size: int) -> Iterator[str]:

@@ -141,15 +141,17 @@ def has_half_pair(text: str) -> bool:
 
 
 def _load_bpe(values: dict[str, Any]) -> Tokenizer:
-    from custom_llm.data.bpe import BPETokenizer  # not at the head: it needs this module, and few need it
+    from custom_llm.data import bpe  # not at the head: it needs this module, and few need it
 
-    return BPETokenizer.from_dict(values)
+    kind = bpe.PretrainedTokenizer if values["kind"] == bpe.PretrainedTokenizer.kind else bpe.BPETokenizer
+    return kind.from_dict(values)
 
 
 # kind → what makes the tokenizer of a description
 TOKENIZERS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
     CharTokenizer.kind: CharTokenizer.from_dict,
     "bpe": _load_bpe,
+    "pretrained": _load_bpe,
 }
 
 

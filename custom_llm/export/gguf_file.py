@@ -42,7 +42,7 @@ def add_block_size(writer: Any, block_size: int) -> None:
 def add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:
     """Everything llama.cpp's tokenizer reads from a file."""
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.types)
     writer.add_token_merges(vocabulary.merges)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from custom_llm.data.bpe import BYTE_LETTERS, BPETokenizer
+from custom_llm.data.bpe import BYTE_LETTERS, BPETokenizer, PretrainedTokenizer
 from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer, Tokenizer
 from custom_llm.errors import UserError
 
-NORMAL, CONTROL = 1, 3  # llama.cpp's token types
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # llama.cpp's token types
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class GGUFVocabulary:
     types: list[int]
     merges: list[str]
     end_of_text_id: int
+    pre: str = "gpt-2"  # llama.cpp's type of pre-tokenizer
 
 
 def tokenizer_files(tokenizer: Tokenizer, block_size: int) -> dict[str, str]:
@@ -39,13 +40,16 @@ def tokenizer_files(tokenizer: Tokenizer, block_size: int) -> dict[str, str]:
         "clean_up_tokenization_spaces": False,
     }
     if tokenizer.end_of_text_id is not None:
-        settings |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-    content = KINDS[tokenizer.kind].write(tokenizer)
+        settings |= {"bos_token": tokenizer.end_of_text, "eos_token": tokenizer.end_of_text}
+    content = WRITERS[tokenizer.kind](tokenizer)
     return {"tokenizer.json": content, "tokenizer_config.json": json.dumps(settings, indent=2)}
 
 
 def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
     """The vocabulary of a Hugging Face directory that `tokenizer_files` wrote.
+
+    Only a vocabulary of characters has no pre-tokenizer. Which token ends a document stands in config.json where it is
+    not `<|endoftext|>`.
 
     Raises:
         UserError: there is no tokenizer.json, or it is not one of ours.
@@ -53,7 +57,9 @@ def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
     path = Path(hf_dir) / "tokenizer.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return KINDS["bpe" if content.get("pre_tokenizer") else "char"].read(content)
+        if not content.get("pre_tokenizer"):
+            return _read_characters(content)
+        return _read_bpe(content, _end_of_text(content, path.with_name("config.json")))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; export the model with convert_to_gguf.py") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -94,25 +100,28 @@ def _write_bpe(tokenizer: BPETokenizer) -> str:
     return tokenizer.to_json()
 
 
-def _read_bpe(content: dict[str, Any]) -> GGUFVocabulary:
-    tokenizer = BPETokenizer.from_json(content)
-    tokens, end_of_text_id = tokenizer.spelled_tokens, tokenizer.end_of_text_id
-    types = [CONTROL if i == end_of_text_id else NORMAL for i in range(len(tokens))]
+def _read_bpe(content: dict[str, Any], end_of_text: str) -> GGUFVocabulary:
+    tokenizer = BPETokenizer.from_json(content, end_of_text)
+    types = [NORMAL] * tokenizer.vocab_size
+    for i, token in tokenizer.added.items():
+        types[i] = CONTROL if token.special else USER_DEFINED
     joined = [f"{left} {right}" for left, right in tokenizer.merges] or merges("")
-    return GGUFVocabulary(tokens, types, joined, end_of_text_id)
+    return GGUFVocabulary(tokenizer.spelled_tokens, types, joined, tokenizer.end_of_text_id, tokenizer.pre.name)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How a kind of tokenizer becomes the text of a tokenizer.json, and its parsed content a vocabulary."""
+def _end_of_text(content: dict[str, Any], config: Path) -> str:
+    """The token that ends a document, in a tokenizer.json and the model's config.json."""
+    special = {token["id"]: token["content"] for token in content["added_tokens"] if token["special"]}
+    if END_OF_TEXT in special.values() or not config.exists():
+        return END_OF_TEXT
+    return special[json.loads(config.read_text(encoding="utf-8"))["eos_token_id"]]
 
-    write: Callable[[Any], str]
-    read: Callable[[dict[str, Any]], GGUFVocabulary]
 
-
-KINDS = {
-    CharTokenizer.kind: Kind(_write_characters, _read_characters),
-    BPETokenizer.kind: Kind(_write_bpe, _read_bpe),
+# kind of tokenizer → its tokenizer.json
+WRITERS: dict[str, Callable[[Any], str]] = {
+    CharTokenizer.kind: _write_characters,
+    BPETokenizer.kind: BPETokenizer.to_json,
+    PretrainedTokenizer.kind: PretrainedTokenizer.to_json,
 }
 
 
