@@ -14,9 +14,10 @@ import pytest
 import torch
 from conftest import ENVIRONMENT, ROOT, run_script
 from gguf import GGUFReader
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from vocabularies import MANY, PIECES, SCRIPTS, TEXTS, boundary_merges, check_boundaries, check_ids, export, small_model
 
 from custom_llm.data import bpe
 from custom_llm.data.bpe import BYTE_LETTERS, BPETokenizer
@@ -28,47 +29,12 @@ from custom_llm.export.pipeline import convert_to_gguf, load_trained
 from custom_llm.export.vocabulary import read_vocabulary
 from custom_llm.inference.engine import Engine, Sampling
 from custom_llm.llamacpp import Model
-from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, save_config, save_weights
-
-SCRIPTS = (
-    "The fox's tail isn't long, they've said; I'm sure we'll see. 12 345,67 €\n\n  two  spaces\tand a tab\r\n"
-    "Die Straße führt über größere Brücken. Où est l'été? ¿Dónde está el niño? Žluťoučký kůň. "
-    "Жили-были дед да баба. Ήταν μια φορά. כל בני האדם. كان يا ما كان في قديم الزمان. हिन्दी में एक कहानी। "
-    "ไทยเป็นภาษา 한국어 이야기 日本語のお話。春眠不觉晓，处处闻啼鸟。 🙂👩‍👩‍👧🇩🇪 𝔘𝔫𝔦 ½ ² ٣ Ⅷ — … “x” "
-)
-PIECES = [
-    END_OF_TEXT, "<|endoftext|", "  ", "\n\n", "\n \n", "\t\t", "\r\n", " \u00a0 ", "\u3000", "\u2028", "\x85", "\x1c",
-    "'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "''ll", "it's", "1234567890", "3.14", "aaaa", "!!!", "...", "\0",
-    "\x01\x7f", "\u200b\u200d\ufe0f", "\ufeff", "\ufffd", "\uffff", "\ue000", "\U0010ffff", "e\u0301",
-    "\u1c89\U00010d40", "\U000143fa", "\U0001d7d9",
-]  # fmt: skip
-TEXTS = st.lists(
-    st.one_of(st.text(), st.text(SCRIPTS), st.sampled_from(SCRIPTS.split(" ")), st.sampled_from(PIECES), st.just(" ")),
-    max_size=10,
-).map("".join)
 
 
 @pytest.fixture(scope="module")
 def trained() -> BPETokenizer:
     return BPETokenizer.train([SCRIPTS * 3, *PIECES * 2], 700)
-
-
-def small_model(vocab_size: int) -> GPTLanguageModel:
-    torch.manual_seed(0)
-    values = dict(vocab_size=vocab_size, n_embd=32, n_head=4, n_layer=2, block_size=32, dropout=0.0)
-    model = GPTLanguageModel(values).eval()
-    for parameter in model.parameters():
-        parameter.data += torch.randn_like(parameter) * 0.2
-    return model
-
-
-def export(tokenizer, folder):
-    """The folder of a model with this vocabulary, and its file."""
-    model = small_model(tokenizer.vocab_size)
-    write_hf_directory(model, tokenizer, folder / "hf")
-    convert_to_gguf(str(folder / "hf"), str(folder / "model.gguf"), "Q8_0", llama_cpp_path=None)
-    return model, folder / "hf", folder / "model.gguf"
 
 
 @pytest.fixture(scope="module")
@@ -85,20 +51,6 @@ def readers(trained, exported):
 
 
 # --- ids ------------------------------------------------------------------------------------------------------------
-
-
-def check_ids(readers, text: str) -> None:
-    tokenizer, hf, runtime = readers
-    ids = tokenizer.encode(text)
-    assert ids.dtype == np.int32
-    assert hf(text)["input_ids"] == ids.tolist()
-    assert runtime.tokenize(text) == ids.tolist()
-    assert tokenizer.decode(ids) == text == hf.decode(ids.tolist())
-    assert runtime.spell(ids.tolist()) == text.encode()
-    assert tokenizer.unknown(text) == []
-
-
-MANY = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @given(TEXTS)
@@ -118,26 +70,12 @@ def test_token_ids_are_the_same_everywhere_in_many_texts(readers, text):
 
 @pytest.fixture(scope="module")
 def boundaries(tmp_path_factory):
-    """A vocabulary in which it shows how any character is cut from what stands before it.
-
-    "a", "1", "!" and a tab merge with the first byte of every character that belongs to the same piece.
-    """
-    leads = {chr(point).encode()[0] for point in (*range(0xD800), *range(0xE000, 0x110000, 64))}
-    pairs = [(first, BYTE_LETTERS[lead]) for first in ("a", "1", "!", BYTE_LETTERS[9]) for lead in sorted(leads)]
-    tokenizer = BPETokenizer([END_OF_TEXT, *BYTE_LETTERS, *map("".join, pairs)], pairs)
+    pairs = boundary_merges()
+    tokens = dict.fromkeys((END_OF_TEXT, *BYTE_LETTERS, *map("".join, pairs)))
+    tokenizer = BPETokenizer(list(tokens), pairs)
     _, _, path = export(tokenizer, tmp_path_factory.mktemp("boundaries"))
     with Model(path) as runtime:
         yield tokenizer, runtime
-
-
-def check_boundaries(boundaries, points) -> None:
-    tokenizer, runtime = boundaries
-    wrong = []
-    for char in map(chr, points):
-        text = f"a{char}b 1{char}1 !{char} \t{char}\t{char}."
-        if tokenizer.encode(text).tolist() != runtime.tokenize(text):
-            wrong.append(char)
-    assert wrong == []
 
 
 def test_llama_cpp_cuts_around_a_character_as_we_do(boundaries):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SMALLEST_VOCABULARY = 257
 LONGEST_WORD = 256  # characters; training takes the square of a word's length in time, so longer ones are cut in it
-CHUNK = 1 << 15  # characters encoded as one; each costs some 100 bytes of memory until its batch is over
+CHUNK = 1 << 16  # characters encoded as one; each costs some 100 bytes of memory until its batch is over
 CHUNKS_PER_CORE = 4  # in a batch
 
 
