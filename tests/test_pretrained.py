@@ -339,6 +339,40 @@ def test_a_space_before_the_text_is_left_out(folders, tmp_path):
     assert tokenizer.decode(tokenizer.encode("The fox")) == "The fox"
 
 
+def test_text_that_llama_cpp_takes_for_a_token_is_one(folders, tmp_path):
+    """Qwen2's own vocabulary has such a token, that its rules never make."""
+    (tmp_path / "a").mkdir()
+    folder = copy(folders["qwen2"], tmp_path / "a")
+    change(folder / "tokenizer.json", lambda c: add_ordinary(c, "</s>"))
+    tokenizer, notes = load_pretrained(str(folder))
+    assert notes[1:] == ["</s> is read as one token, since llama.cpp takes it for a control token"]
+    text = "<s>strike</s> through</s>\n</ s>"
+    assert tokenizer.encode(text).tolist().count(tokenizer.spelled_tokens.index("</s>")) == 2
+    _, hf_dir, path = export(tokenizer, tmp_path)
+    with Model(path) as runtime:
+        check_ids((tokenizer, AutoTokenizer.from_pretrained(hf_dir), runtime), text + SCRIPTS)
+
+
+def test_a_vocabulary_may_lack_bytes_and_hold_what_is_no_text(folders, tmp_path):
+    """StarCoder's lacks bytes that its text did not hold, and Command R's has emoji that are not spelled in bytes."""
+    (tmp_path / "a").mkdir()
+    folder = copy(folders["smollm"], tmp_path / "a")
+    lacking = [BYTE_LETTERS[byte] for byte in (0xC0, 0xF1, 0xFF)]
+
+    def lack(content: dict) -> None:
+        for i, letter in enumerate(lacking):
+            content["model"]["vocab"][f"{i}\u203c"] = content["model"]["vocab"].pop(letter)
+
+    change(folder / "tokenizer.json", lack)
+    tokenizer, _ = load_pretrained(str(folder))
+    assert tokenizer.unknown("a\U00040000\U0007ffff\U0010ffff🙂") == ["\U00040000", "\U0007ffff"]
+    assert tokenizer.encode("a\U00040000b").tolist() == tokenizer.encode("ab").tolist()
+    _, hf_dir, path = export(tokenizer, tmp_path)
+    assert read_vocabulary(hf_dir).types.count(5) == 3
+    with Model(path) as runtime:
+        check_ids((tokenizer, AutoTokenizer.from_pretrained(hf_dir), runtime), "0\u203c1\u203c\u203c" + SCRIPTS)
+
+
 def test_nothing_is_printed(folders, capfd):
     for folder in folders.values():
         load_pretrained(str(folder))
@@ -384,7 +418,8 @@ def add(content: dict, text: str, **flags) -> None:
 
 def add_ordinary(content: dict, text: str) -> None:
     content["model"]["vocab"][text] = len(content["model"]["vocab"])
-    content["added_tokens"][0]["id"] += 1
+    for token in content["added_tokens"]:
+        token["id"] += 1
 
 
 REFUSALS = {
@@ -413,14 +448,13 @@ REFUSALS = {
         "llama.cpp's gpt-2 has ignore_merges False, it True",
     ),
     "a byte missing": (
-        lambda c: c["model"]["vocab"].update({"qqqq": c["model"]["vocab"].pop("ÿ")}),
-        "1 of the 256 bytes are no tokens, 0xff the first",
+        lambda c: c["model"]["vocab"].update({"qqqq": c["model"]["vocab"].pop(BYTE_LETTERS[2])}),
+        "1 of the 256 bytes are no tokens, 0x02 the first",
     ),
     "a hole": (
         lambda c: c["model"]["vocab"].update(qqqq=5000),
         "its ids have holes: 5001 rows, but no token 600",
     ),
-    "a foreign letter": (lambda c: add_ordinary(c, "中"), "'中' is no letter of the alphabet of bytes"),
     "spaces eaten": (
         lambda c: add(c, "<mask>", lstrip=True),
         "its added token '<mask>' has lstrip, which llama.cpp does not know",
@@ -442,10 +476,6 @@ REFUSALS = {
         "its added tokens '<<ab' and 'abcdef' overlap; llama.cpp reads '<<abcdef' otherwise",
     ),
     "a token of bytes": (lambda c: add(c, "Ġé"), "its added token 'Ġé' is also the spelling of bytes"),
-    "text like a token": (
-        lambda c: add_ordinary(c, "</s>"),
-        "its token '</s>' is text, which llama.cpp takes for a control token",
-    ),
 }
 
 

@@ -1,14 +1,15 @@
 """Byte-level BPE: pieces of words, learned from a text, to token ids and back (Sennrich et al. 2016, GPT-2).
 
 A text is cut into words, numbers, punctuation and white space, each piece is spelled in bytes, and the learned merges
-join bytes to tokens. As all 256 bytes are tokens, nothing is ever unknown. llama.cpp reads such a vocabulary as `gpt2`
-with a pre-tokenizer of its own (data/pre_tokenizers.py) and gives the same ids.
+join bytes to tokens. As all bytes are tokens, nothing is ever unknown (but see FIRST_OF_FOUR). llama.cpp reads such a
+vocabulary as `gpt2` with a pre-tokenizer of its own (data/pre_tokenizers.py) and gives the same ids.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,15 @@ SMALLEST_VOCABULARY = 257
 LONGEST_WORD = 256  # characters; training takes the square of a word's length in time, so longer ones are cut in it
 CHUNK = 1 << 16  # characters encoded as one; each costs some 100 bytes of memory until its batch is over
 CHUNKS_PER_CORE = 4  # in a batch
+# Bytes that begin characters from U+40000 on, where next to nothing is assigned. Vocabularies that were learned from a
+# text without (StarCoder's) lack one or the other; such characters are then unknown.
+FIRST_OF_FOUR = {
+    0xF1: (0x40000, 0x7FFFF),
+    0xF2: (0x80000, 0xBFFFF),
+    0xF3: (0xC0000, 0xFFFFF),
+    0xF4: (0x100000, 0x10FFFF),
+}
+NOT_IN_UTF_8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 
 
 class BPETokenizer:
@@ -49,7 +59,8 @@ class BPETokenizer:
         end_of_text: str = END_OF_TEXT,
     ) -> None:
         """Args:
-        tokens: every token by id, in GPT-2's alphabet of bytes; the added ones as they are.
+        tokens: every token by id, in GPT-2's alphabet of bytes; the added ones as they are. Those with other letters
+            are never read.
         merges: pairs of tokens that become one token, the first learned first.
         added: id → token, of those that are read before the text is cut; by default only `end_of_text`.
         pre: how the text is cut.
@@ -70,7 +81,13 @@ class BPETokenizer:
         self.pre = pre
         self.vocab_size = len(tokens)
         self.end_of_text, self.end_of_text_id = end_of_text, ends[0]
-        self._bytes = [added[i].content.encode() if i in added else unspell(token) for i, token in enumerate(tokens)]
+        self.unused = {i for i, token in enumerate(tokens) if i not in added and not BYTE_OF_LETTER.keys() >= {*token}}
+        self._bytes = [
+            token.encode() if i in added or i in self.unused else unspell(token) for i, token in enumerate(tokens)
+        ]
+        unknown = [ends for byte, ends in FIRST_OF_FOUR.items() if BYTE_LETTERS[byte] not in tokens]
+        ranges = "".join(f"{chr(first)}-{chr(last)}" for first, last in unknown)
+        self._unknown = re.compile(f"[{ranges}]") if unknown else None
         self._hf = self._hugging_face()
 
     @classmethod
@@ -102,16 +119,16 @@ class BPETokenizer:
         return cls.from_json(json.loads(hf.to_str()))
 
     def encode(self, text: str) -> np.ndarray:
-        """The ids of `text`, int32 of shape (n,), on all cores; halves of surrogate pairs are left out."""
-        chunks = split(_without_half_pairs(text), CHUNK)
+        """The ids of `text`, int32 of shape (n,), on all cores; what is `unknown` is left out."""
+        chunks = split(self._readable(text), CHUNK)
         parts = [np.zeros(0, np.int32)]
         while batch := list(islice(chunks, CHUNKS_PER_CORE * (os.cpu_count() or 1))):
             parts += [np.array(found.ids, np.int32) for found in self._hf.encode_batch_fast(batch)]
         return np.concatenate(parts)
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of `text` that cannot be encoded: only halves of surrogate pairs."""
-        return sorted(set(text) - set(_without_half_pairs(text)))
+        """The characters of `text` that cannot be encoded: halves of surrogate pairs, and what lacks a byte."""
+        return sorted(set(text) - set(self._readable(text)))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; U+FFFD where they begin or end in the middle of a character."""
@@ -149,6 +166,14 @@ class BPETokenizer:
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"not a tokenizer.json: {error!r}") from None
 
+    def _readable(self, text: str) -> str:
+        """`text` without halves of surrogate pairs, which no UTF-8 and so no byte stands for, and what lacks a byte."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-8", "ignore").decode()
+        return text if self._unknown is None or text.isascii() else self._unknown.sub("", text)
+
     def _hugging_face(self) -> tokenizers.Tokenizer:
         from tokenizers import AddedToken, Tokenizer, decoders, models
 
@@ -176,15 +201,6 @@ def unspell(token: str) -> bytes:
         return bytes([BYTE_OF_LETTER[letter] for letter in token])
     except KeyError as error:
         raise ValueError(f"{error} is no letter of the alphabet of bytes") from None
-
-
-def _without_half_pairs(text: str) -> str:
-    """`text` without halves of surrogate pairs, which no UTF-8 and so no byte stands for."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "ignore").decode()
-    return text
 
 
 def _parse(content: dict[str, Any]) -> tuple[list[str], list[tuple[str, str]], dict[int, Added], PreTokenizer]:
@@ -222,19 +238,18 @@ def _check(tokens: list[str], merges: list[tuple[str, str]], added: dict[int, Ad
     known = set(tokens)
     if len(known) != len(tokens):
         raise ValueError("a token is there twice")
-    if missing := [letter for letter in BYTE_LETTERS if letter not in known]:
-        raise ValueError(f"{len(missing)} of the 256 bytes are no tokens, {BYTE_OF_LETTER[missing[0]]:#04x} the first")
+    missing = {byte for byte, letter in enumerate(BYTE_LETTERS) if letter not in known}
+    if missing := missing - NOT_IN_UTF_8 - FIRST_OF_FOUR.keys():
+        raise ValueError(f"{len(missing)} of the 256 bytes are no tokens, {min(missing):#04x} the first")
     for merge in merges:
         if len(merge) != 2 or not known.issuperset((*merge, "".join(merge))):
             raise ValueError(f"the merge of {merge!r} is not of tokens")
     if len(set(merges)) != len(merges):
         raise ValueError("a merge is there twice")
     for i, token in enumerate(tokens):
-        if i not in added:
-            unspell(token)
-            if token in TAKEN_FOR_CONTROL:
-                raise ValueError(f"its token {token!r} is text, which llama.cpp takes for a control token")
-        elif not token.isascii() and {*token} <= {*BYTE_LETTERS}:
+        if i not in added and token in TAKEN_FOR_CONTROL:
+            raise ValueError(f"its token {token!r} is text, which llama.cpp takes for a control token")
+        if i in added and not token.isascii() and BYTE_OF_LETTER.keys() >= {*token}:
             raise ValueError(f"its added token {token!r} is also the spelling of bytes")
 
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from custom_llm.data.added_tokens import TAKEN_FOR_CONTROL
 from custom_llm.data.bpe import PretrainedTokenizer
 from custom_llm.data.pre_tokenizers import adds_space
 from custom_llm.data.tokenizer import END_OF_TEXT
@@ -98,7 +99,23 @@ def _leave_out(content: dict[str, Any], loaded: Any) -> list[str]:
         tokens = ", ".join(sorted(loaded.convert_ids_to_tokens(sorted(added))))
         notes.append(f"no token is put around a text, where the tokenizer would put {tokens}")
     content["normalizer"] = content["post_processor"] = None
+    notes += [
+        f"{token} is read as one token, since llama.cpp takes it for a control token"
+        for token in _take_for_control(content)
+    ]
     return notes
+
+
+def _take_for_control(content: dict[str, Any]) -> list[str]:
+    """Make added tokens of those that llama.cpp takes for such by their text alone (Qwen2's vocabulary has `</s>`)."""
+    if not isinstance(content["model"].get("vocab"), dict):
+        return []
+    known = [token["content"] for token in content["added_tokens"]]
+    found = sorted(token for token in content["model"]["vocab"].keys() & TAKEN_FOR_CONTROL if token not in known)
+    content["added_tokens"] += [
+        {"id": content["model"]["vocab"][token], "content": token, "special": True} for token in found
+    ]
+    return found
 
 
 def _end_of_text(content: dict[str, Any], eos_token: str | None) -> str:

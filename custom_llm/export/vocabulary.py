@@ -18,7 +18,7 @@ from custom_llm.data.bpe import BYTE_LETTERS, BPETokenizer, PretrainedTokenizer
 from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer, Tokenizer
 from custom_llm.errors import UserError
 
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # llama.cpp's token types
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's token types
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ def _read_bpe(content: dict[str, Any], end_of_text: str) -> GGUFVocabulary:
     types = [NORMAL] * tokenizer.vocab_size
     for i, token in tokenizer.added.items():
         types[i] = CONTROL if token.special else USER_DEFINED
+    for i in tokenizer.unused:
+        types[i] = UNUSED
     joined = [f"{left} {right}" for left, right in tokenizer.merges] or merges("")
     return GGUFVocabulary(tokenizer.spelled_tokens, types, joined, tokenizer.end_of_text_id, tokenizer.pre.name)
 
