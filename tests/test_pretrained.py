@@ -51,6 +51,10 @@ LLAMA_3 = (
 QWEN_2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+QWEN_35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 SPELL = {**BYTE_LEVEL, "use_regex": False}
 
@@ -91,6 +95,7 @@ FORMS = {
         "Qwen2Tokenizer",
         {"normalizer": {"type": "NFC"}},
     ),
+    "qwen3.5": (split_at(QWEN_35), [END_OF_TEXT, "<|im_end|>"], ["<think>"], "<|im_end|>", "Qwen2Tokenizer", {}),
     "smollm": (DIGITS, [END_OF_TEXT, "<|im_start|>"], [], END_OF_TEXT, "GPT2Tokenizer", {}),
     "pythia": (
         BYTE_LEVEL,
@@ -102,7 +107,14 @@ FORMS = {
     ),
     "olmo-2": (split_at(LLAMA_3), [END_OF_TEXT, "<|endofprompt|>"], [], END_OF_TEXT, "GPT2Tokenizer", {}),
 }
-PRE = {"gpt-2": "gpt-2", "llama-3": "llama-bpe", "qwen2": "qwen2", "smollm": "smollm", "pythia": "gpt-2"}
+PRE = {
+    "gpt-2": "gpt-2",
+    "llama-3": "llama-bpe",
+    "qwen2": "qwen2",
+    "smollm": "smollm",
+    "pythia": "gpt-2",
+    "qwen3.5": "qwen35",
+}
 NOTES = {
     "llama-3": ["no token is put around a text, where the tokenizer would put <|begin_of_text|>"],
     "qwen2": ["text stays as it is, where the tokenizer would normalize it (NFC)"],
@@ -181,7 +193,7 @@ WITH_ADDED = WITH_ADDED.map("".join)
 @given(WITH_ADDED)
 @example("")
 @example(SCRIPTS + "".join(PIECES) + "".join(ALL_ADDED))
-@settings(max_examples=300, **MANY)
+@settings(max_examples=250, **MANY)
 def test_token_ids_are_the_same_everywhere(readers, text):
     check_ids(readers, text)
 

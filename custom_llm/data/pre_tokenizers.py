@@ -22,14 +22,21 @@ NEW_LETTERS = (
     r"\x{11BF0}-\x{11BF9}\x{13460}-\x{143FA}\x{16100}-\x{1611D}\x{16130}-\x{16139}\x{16D40}-\x{16D6C}"
     r"\x{16D70}-\x{16D79}\x{18CFF}\x{1CCF0}-\x{1CCF9}\x{1E5D0}-\x{1E5ED}\x{1E5F0}-\x{1E5FA}"
 )
+NEW_MARKS = (
+    r"\x{897}\x{10D69}-\x{10D6D}\x{10EFC}\x{113B8}-\x{113C0}\x{113C2}\x{113C5}\x{113C7}-\x{113CA}\x{113CC}-\x{113D0}"
+    r"\x{113D2}\x{113E1}-\x{113E2}\x{11F5A}\x{1611E}-\x{1612F}\x{1E5EE}-\x{1E5EF}"
+)
 LETTER, NUMBER = rf"[\p{{L}}&&[^{NEW_LETTERS}]]", rf"[\p{{N}}&&[^{NEW_LETTERS}]]"
 OTHER = rf"(?:[^\s\p{{L}}\p{{N}}]|[{NEW_LETTERS}])"
+LETTER_OR_MARK = rf"[\p{{L}}\p{{M}}&&[^{NEW_LETTERS}{NEW_MARKS}]]"
+OTHER_THAN_MARK = rf"(?:[^\s\p{{L}}\p{{M}}\p{{N}}]|[{NEW_LETTERS}{NEW_MARKS}])"
 BEFORE_WORD = rf"(?:[^\r\n\p{{L}}\p{{N}}]|[{NEW_LETTERS}])"
 SUFFIX = r"'[sStTmMdD]|'[rR][eE]|'[vV][eE]|'[lL][lL]"
 
 GPT_2 = rf"'s|'t|'re|'ve|'m|'ll|'d| ?{LETTER}+| ?{NUMBER}+| ?{OTHER}+|\s+(?!\S)|\s+"
 LLAMA_3 = rf"{SUFFIX}|{BEFORE_WORD}?{LETTER}+|{NUMBER}{{1,3}}| ?{OTHER}+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN_2 = rf"{SUFFIX}|{BEFORE_WORD}?{LETTER}+|{NUMBER}| ?{OTHER}+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN_35 = rf"{SUFFIX}|{BEFORE_WORD}?{LETTER_OR_MARK}+|{NUMBER}| ?{OTHER_THAN_MARK}+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 # The same as models ship them. ByteLevel and Digits have theirs built in.
 SHIPPED_GPT_2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -39,6 +46,10 @@ SHIPPED_LLAMA_3 = (
     r"\s+(?!\S)|\s+"
 )
 SHIPPED_QWEN_2 = SHIPPED_LLAMA_3.replace("{1,3}", "")
+SHIPPED_QWEN_35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ PRE_TOKENIZERS = {
         PreTokenizer("llama-bpe", (LLAMA_3,), (SHIPPED_LLAMA_3,), ignore_merges=True),  # Llama 3, Falcon 3, SmolLM 3
         PreTokenizer("dbrx", (LLAMA_3,), (SHIPPED_LLAMA_3,)),  # and OLMo 2, phi-4
         PreTokenizer("qwen2", (QWEN_2,), (SHIPPED_QWEN_2,)),  # Qwen 2, 2.5, 3
+        PreTokenizer("qwen35", (QWEN_35,), (SHIPPED_QWEN_35,)),
     )
 }
 
