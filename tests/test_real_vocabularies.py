@@ -27,6 +27,7 @@ VOCABULARIES = {
     "mpt": ("gpt-2", []),
     "llama-bpe": ("llama-bpe", []),
     "qwen2": ("qwen2", ["</s> is read as one token, since llama.cpp takes it for a control token"]),
+    "qwen35": ("qwen35", ["</s> is read as one token, since llama.cpp takes it for a control token"]),
     "starcoder": ("smollm", []),
     "refact": ("smollm", []),
     "command-r": ("smollm", []),
