@@ -12,6 +12,9 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, run_script
 from hub_server import Hub
 from test_hub import STORIES, write_stories
+from test_pretrained import make
+
+from custom_llm.data.pretrained import load_pretrained
 
 MODEL = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0 --vocab_size 300".split()
 TRAINING = "--max_epochs 1 --batch_size 8 --learning_rate 0.003 --cache_dir cache".split()
@@ -36,6 +39,10 @@ def check_road(folder: Path, *training: str, **environment: str) -> str:
     return trained.stderr
 
 
+def load(folder: Path):
+    return load_pretrained(str(folder))[0]
+
+
 @pytest.mark.parametrize("how", ["--stream", "--no_stream"])
 def test_a_local_copy_of_tinystories_goes_all_the_way(folder, how):
     write_stories(folder / "stories")
@@ -57,6 +64,22 @@ def test_a_dataset_of_the_hub_goes_all_the_way_and_again_without_the_hub(folder,
     assert "note: tinystories: http://127.0.0.1:9 cannot be reached" in again.stderr
     assert "using the copy of" in again.stderr
     assert (folder / "trained_model.pth").read_bytes() == first
+
+
+@pytest.mark.parametrize("form", ["gpt-2", "llama-3", "qwen2"])
+def test_a_pretrained_tokenizer_of_the_hub_goes_all_the_way(folder, tmp_path, form):
+    make(form, tmp_path / "hub/models/owner" / form)
+    (folder / "input.txt").write_text("<|endoftext|>".join(STORIES), encoding="utf-8")
+    flags = ["--dataset", "input.txt", "--tokenizer", f"owner/{form}"]
+    with Hub(tmp_path / "hub") as hub:
+        notes = check_road(folder, *flags, **hub.environment(tmp_path / "home"))
+    assert f"that of owner/{form}" in notes
+    # The exported folder is a tokenizer to train another model with, and gives the same ids.
+    ids = [
+        tokenizer.encode(STORIES[0]).tolist()
+        for tokenizer in map(load, (tmp_path / "hub/models/owner" / form, folder / "hf_model"))
+    ]
+    assert ids[0] == ids[1]
 
 
 def test_without_the_hub_training_goes_on_only_if_that_was_asked_for(folder):

@@ -54,7 +54,7 @@ def train_once(architecture: dict[str, object] | None = None, **config: object) 
 def test_a_small_text_is_learnt_by_heart():
     dataset = TextDataset(TEXT, 32)
     model = train_once(max_epochs=40)
-    assert held_out_loss(model, dataset.data, 32) < 0.5, "guessing costs 3.4"
+    assert held_out_loss(model, dataset.data, 32, dataset.vocab_size) < 0.5, "guessing costs 3.4"
 
 
 def test_the_same_seed_gives_the_same_weights():
@@ -86,7 +86,7 @@ def test_the_held_out_loss_is_the_mean_over_every_token(n_tokens, block_size):
         x, y = data[start : min(start + block_size, n_tokens - 1)], data[start + 1 : start + block_size + 1]
         total += model(x[None], y[None])[1].item() * len(y)
     model.train()
-    assert held_out_loss(model, data, block_size) == pytest.approx(total / (n_tokens - 1), abs=1e-5)
+    assert held_out_loss(model, data, block_size, 5) == pytest.approx(total / (n_tokens - 1), abs=1e-5)
     assert model.training
 
 
@@ -214,7 +214,7 @@ def test_choosing_threads_and_evaluating_leave_the_model_as_it_is(experts, monke
     model = small_model(dataset, **EXPERTS[experts])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _use_fastest_threads(model, dataset, 4)
-    held_out_loss(model, dataset.data, 32)
+    held_out_loss(model, dataset.data, 32, dataset.vocab_size)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -234,7 +234,7 @@ def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path)
     assert f"at its lowest held-out loss, {min(losses):.4f}; after it, learning by heart" in result.stderr
     model, saved = load_model(tmp_path / "trained_model.pth", tmp_path / "model_config.pth")
     held_out = TextDataset(END_OF_TEXT + text, 16, load_tokenizer(saved.tokenizer)).split_off(0.1)
-    assert held_out_loss(model, held_out, 16) == pytest.approx(min(losses), abs=1e-3)
+    assert held_out_loss(model, held_out, 16, model.config.vocab_size) == pytest.approx(min(losses), abs=1e-3)
 
 
 def test_out_of_memory_is_a_sentence(capsys):

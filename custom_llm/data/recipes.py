@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TypeVar
@@ -25,10 +25,12 @@ class Recipe:
     Attributes:
         key: differs where the same text would give another tokenizer.
         make: pieces of the text → the tokenizer; raises UserError.
+        notes: what a person should know about it, a line each.
     """
 
     key: str
     make: Callable[[Iterable[str]], Tokenizer]
+    notes: Sequence[str] = ()
 
 
 def find_recipe(name: str, vocab_size: int) -> Recipe:
@@ -41,12 +43,11 @@ def find_recipe(name: str, vocab_size: int) -> Recipe:
         return Recipe("char", CharTokenizer.from_texts)
     if name == "bpe":
         return Recipe(f"bpe {vocab_size}", lambda pieces: _learn(pieces, vocab_size))
-    raise UserError(f"--tokenizer {name}: take char or bpe")
+    from custom_llm.data.pretrained import load_pretrained
 
-
-def _ready(tokenizer: Tokenizer) -> Recipe:
+    tokenizer, notes = load_pretrained(name)
     digest = blake2b(json.dumps(tokenizer.to_dict()).encode(), digest_size=16).hexdigest()
-    return Recipe(digest, lambda pieces: tokenizer)
+    return Recipe(digest, lambda pieces: tokenizer, [f"--tokenizer {name}: {note}" for note in notes])
 
 
 def _learn(pieces: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -78,7 +78,7 @@ def train_on_text(
     if target.type == "cpu":
         _use_fastest_threads(model, train, config.batch_size)
     print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
-    validate = _validator(held_out, architecture.block_size)
+    validate = _validator(held_out, architecture)
     held_out_text = tokenizer.decode(held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a character
     per_token = len(held_out_text) / len(held_out)
     try:
@@ -125,6 +125,8 @@ def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: 
         UserError: see `open_tokens`.
     """
     recipe = find_recipe(config.tokenizer, config.vocab_size or model.vocab_size)
+    for note in recipe.notes:
+        _note(f"note: {note}")
     return open_tokens(corpus, recipe, cache, config.max_tokens)
 
 
@@ -149,8 +151,8 @@ def _use_fastest_threads(model: GPTLanguageModel, data: TextDataset, batch_size:
         mixture.forget()
 
 
-def _validator(held_out: torch.Tensor, block_size: int) -> Callable[[torch.nn.Module], float]:
-    return lambda model: held_out_loss(model, held_out, block_size)
+def _validator(held_out: torch.Tensor, config: ModelConfig) -> Callable[[torch.nn.Module], float]:
+    return lambda model: held_out_loss(model, held_out, config.block_size, config.vocab_size)
 
 
 def _pick_device(name: str | None) -> torch.device:
