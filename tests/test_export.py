@@ -310,7 +310,12 @@ def test_export_to_hf_takes_the_two_files(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。", "كان يا ما كان في قديم الزمان. ", "🐶 chased 🐱! 🎉👩‍👩‍👧 "],
+    [
+        "春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。",
+        "كان يا ما كان في قديم الزمان. ",
+        "กาลครั้งหนึ่งนานมาแล้ว มีเด็กคนหนึ่ง ",
+        "🐶 chased 🐱! 🎉👩‍👩‍👧 ",
+    ],
 )
 def test_any_language_goes_all_the_way(tmp_path, text):
     folder = train(tmp_path, text * 60, epochs=1).folder
