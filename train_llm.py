@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from custom_llm.config import TrainConfig
 from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
 from custom_llm.exports import lazy
 from custom_llm.omp import wait_briefly
+from custom_llm.sizes import LEAST_BYTES, choose_vocab_size
 from custom_llm.wizard import add_flags, ask, given
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         values.setdefault("max_epochs", TrainConfig.max_epochs)
     if not Path(args.config_path).exists():
         raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
-    config = TrainConfig(**values) if args.inspect else TrainConfig(**get_training_config(values))
+    is_advised = args.inspect or "dataset_path" not in values
+    if args.inspect:  # nothing is asked
+        values = {item.name: item.default for item in fields(TrainConfig)} | values
+    config = TrainConfig(**get_training_config(values))
 
     from custom_llm.data.cache import default_cache
     from custom_llm.data.choose import choose_corpus
@@ -90,6 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         config.dataset_path, cache, encoding=args.encoding, field=args.text_field, max_chars=config.most_characters,
         stream=args.stream, fallback=lambda: args.fallback or _agrees(config.dataset_path),
     )  # fmt: skip
+    if is_advised and config.tokenizer == "char" and corpus.size >= LEAST_BYTES:
+        size = choose_vocab_size(corpus.size)
+        print(
+            f"tip: --tokenizer bpe --vocab_size {size} learns more of such a text in the same time (docs/data.md)",
+            file=sys.stderr,
+            flush=True,
+        )
     if args.inspect:
         return _inspect(config, corpus, args.config_path, cache)
     from custom_llm.export.plan import plan_export

@@ -29,7 +29,7 @@ ALLOWED = {
     "wizard": {"cli", "config", "errors", "options"},
     "data": FOUNDATION,
     "model": FOUNDATION,
-    "training": FOUNDATION | {"data", "model"},
+    "training": FOUNDATION | {"data", "model", "sizes"},
     "export": FOUNDATION | {"data.bpe", "data.tokenizer", "model", "llamacpp"},
     "inference": {"config", "errors", "llamacpp"},
     "evaluation": FOUNDATION,

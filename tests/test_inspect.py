@@ -68,3 +68,17 @@ def test_nothing_is_trained_or_written(tmp_path):
     assert "warning: one document stands 50 times among 50; the model will learn it by heart" in result.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"model_config.pth", "notes.txt"}
     assert (tmp_path / "model_config.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("n_lines", "advice"), [(100, ""), (6000, "tip: --tokenizer bpe --vocab_size 512 learns more")]
+)
+def test_advice_on_the_vocabulary(tmp_path, n_lines, advice):
+    (tmp_path / "input.txt").write_text("".join(f"Line {i} of it.\n" for i in range(n_lines)), encoding="utf-8")
+    assert run_script("llm_model.py", "--n_embd", "32", "--n_head", "4", cwd=tmp_path).status == 0
+    result = run_script("train_llm.py", "--inspect", cwd=tmp_path)
+    assert (result.status, result.stderr[: len(advice)]) == (0, advice)
+    assert bool(result.stderr) == bool(advice)
+    bpe = run_script("train_llm.py", "--inspect", "--tokenizer", "bpe", "--vocab_size", "300", cwd=tmp_path)
+    assert (bpe.status, bpe.stderr) == (0, "")
+    assert "  as tokens   'L" in bpe.stdout

@@ -14,7 +14,7 @@ from custom_llm.data.tokenizer import END_OF_TEXT, Tokenizer
 
 LOOKED_AT = 50_000_000  # characters; counting lines takes memory
 ENCODED = 1_000_000  # characters
-RAREST, SCRIPTS, EXCERPT = 12, 6, 300
+RAREST, SCRIPTS, EXCERPT, TOKENS_SHOWN = 12, 6, 300, 16
 SCARCE = 5  # times a token should occur to be learnt
 REPEATED = 0.3  # share of lines that stand elsewhere, too, from which on a model learns by heart
 FEW_TOKENS = 1.0  # tokens for each parameter below which a model learns by heart
@@ -49,6 +49,9 @@ def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int) -> It
     yield f"  model       {n_parameters:,} parameters, {n_tokens / n_parameters:.2f} tokens for each"
     yield "  the model will see:"
     yield from ("    " + line[:100] for line in text[:EXCERPT].split("\n")[:8])
+    if tokens.tokenizer.kind != "char":
+        first = (tokens.tokenizer.decode([i]) for i in tokens.ids[1 : 1 + TOKENS_SHOWN])
+        yield f"  as tokens   {' '.join(map(repr, first))}"
     for warning in _warnings(text, documents, counts, repeated):
         yield f"warning: {warning}"
     for warning in _warnings_about_tokens(tokens, n_used, n_parameters, block_size):

@@ -66,8 +66,9 @@ class Corpus:
 
     @property
     def size(self) -> int:
-        """Bytes of its files."""
-        return sum(path.stat().st_size for path in self.files if path.exists())
+        """Bytes that are read of its files: all, or about as many as the characters that are wanted."""
+        n_bytes = sum(path.stat().st_size for path in self.files if path.exists())
+        return n_bytes if self.max_chars is None else min(n_bytes, self.max_chars)
 
     def settings(self) -> str:
         """All but the files' content that the text depends on."""

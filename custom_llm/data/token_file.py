@@ -142,7 +142,7 @@ def _write_header(file: IO[bytes], dtype: np.dtype, n: int) -> None:
 @contextlib.contextmanager
 def _shown(corpus: Corpus) -> Iterator[Callable[[str], Callable[[int], None]]]:
     """Shows how far the reading of a text is. Yields what begins another pass, and gives what counts its bytes."""
-    size = max(1, min(corpus.size, corpus.max_chars or corpus.size))
+    size = max(1, corpus.size)
     with contextlib.ExitStack() as stack:
 
         def begin(doing: str) -> Callable[[int], None]:
