@@ -14,8 +14,8 @@ from custom_llm.data.tokenizer import CharTokenizer, Tokenizer
 if TYPE_CHECKING:
     from custom_llm.data.token_file import Tokens
 
-# Windows read before memory is given back. Linux maps the 64 kB around each page that is touched: 32 MB.
-WINDOWS_HELD = 512
+# Windows read before memory is given back. Linux maps up to 2 MB around each page that is touched: 128 MB.
+WINDOWS_HELD = 64
 
 
 class TextDataset(Dataset):
