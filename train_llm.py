@@ -24,7 +24,7 @@ from custom_llm.config import TrainConfig
 from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
 from custom_llm.exports import lazy
 from custom_llm.omp import wait_briefly
-from custom_llm.wizard import add_flags, ask, given
+from custom_llm.wizard import add_flags, ask, build, given
 
 if TYPE_CHECKING:
     from custom_llm.data.dataset import TextDataset
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)"
     )
-    parser.add_argument("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
+    parser.add_argument("--dataset", metavar="TEXT", help="the same as --dataset_path")
     parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of the text (default: utf-8)")
     parser.add_argument(
         "--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)"
@@ -74,12 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
     add_flags(parser, TrainConfig, "training")
     args = parser.parse_args(argv)
+    if args.dataset is not None and args.dataset_path is not None:
+        raise UserError("--dataset and --dataset_path both name the text; give one of them")
+    args.dataset_path = args.dataset if args.dataset_path is None else args.dataset_path
     values = given(TrainConfig, args)
     if "minutes" in values:  # the clock ends the training, so there is no question to ask about epochs
         values.setdefault("max_epochs", TrainConfig.max_epochs)
     if not Path(args.config_path).exists():
         raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
-    config = TrainConfig(**values) if args.inspect else TrainConfig(**get_training_config(values))
+    config = build(TrainConfig, values if args.inspect else get_training_config(values))
 
     from custom_llm.data.cache import default_cache
     from custom_llm.data.choose import choose_corpus
