@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,8 @@ from custom_llm.config import TrainConfig
 from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
 from custom_llm.exports import lazy
 from custom_llm.omp import wait_briefly
-from custom_llm.sizes import LEAST_BYTES, choose_vocab_size
-from custom_llm.wizard import add_flags, ask, given
+from custom_llm.sizes import BYTE_PAIRS, LONG_TEXT
+from custom_llm.wizard import add_flags, ask, build, given
 
 if TYPE_CHECKING:
     from custom_llm.data.dataset import TextDataset
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)"
     )
-    parser.add_argument("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
+    parser.add_argument("--dataset", metavar="TEXT", help="the same as --dataset_path")
     parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of the text (default: utf-8)")
     parser.add_argument(
         "--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)"
@@ -75,15 +75,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
     add_flags(parser, TrainConfig, "training")
     args = parser.parse_args(argv)
+    if args.dataset is not None and args.dataset_path is not None:
+        raise UserError("--dataset and --dataset_path both name the text; give one of them")
+    args.dataset_path = args.dataset if args.dataset_path is None else args.dataset_path
     values = given(TrainConfig, args)
     if "minutes" in values:  # the clock ends the training, so there is no question to ask about epochs
         values.setdefault("max_epochs", TrainConfig.max_epochs)
     if not Path(args.config_path).exists():
         raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
     is_advised = args.inspect or "dataset_path" not in values
-    if args.inspect:  # nothing is asked
-        values = {item.name: item.default for item in fields(TrainConfig)} | values
-    config = TrainConfig(**get_training_config(values))
+    config = build(TrainConfig, values if args.inspect else get_training_config(values))
 
     from custom_llm.data.cache import default_cache
     from custom_llm.data.choose import choose_corpus
@@ -94,13 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config.dataset_path, cache, encoding=args.encoding, field=args.text_field, max_chars=config.most_characters,
         stream=args.stream, fallback=lambda: args.fallback or _agrees(config.dataset_path),
     )  # fmt: skip
-    if is_advised and config.tokenizer == "char" and corpus.size >= LEAST_BYTES:
-        size = choose_vocab_size(corpus.size)
-        print(
-            f"tip: --tokenizer bpe --vocab_size {size} learns more of such a text in the same time (docs/data.md)",
-            file=sys.stderr,
-            flush=True,
-        )
+    if is_advised and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
+        tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time (docs/data.md)"
+        print(f"tip: {tip}", file=sys.stderr, flush=True)
     if args.inspect:
         return _inspect(config, corpus, args.config_path, cache)
     from custom_llm.export.plan import plan_export

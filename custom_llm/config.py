@@ -248,7 +248,7 @@ class TrainConfig:
         None, "tokens to learn for bpe (default: what llm_model.py was told)", low=1, high=10_000_000
     )
     max_chars: int | None = option(None, "characters of the text to use at most", low=1, high=10**15)
-    max_tokens: int | None = option(None, "tokens of the text to use at most", low=1, high=10**15)
+    max_tokens: int | None = option(None, "tokens of the text to use at most", low=2, high=10**15)
     minutes: float | None = option(None, "train for this long instead of max_epochs", low=0.001, high=525_600.0)
     stride: int | None = option(
         None,

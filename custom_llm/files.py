@@ -75,6 +75,8 @@ def check_distinct(**paths: str | Path) -> None:
     """Raise UserError when two flags name the same file, which one of them would destroy."""
     seen: dict[str, str] = {}
     for flag, path in paths.items():
+        if "\0" in str(path):
+            raise UserError(f"--{flag} {str(path)!r} is not the name of a file")
         other = seen.setdefault(os.path.realpath(path), flag)
         if other != flag:
             raise UserError(f"--{other} and --{flag} are both {path}; give two different files")

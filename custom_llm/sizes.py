@@ -13,14 +13,8 @@ BLOCK_SIZE = 256  # what llama.cpp rounds contexts up to, so that other programs
 WINDOWS_AT_LEAST = 20  # in a text; a shorter one gets a shorter context
 CHARACTERS_READ_PER_MINUTE_AND_CORE = 700_000  # by the smallest model
 READ_OFTEN = 20  # epochs from which on a model learns by heart and needs dropout
-# (bytes of text from which on so many byte pairs learnt most of it in three minutes), from docs/data.md
-VOCABULARIES = ((0, 512), (500_000, 4096))
-LEAST_BYTES = 100_000  # of the texts this was tried on
-
-
-def choose_vocab_size(n_bytes: int) -> int:
-    """The byte pairs to learn from a text of `n_bytes`."""
-    return [size for least, size in VOCABULARIES if least <= n_bytes][-1]
+# Bytes from which on byte pairs learnt more of a text than characters did, and the best number of them (docs/data.md).
+LONG_TEXT, BYTE_PAIRS = 1_000_000, 4096
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def ask(
     for item in fields(config_class) if more else ():
         if item.metadata["words"] and item.name not in values and item.name in more(complete(values)):
             values = _ask_one(item, config_class, values, complete)
-    return _build(config_class, complete(values))
+    return build(config_class, complete(values))
 
 
 def _ask_one(
@@ -132,7 +132,12 @@ def _check_together(
         config_class(**complete({"n_head": values.get("n_kv_heads") or 1, **values}))
 
 
-def _build(config_class: type, values: dict[str, Any]) -> Any:
+def build(config_class: type, values: dict[str, Any]) -> Any:
+    """The config of `values`.
+
+    Raises:
+        UserError: they contradict each other.
+    """
     try:
         return config_class(**values)
     except ValueError as error:

@@ -10,9 +10,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import pyarrow
 import pytest
 import torch
 from conftest import run_script
+from pyarrow.parquet import write_table
 
 from custom_llm.errors import run
 
@@ -20,12 +22,19 @@ MODEL, TRAIN, CONVERT, INFER, QUICK = (
     "llm_model", "train_llm", "convert_to_gguf", "inference_gguf", "quickstart",
 )  # fmt: skip
 TRAINING = "--batch_size 4 --learning_rate 0.001 --max_epochs 1 --dataset_path"
+TOKENIZER = f"{TRAINING} input.txt --tokenizer t"
 CONVERSION = "--llama_cpp_path none"
 
 
 def torch_file(value: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def parquet(texts: list) -> bytes:
+    buffer = io.BytesIO()
+    write_table(pyarrow.table({"text": texts}), buffer, compression="none", write_statistics=False)
     return buffer.getvalue()
 
 
@@ -145,6 +154,60 @@ CASES = [
     (TRAIN, f"{TRAINING} input.txt --model_path nowhere/m.pth", {}, "the folder nowhere does not exist"),
     (TRAIN, f"{TRAINING} input.txt --model_path .", {}, ". is a folder"),
     (TRAIN, f"{TRAINING} input.txt --config_path nowhere.pth", {}, "nowhere.pth: no such file; make it"),
+    (TRAIN, f"{TRAINING} input.txt --dataset tinystories", {}, "--dataset and --dataset_path both name the text"),
+    (TRAIN, [*TRAINING.split(), ""], {}, "--dataset_path '' names no text"),
+    (TRAIN, f"{TRAINING} ,", {}, "--dataset_path ',' names no text"),
+    (TRAIN, [*TRAINING.split(), "a\0b"], {}, "--dataset_path 'a\\x00b' is not the name of a file"),
+    (TRAIN, f"{TRAINING} {'x' * 300}", {}, "file name too long"),
+    (TRAIN, f"{TRAINING} [[*", {}, "[[*: no file has such a name"),
+    (TRAIN, f"{TRAINING} /dev/zero", {}, "/dev/zero is not a regular file"),
+    (TRAIN, f"{TRAINING} /proc/self/mem", {}, "cannot read /proc/self/mem: input/output error"),
+    (TRAIN, f"{TRAINING} bad.txt --inspect", {"bad.txt": b""}, "bad.txt is empty"),
+    (TRAIN, f"{TRAINING} input.txt --inspect --vocab_size 300", {}, "vocab_size 300 has no meaning with tokenizer char"),
+    (TRAIN, [*TRAINING.split(), "input.txt", "--tokenizer", ""], {}, "tokenizer is empty"),
+    (TRAIN, [*TRAINING.split(), "input.txt", "--tokenizer", "", "--inspect"], {}, "tokenizer is empty"),
+    (TRAIN, f"{TRAINING} input.txt --max_tokens 1", {}, "--max_tokens 1 is not a whole number from 2"),
+    (TRAIN, f"{TRAINING} input.txt --max_tokens 2", {}, "input.txt is too short: 0 tokens are left"),
+    (TRAIN, f"{TRAINING} input.txt --max_chars 0", {}, "--max_chars 0 is not a whole number from 1"),
+    (TRAIN, f"{TRAINING} input.txt --max_chars 1", {}, "input.txt has only one distinct character"),
+    (TRAIN, f"{TRAINING} input.txt --max_chars 1e6", {}, "--max_chars '1e6' is not a whole number"),
+    (TRAIN, f"{TRAINING} input.txt --max_chars {10**16}", {}, "is not a whole number from 1 to"),
+    # files that are not what their names say, at a place far in
+    (TRAIN, f"{TRAINING} a.txt", {"a.txt": b"abc d\n" * 400_000 + b"\xff"}, "byte 0xff at offset 2400000"),
+    (TRAIN, f"{TRAINING} a.txt", {"a.txt": b"abc d\n" * 400_000 + b"\0"}, "NUL byte at character 2400000"),
+    (TRAIN, f"{TRAINING} a.txt", {"a.txt": "text ".encode("utf-16-le") * 99}, "a.txt is not plain text (NUL byte"),
+    (TRAIN, f"{TRAINING} a.txt.gz", {"a.txt.gz": gzip.compress(gzip.compress(b"ab" * 99))}, "a.txt.gz is not utf-8"),
+    (TRAIN, f"{TRAINING} a.txt.gz", {"a.txt.gz": gzip.compress(b"ab" * 99) + b"end"}, "a.txt.gz is not a whole gzip"),
+    (TRAIN, f"{TRAINING} a.txt.gz", {"a.txt.gz": gzip.compress(b"ab" * 99)[:-8] + bytes(8)}, "CRC check failed"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b'{"text": NaN}'}, "a.jsonl, line 1: its text is no text"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b'{"text": 1' + b"0" * 9999 + b"}"}, "a.jsonl, line 1 is not JSON"),
+    (TRAIN, f"{TRAINING} a.jsonl", {"a.jsonl": b'[\n {"text": "a"}\n]'}, "a.jsonl, line 1 is not JSON"),
+    (TRAIN, f"{TRAINING} a.csv", {"a.csv": b'text\nb\n"c\n' + b"d\n" * 99}, "the row that begins at line 3 is not CSV"),
+    (TRAIN, f"{TRAINING} a.csv", {"a.csv": b'text\n"b" c\n'}, "the row that begins at line 2 is not CSV"),
+    (TRAIN, f"{TRAINING} a.tsv", {"a.tsv": b'id\ttext\n1\t"b\n2\tc\n'}, "the row that begins at line 2 is not CSV"),
+    (TRAIN, f"{TRAINING} a.csv", {"a.csv": b"text,text\na,b\n"}, "a.csv has several columns text"),
+    (TRAIN, f"{TRAINING} a.csv", {"a.csv": b"\n\ntext\na\n"}, "a.csv, line 3 has no text; it has nothing"),
+    (TRAIN, f"{TRAINING} a.parquet", {"a.parquet": parquet(["ab"] * 99)[:-9]}, "a.parquet is not a whole Parquet file"),
+    (TRAIN, f"{TRAINING} a.parquet", {"a.parquet": parquet([b"ab"])}, "a.parquet: its text is no text"),
+    (TRAIN, f"{TRAINING} a.parquet", {"a.parquet": parquet([["ab"]])}, "a.parquet: its text is no text"),
+    (TRAIN, f"{TRAINING} a.parquet", {"a.parquet": parquet([None, "ab"])}, "a.parquet: its text is no text"),
+    (TRAIN, f"{TRAINING} a.parquet", {"a.parquet": parquet(["a\0b"])}, "a.parquet is not plain text"),
+    (TRAIN, f"{TRAINING} a.parquet", {"a.parquet": parquet(["abcd"]).replace(b"abcd", b"a\xffcd")}, "a.parquet is not a"),
+    # caches and tokenizers
+    (TRAIN, f"{TRAINING} input.txt --cache_dir input.txt", {}, "name a folder to write to with --cache_dir"),
+    (TRAIN, f"{TRAINING} input.txt --cache_dir c", {"c/tokens": b""}, "name a folder to write to with --cache_dir"),
+    (TRAIN, f"{TRAINING} input.txt --cache_dir /dev/null", {}, "name a folder to write to with --cache_dir"),
+    (TRAIN, f"{TRAINING} input.txt --tokenizer .", {}, "--tokenizer .: it has neither tokenizer.json nor vocab.json"),
+    (TRAIN, f"{TRAINING} input.txt --tokenizer input.txt", {}, "--tokenizer input.txt: a file; give the folder"),
+    (TRAIN, f"{TRAINING} input.txt --tokenizer a/b/c", {}, "--tokenizer a/b/c: no such folder"),
+    (TRAIN, TOKENIZER, {"t/tokenizer.json": b""}, "--tokenizer t: it cannot be read"),
+    (TRAIN, TOKENIZER, {"t/tokenizer.json": b"{}"}, "--tokenizer t: it cannot be read"),
+    (TRAIN, TOKENIZER, {"t/tokenizer.json": b"[" * 100_000}, "--tokenizer t: it cannot be read"),
+    (TRAIN, TOKENIZER, {"t/vocab.json": b"[]", "t/merges.txt": b""}, "--tokenizer t: it cannot be read"),
+    (TRAIN, TOKENIZER, {"t/vocab.json": b'{"a": 0}', "t/merges.txt": b""}, "of the 256 bytes are no tokens"),
+    *((TRAIN, TOKENIZER, {"t/vocab.json": b'{"a": 0}', "t/merges.txt": b"#version\n",
+      "t/tokenizer_config.json": f'{{"tokenizer_class": "{name}"}}'.encode()}, "--tokenizer t: it cannot be read")
+      for name in ("CTRLTokenizer", "ByT5Tokenizer", "CLIPTokenizer")),
     # checkpoints
     (CONVERT, f"{CONVERSION} --model_path nowhere.pth", {}, "nowhere.pth: no such file; make it with python train"),
     (CONVERT, f"{CONVERSION} --config_path nowhere.pth", {}, "nowhere.pth: no such file; make it with python llm"),
@@ -227,7 +290,7 @@ def test_one_line_and_status_2(folder, capsys, script, arguments, files, message
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     before = contents(folder)
-    status = run(importlib.import_module(script).main, arguments.split())
+    status = run(importlib.import_module(script).main, arguments if isinstance(arguments, list) else arguments.split())
     stderr = capsys.readouterr().err
     errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert status == 2

@@ -20,12 +20,10 @@ import pyarrow
 import pytest
 from conftest import ENVIRONMENT
 from hub_server import Hub, branch_folder
-from hypothesis import given
-from hypothesis import strategies as st
 from pyarrow import parquet
 
 from custom_llm.data import hub_rows
-from custom_llm.data.documents import articles, documents, lines, up_to
+from custom_llm.data.documents import articles, documents, lines
 from custom_llm.data.hub import NAMED, HubDataset, find_dataset
 from custom_llm.data.sources import read_text
 from custom_llm.data.tokenizer import END_OF_TEXT
@@ -196,15 +194,6 @@ def test_rows_become_documents():
     assert "".join(articles(wiki)) == " = Fox = \n\nRed . \n = = Den = = \n<|endoftext|> = Owl = \n 1 = 2 \n"
     assert "".join(lines(["One", "", "Two\n"])) == "One\n\nTwo\n"
     assert "".join(documents(["", "One\n", " \n", "Two"])) == "One\n<|endoftext|>Two"
-
-
-@given(st.lists(st.sampled_from(["狐", "two", END_OF_TEXT])), st.integers(1, 50))
-def test_a_bound_is_exact_but_for_a_part_of_a_separator(pieces, bound):
-    text, cut = "".join(pieces), "".join(up_to(bound, pieces))
-    assert text.startswith(cut)
-    if len(cut) != min(bound, len(text)):
-        assert text.startswith(cut + END_OF_TEXT)
-        assert len(cut) < bound < len(cut + END_OF_TEXT)
 
 
 def test_a_folder_streamed_and_not(tmp_path):

@@ -71,7 +71,7 @@ def test_nothing_is_trained_or_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("n_lines", "advice"), [(100, ""), (6000, "tip: --tokenizer bpe --vocab_size 512 learns more")]
+    ("n_lines", "advice"), [(100, ""), (60_000, "tip: --tokenizer bpe --vocab_size 4096 learns more")]
 )
 def test_advice_on_the_vocabulary(tmp_path, n_lines, advice):
     (tmp_path / "input.txt").write_text("".join(f"Line {i} of it.\n" for i in range(n_lines)), encoding="utf-8")

@@ -78,7 +78,7 @@ def test_parquet(tmp_path):
     with pytest.raises(UserError, match="its id is no text"):
         documents_of(path, field="id")
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match="is not a Parquet file"):
+    with pytest.raises(UserError, match="is not a whole Parquet file"):
         documents_of(path)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import time
 from pathlib import Path
 
@@ -152,6 +154,75 @@ def test_a_damaged_token_file_is_made_anew(text_file, cache, damage, ending):
     assert tokens_of(text_file, cache).ids.tolist() == expected
 
 
+class Exploit:
+    """Pickled, it would run code if it were unpickled."""
+
+    def __reduce__(self):
+        return (Path("exploited").touch, ())
+
+
+def altered(ids: np.ndarray, place: int, value: int) -> np.ndarray:
+    ids = ids.copy()
+    ids[place] = value
+    return ids
+
+
+LIES = {
+    "an id beyond the vocabulary": lambda ids: altered(ids, -5, 255),
+    "other numbers": lambda ids: ids.astype(np.int64),
+    "no whole numbers": lambda ids: ids.astype(np.float32),
+    "a table": lambda ids: ids[: len(ids) // 2 * 2].reshape(-1, 2),
+    "one number": lambda ids: np.uint8(3),
+    "nothing": lambda ids: ids[:0],
+    "truths": lambda ids: ids > 3,
+    "texts": lambda ids: np.array(["a", "b"]),
+    "records": lambda ids: np.zeros(9, [("a", "u1")]),
+    "objects": lambda ids: np.array([Exploit()] * 9, dtype=object),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_ids_that_cannot_be_are_made_anew(text_file, cache, lie, monkeypatch):
+    monkeypatch.chdir(cache.parent)
+    right = tokens_of(text_file, cache).ids.tolist()
+    (path,) = (cache / "tokens").glob("*.npy")
+    np.save(path, LIES[lie](np.load(path)), allow_pickle=True)
+    assert tokens_of(text_file, cache).ids.tolist() == right
+    assert not Path("exploited").exists()
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04junk", pickle.dumps(Exploit()), b"\x93NUMPY\x02\0\xff\xff\xff\x7fx"])
+def test_other_files_in_place_of_ids_are_not_believed(text_file, cache, content, monkeypatch):
+    monkeypatch.chdir(cache.parent)
+    right = tokens_of(text_file, cache).ids.tolist()
+    (path,) = (cache / "tokens").glob("*.npy")
+    path.write_bytes(content)
+    assert tokens_of(text_file, cache).ids.tolist() == right
+    assert not Path("exploited").exists()
+
+
+@pytest.mark.parametrize("changes", [
+    dict(tokenizer={"kind": "char", "chars": "ab", "end_of_text": True}), dict(tokenizer={"kind": "bpe", "json": "{}"}),
+    dict(tokenizer=None), dict(characters=None), dict(characters=1.5), dict(sample=7), None,
+])  # fmt: skip
+def test_a_lie_about_ids_is_not_believed(text_file, cache, changes):
+    right = tokens_of(text_file, cache)
+    (path,) = (path for path in (cache / "tokens").glob("*.json") if path.stem != "digests")
+    deep = "[" * 100_000
+    path.write_text(deep if changes is None else json.dumps({**json.loads(path.read_bytes()), **changes}))
+    (cache / "tokens/digests.json").write_text(deep)
+    again = tokens_of(text_file, cache)
+    assert again.tokenizer.to_dict() == right.tokenizer.to_dict()
+    assert (again.n_characters, again.sample) == (right.n_characters, right.sample)
+
+
+def test_the_same_bytes_under_an_ending_that_is_read_otherwise_are_another_text(tmp_path, cache):
+    for name in (".jsonl", "a.jsonl"):  # the first has no ending, and is plain text
+        (tmp_path / name).write_text('{"text": "ab cd"}\n', encoding="utf-8")
+    plain, rows = (tokens_of(tmp_path / name, cache) for name in (".jsonl", "a.jsonl"))
+    assert (plain.n_characters, rows.n_characters) == (len(END_OF_TEXT) + 18, len(END_OF_TEXT) + 5)
+
+
 def test_a_text_that_changes_while_it_is_read_is_refused(text_file, cache):
     def make(pieces):
         tokenizer = CHAR.make(pieces)
@@ -165,14 +236,23 @@ def test_a_text_that_changes_while_it_is_read_is_refused(text_file, cache):
 
 def test_what_nothing_has_used_for_a_month_goes(text_file, cache):
     tokens_of(text_file, cache)
-    old = cache / "tokens/old.npy"
-    old.write_bytes(b"x")
-    os.utime(old, (time.time() - 31 * 86_400,) * 2)
-    used = next(path for path in (cache / "tokens").glob("*.npy") if path != old)
-    os.utime(used, (time.time() - 29 * 86_400,) * 2)
+    (used,) = (cache / "tokens").glob("*.npy")
+    made = time.time() - 29 * 86_400
+    os.utime(used, (made, made))
+    ours = (f"{0:032}.npy", f"{0:032}.json", ".x.99.tmp.npy", "a-0123456789ab.0.txt")
+    old = [cache / "tokens" / name for name in ours]
+    theirs = [cache / "tokens" / name for name in ("old.npy", "notes.txt", "stories-2019.txt", "0.json")]
+    for path in old + theirs:
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - 31 * 86_400,) * 2)
     tokens_of(text_file, cache)
-    assert not old.exists()
-    assert time.time() - used.stat().st_mtime < 60
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in theirs)  # whoever named a folder with --cache_dir may have files in it
+    assert time.time() - used.stat().st_atime < 60
+    assert used.stat().st_mtime == pytest.approx(made)  # said as the age of a copy
+    before = used.stat().st_ctime_ns
+    tokens_of(text_file, cache)
+    assert used.stat().st_ctime_ns == before  # one mark a day
 
 
 def test_a_cache_that_cannot_be_written(text_file, tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
 import time
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -15,27 +17,42 @@ from custom_llm.data.text import PIECE, open_bytes
 from custom_llm.errors import UserError, describe_os_error
 from custom_llm.files import write_bytes
 
+DAY = 86_400  # seconds
 DAYS_KEPT = 30  # without being used
+# The names of what is written here; a folder that was named with --cache_dir may hold files of a person as well.
+OURS = re.compile(r"[0-9a-f]{32}\.(npy|json)|[\w-]+-[0-9a-f]{12}\.[0-9a-f]{1,16}\.txt|\..+\.\d+\.tmp\.(npy|json|txt)")
 FRESH = 2.0  # seconds within which a file may change again without another time of change
 REMEMBERED = 10_000  # digests
 
 
 def default_cache() -> Path:
-    """The folder of this program in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "custom-llm-scripts"
+    """The folder of this program in the user's cache.
+
+    Raises:
+        UserError: the user has no home.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        caches = caches if caches.is_absolute() else Path.home() / ".cache"  # XDG says to ignore relative ones
+    except RuntimeError:
+        raise UserError("there is no home folder to keep encoded texts in; name one with --cache_dir") from None
+    return caches / "custom-llm-scripts"
 
 
 def make_folder(folder: Path) -> Path:
-    """`folder`, made if need be, without the files in it that nothing has used for a month.
+    """`folder`, made if need be, without the files of ours in it that nothing has used for a month.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be made, or not be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            if path.is_file() and time.time() - path.stat().st_mtime > DAYS_KEPT * 86_400:
-                path.unlink(missing_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        for path in filter(lambda path: OURS.fullmatch(path.name), folder.iterdir()):
+            with contextlib.suppress(OSError):  # another process was quicker
+                if _days_unused(path) > DAYS_KEPT:
+                    path.unlink()
     except OSError as error:
         raise UserError(
             f"cannot keep what is read: {describe_os_error(error)}; name a folder to write to with --cache_dir"
@@ -44,9 +61,19 @@ def make_folder(folder: Path) -> Path:
 
 
 def mark_used(path: Path) -> None:
-    """Keep a file of the cache for another month."""
+    """Keep a file of the cache for another month.
+
+    It is marked once a day, since a mark makes it a changed file to `content_digest`, and the time at which it was
+    made stays.
+    """
     with contextlib.suppress(OSError):
-        os.utime(path)
+        if _days_unused(path) > 1:
+            os.utime(path, (time.time(), path.stat().st_mtime))
+
+
+def _days_unused(path: Path) -> float:
+    status = path.stat()
+    return (time.time() - max(status.st_atime, status.st_mtime)) / DAY
 
 
 def content_digest(files: Iterable[Path], cache: Path, on_read: OnRead = None) -> str:
@@ -80,7 +107,7 @@ def content_digest(files: Iterable[Path], cache: Path, on_read: OnRead = None) -
 def _load_memo(path: Path) -> dict:
     try:
         memo = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # none, or damaged
         return {}
     return memo if isinstance(memo, dict) else {}
 

@@ -8,16 +8,21 @@ from collections.abc import Iterable, Iterator
 from custom_llm.data.tokenizer import END_OF_TEXT
 
 # Where a text can be cut without changing its tokens, whichever of llama.cpp's pre-tokenizers reads them: behind a
-# line break or before a space that stands alone between two visible characters, and behind a document's end.
+# line break or before a space that stands alone between two visible characters, behind a document's end, and between a
+# Chinese or Japanese letter and punctuation (such a text may have no other place in a million characters).
 # (Several line breaks, or several spaces, belong together for some; and where <|endoftext|> is no token, |> belongs
 # together with punctuation behind it.)
-CUT = re.compile(rf"(?<=\S\n)(?=\S)|(?<=\S)(?= \S)|(?<={re.escape(END_OF_TEXT)})(?=[^\W_])")
+CUT = re.compile(
+    rf"(?<=\S\n)(?=\S)|(?<=\S)(?= \S)|(?<={re.escape(END_OF_TEXT)})(?=[^\W_])"
+    "|(?<=[\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff])(?=[、。！，？])"
+)
+# Characters without such a place after which a text is cut all the same, since memory ends. No writing has so many; in
+# what is no writing, one token in millions becomes two.
+LONGEST = 1 << 22
 
 
 def rechunk(pieces: Iterable[str], size: int) -> Iterator[str]:
     """Yield the text that `pieces` are of in parts of `size` characters and a little more, each cut at a CUT.
-
-    What has no such place stays in one part, however long it is.
 
     >>> list(rechunk(["one tw", "o three\\nfour"], 6))
     ['one two', ' three\\n', 'four']
@@ -33,9 +38,9 @@ def rechunk(pieces: Iterable[str], size: int) -> Iterator[str]:
         held, waiting, n_waiting = "".join([held, *waiting]), [], 0
         start = 0
         # The last characters wait for what comes after them.
-        while cut := CUT.search(held, max(start + size, searched)):
-            yield held[start : cut.start()]
-            start = cut.start()
+        while end := _end(held, start, size, searched):
+            yield held[start:end]
+            start = end
         searched = max(0, len(held) - start - len(END_OF_TEXT) - 2)
         held = held[start:]
     held = "".join([held, *waiting])
@@ -46,7 +51,41 @@ def split(text: str, size: int) -> Iterator[str]:
     """Yield a whole text in such parts."""
     start = 0
     while start < len(text):
-        cut = CUT.search(text, start + size)
-        end = cut.start() if cut else len(text)
+        end = _end(text, start, size) or len(text)
         yield text[start:end]
         start = end
+
+
+def _end(text: str, start: int, size: int, searched: int = 0) -> int | None:
+    """Where the part of `text` that begins at `start` ends; None where the text ends before."""
+    last = start + size + LONGEST
+    if cut := CUT.search(text, max(start + size, searched), last):
+        return cut.start()
+    return last - len(_begun(text[start:last])) if last < len(text) else None
+
+
+def up_to(max_chars: int | None, pieces: Iterable[str]) -> Iterator[str]:
+    """The first `max_chars` characters of the text that `pieces` are of, without a part of an `<|endoftext|>`.
+
+    >>> "".join(up_to(5, ["One<|end", "oftext|>Two"]))
+    'One'
+    """
+    if max_chars is None:
+        yield from pieces
+        return
+    left, held = max_chars, ""
+    for piece in pieces:
+        text = (held + piece)[:left]
+        held = _begun(text)
+        yield text.removesuffix(held)
+        left -= len(text) - len(held)
+        if len(held) == left:
+            return
+    yield held
+
+
+def _begun(text: str) -> str:
+    """What at the end of `text` may be the beginning of an `<|endoftext|>`."""
+    tail = text[1 - len(END_OF_TEXT) :]
+    begun = tail[tail.rfind("<") :]  # the last character where there is none
+    return begun if END_OF_TEXT.startswith(begun) else ""

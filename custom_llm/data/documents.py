@@ -72,22 +72,3 @@ def parts(rows: Iterable[str]) -> Iterator[str]:
 CUTTERS: dict[str, Callable[[Iterable[str]], Iterator[str]]] = {
     cutter.__name__: cutter for cutter in (documents, lines, articles, parts)
 }
-
-
-def up_to(max_chars: int | None, pieces: Iterable[str]) -> Iterator[str]:
-    """The first `max_chars` characters of what the pieces make together, without a part of an `<|endoftext|>`.
-
-    >>> "".join(up_to(5, ["One", END_OF_TEXT, "Two"]))
-    'One'
-    """
-    if max_chars is None:
-        yield from pieces
-        return
-    left = max_chars
-    for piece in pieces:
-        if len(piece) >= left:
-            if piece != END_OF_TEXT or len(piece) == left:
-                yield piece[:left]
-            return
-        yield piece
-        left -= len(piece)

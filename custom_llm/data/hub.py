@@ -26,7 +26,8 @@ from pathlib import Path
 import psutil
 
 from custom_llm.data import hub_rows
-from custom_llm.data.documents import CUTTERS, Cleaner, up_to
+from custom_llm.data.chunks import up_to
+from custom_llm.data.documents import CUTTERS, Cleaner
 from custom_llm.data.hub_rows import Unavailable
 from custom_llm.data.readers import FIELD
 from custom_llm.errors import UserError, describe_os_error

@@ -72,7 +72,7 @@ def latest_revision(name: str, repo: str, revision: str = "") -> str:
 
         try:
             return str(HfApi().dataset_info(repo, revision=revision or None, timeout=TIMEOUT).sha)
-        except json.JSONDecodeError:  # the login page of a hotel, for example
+        except (json.JSONDecodeError, AttributeError, TypeError):  # the login page of a hotel, for example
             raise Unavailable(name, f"what answers at {constants.ENDPOINT} is no hub") from None
 
 

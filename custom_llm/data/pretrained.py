@@ -77,7 +77,9 @@ def _load(name: str, folder: Path) -> Any:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)
     try:
-        return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        loaded = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        loaded.backend_tokenizer.encode("a")  # a class without one is slow; one without its unknown token fails here
+        return loaded
     except Exception as error:  # `tokenizers` raises nothing narrower for a damaged file
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"--tokenizer {name}: it cannot be read ({reason}); {OTHERS}") from None
@@ -132,7 +134,6 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -160,8 +161,8 @@ def _download(name: str) -> Path:
                 raise UserError(_unreachable(name)) from None
         except EntryNotFoundError:
             pass
-        except (HfHubHTTPError, OSError) as error:
-            reason = str(error).strip().partition("\n")[0]
+        except Exception as error:  # of the HTTP client, of the disk, or what the library makes of an odd answer
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise UserError(f"--tokenizer {name}: the hub does not give {file} ({reason}); give a folder") from None
     if folder is None and not online:
         raise UserError(_unreachable(name))

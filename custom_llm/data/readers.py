@@ -62,12 +62,18 @@ def _jsonl(path: Path, encoding: str, field: str, on_read: OnRead) -> Iterator[D
 def _csv(path: Path, encoding: str, field: str, on_read: OnRead) -> Iterator[Document]:
     csv.field_size_limit(1 << 30)  # a document may be long
     lines = _lines(read_file(path, encoding, on_read))
-    rows = csv.DictReader(lines, delimiter="\t" if kind_of(path) == ".tsv" else ",")
+    # Strict, since a quote that is never closed would make one document of all that follows.
+    rows = csv.DictReader(lines, delimiter="\t" if kind_of(path) == ".tsv" else ",", strict=True)
+    ended = 0  # the last line of the last row
     try:
+        if (rows.fieldnames or []).count(field) > 1:
+            raise UserError(f"{path} has several columns {field}; --text_field names another")
+        ended = rows.line_num
         for values in rows:
-            yield (_field_of(values, field, f"{path}, line {rows.line_num}"),)
+            ended = rows.line_num
+            yield (_field_of(values, field, f"{path}, line {ended}"),)
     except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num} is not CSV: {error}") from None
+        raise UserError(f"{path}, the row that begins at line {ended + 1} is not CSV: {error}") from None
 
 
 def _parquet(path: Path, encoding: str, field: str, on_read: OnRead) -> Iterator[Document]:
@@ -88,8 +94,8 @@ def _parquet(path: Path, encoding: str, field: str, on_read: OnRead) -> Iterator
                         yield from ((_checked(value, field, str(path)),) for value in batch.column(0).to_pylist())
                     if on_read is not None:
                         on_read(size // file.num_row_groups)
-        except (ArrowException, OSError) as error:
-            raise UserError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
+        except (ArrowException, OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not a whole Parquet file: {error}") from None
 
 
 def _lines(pieces: Iterable[str]) -> Iterator[str]:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from custom_llm.data.chunks import up_to
 from custom_llm.data.readers import IN_FOLDERS, OnRead, kind_of, read_documents
+from custom_llm.data.text import is_packed
 from custom_llm.data.tokenizer import END_OF_TEXT
-from custom_llm.errors import UserError
+from custom_llm.errors import UserError, describe_os_error
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,7 @@ class Corpus:
         Raises:
             UserError: there is no such file, it is not what its name says, or there is no text in any of them.
         """
-        left = self.max_chars
-        for piece in self._read_all(on_read):
-            if left is not None and len(piece) >= left:
-                if piece != END_OF_TEXT:
-                    yield piece[:left]
-                return
-            yield piece
-            left = None if left is None else left - len(piece)
+        return up_to(self.max_chars, self._read_all(on_read))
 
     def _read_all(self, on_read: OnRead) -> Iterator[str]:
         is_empty = True
@@ -72,7 +67,7 @@ class Corpus:
 
     def settings(self) -> str:
         """All but the files' content that the text depends on."""
-        kinds = [path.name.lower().partition(".")[2] for path in self.files]
+        kinds = [(kind_of(path), is_packed(path)) for path in self.files]
         return repr((kinds, self.encoding, self.field, self.max_chars))
 
 
@@ -101,7 +96,9 @@ def find_files(spec: str) -> list[Path]:
         UserError: one of its parts names none.
     """
     # A name with a comma or a star in it is that file, if there is one.
-    parts = [spec] if _exists(spec) else [part.strip() for part in spec.split(",") if part.strip()] or [spec]
+    parts = [spec] if _exists(spec) else [part.strip() for part in spec.split(",") if part.strip()]
+    if not parts:
+        raise UserError(f"--dataset_path {spec!r} names no text; give a file, a folder or a glob")
     return list(dict.fromkeys(path for part in parts for path in _find(part)))
 
 
@@ -120,13 +117,18 @@ def _find(part: str) -> list[Path]:
 def _in_folder(folder: Path) -> list[Path]:
     """The files of a folder and its folders that have a known ending, without hidden ones."""
     found = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
         found += [path for path in paths if kind_of(path) in IN_FOLDERS and path.is_file()]
     if not found:
         raise UserError(f"{folder} is a folder without {' '.join(IN_FOLDERS)} files; put text into it, or name a file")
     return found
+
+
+def _refuse(error: OSError) -> None:
+    """What cannot be read is not silently left out."""
+    raise UserError(f"cannot read {describe_os_error(error)}")
 
 
 def _exists(spec: str) -> bool:

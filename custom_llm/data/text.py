@@ -28,6 +28,11 @@ def read_file(path: Path, encoding: str = "utf-8", on_read: Callable[[int], obje
     yield from clean(decode(_read(path, on_read), path, encoding), path)
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is to be unpacked with gzip."""
+    return path.name.lower().endswith(".gz")
+
+
 def open_bytes(path: Path) -> IO[bytes]:
     """A file of a person, to read from.
 
@@ -50,8 +55,7 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 def _read(path: Path, on_read: Callable[[int], object] | None) -> Iterator[bytes]:
     with open_bytes(path) as raw:
-        is_packed = path.name.lower().endswith(".gz")
-        file = gzip.GzipFile(fileobj=raw) if is_packed else raw
+        file = gzip.GzipFile(fileobj=raw) if is_packed(path) else raw
         position = 0
         try:
             while content := file.read(PIECE):
@@ -60,7 +64,7 @@ def _read(path: Path, on_read: Callable[[int], object] | None) -> Iterator[bytes
                     position = raw.tell()
                 yield content
         except (OSError, EOFError, zlib.error) as error:
-            if is_packed and not (isinstance(error, OSError) and error.errno):
+            if is_packed(path) and not (isinstance(error, OSError) and error.errno):
                 raise UserError(f"{path} is not a whole gzip file: {error}") from None
             raise UserError(f"cannot read {path}: {describe_os_error(error)}") from None
 

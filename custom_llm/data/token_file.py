@@ -86,13 +86,19 @@ def open_tokens(corpus: Corpus, recipe: Recipe, cache: Path, max_tokens: int | N
 
 
 def _open(path: Path) -> Tokens | None:
+    """What was encoded into `path`; None if there is nothing, or it is damaged."""
     about = path.with_suffix(".json")
     try:
         values = json.loads(about.read_bytes())
-        ids = np.load(path, mmap_mode="c")  # copy on write: torch wants arrays it may write to
+        ids = np.lib.format.open_memmap(path, mode="c")  # copy on write: torch wants arrays it may write to
         tokens = Tokens(ids, load_tokenizer(values["tokenizer"]), values["characters"], values["sample"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError):  # none, or damaged: encode anew
+        vocab_size = tokens.tokenizer.vocab_size
+        whole = (ids.ndim, ids.dtype) == (1, narrowest_type(vocab_size)) and 0 <= ids.min() <= ids.max() < vocab_size
+        if not (whole and type(tokens.n_characters) is int and isinstance(tokens.sample, str)):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, RecursionError):
         return None
+    tokens.release()
     mark_used(path)
     mark_used(about)
     return tokens

@@ -22,7 +22,7 @@ from custom_llm.errors import UserError
 from custom_llm.files import Kind, check_distinct, check_target
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_config, load_model, save_trained
-from custom_llm.sizes import choose_vocab_size
+from custom_llm.sizes import BYTE_PAIRS
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.threads import use_fastest_threads
 from custom_llm.training.trainer import Interrupted, train_model
@@ -127,7 +127,7 @@ def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: 
         UserError: see `open_tokens`.
     """
     told = model.vocab_size if model.vocab_size >= SMALLEST_VOCABULARY else None  # it may be that of some characters
-    recipe = find_recipe(config.tokenizer, config.vocab_size or told or choose_vocab_size(corpus.size))
+    recipe = find_recipe(config.tokenizer, config.vocab_size or told or BYTE_PAIRS)
     for note in recipe.notes:
         _note(f"note: {note}")
     return open_tokens(corpus, recipe, cache, config.max_tokens)
