@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from custom_llm.data import readers
 from custom_llm.data.readers import read_documents
 from custom_llm.data.sources import find_files, open_corpus, read_text
 from custom_llm.data.tokenizer import END_OF_TEXT
@@ -134,3 +135,11 @@ def test_a_bound_takes_no_part_of_a_separator(tmp_path):
     path.write_text(f"One{END_OF_TEXT}Two", encoding="utf-8")
     texts = ["".join(open_corpus(str(path), max_chars=bound).read()) for bound in range(1, 18)]
     assert texts == ["O", "On", *["One"] * 13, f"One{END_OF_TEXT}", f"One{END_OF_TEXT}T"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_line_longer_than_memory_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(readers, "LONGEST", 1000)
+    (tmp_path / name).write_text("x" * 1001, encoding="utf-8")
+    with pytest.raises(UserError, match="has a line of more than 1,000 characters; put each document on its own line"):
+        documents_of(tmp_path / name)
