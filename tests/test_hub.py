@@ -359,7 +359,9 @@ def test_odd_datasets_and_places(hub, tmp_path):
         assert "\n" not in answer.error
     assert two.error == "hf:odd/columns::story names the column story, --text_field text; give one of them"
     assert none.error == "--max_chars 0: must be at least 1"
-    assert no_folder.error == f"cannot make the folder of downloaded datasets, {tmp_path / 'file'}: file exists"
+    assert no_folder.error == (
+        f"cannot keep what is read: {tmp_path / 'file'}: file exists; name a folder to write to with --cache_dir"
+    )
 
 
 STOPPED = """

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from vocabularies import (
     export,
 )
 
-from custom_llm.data import bpe
+from custom_llm.data import bpe, pretrained
 from custom_llm.data.bpe import BYTE_LETTERS, PretrainedTokenizer
 from custom_llm.data.chunks import split
 from custom_llm.data.pre_tokenizers import PRE_TOKENIZERS
@@ -556,6 +557,16 @@ def test_a_hub_that_cannot_be_reached_is_said_soon(tmp_path):
         "error: --tokenizer gpt2: no such folder, and the Hugging Face hub cannot be reached; give a folder that holds "
         "tokenizer.json, or take char or bpe\n",
     )
+
+
+def test_an_answer_that_is_none_of_a_hub_is_one_line(monkeypatch):
+    monkeypatch.setattr(pretrained, "_hub_answers", lambda: True)
+    odd = mock.Mock(side_effect=AttributeError("'list' object has no attribute 'get'"))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", odd)
+    with pytest.raises(
+        UserError, match=r"the hub does not give tokenizer.json .* has no attribute 'get'.; give a folder$"
+    ):
+        load_pretrained("owner/name")
 
 
 def test_ids_in_the_middle_of_a_character_give_replacement_characters(exported):

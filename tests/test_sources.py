@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -12,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from custom_llm.data import readers
 from custom_llm.data.readers import read_documents
-from custom_llm.data.sources import find_files, read_text
+from custom_llm.data.sources import find_files, open_corpus, read_text
 from custom_llm.data.tokenizer import END_OF_TEXT
 from custom_llm.errors import UserError
 
@@ -110,3 +113,33 @@ def test_every_source_goes_all_the_way(notes, source):
         "inference_gguf.py", "--query", "Story 狐", "--max_tokens", "20", "--ignore_eos", cwd=notes.parent
     )
     assert said.stdout.startswith("Story 狐")
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("text", encoding="utf-8")
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def closed(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)  # root may read everything
+    with pytest.raises(UserError, match=r"cannot read .*closed: permission denied"):
+        find_files(str(tmp_path))
+
+
+def test_a_bound_takes_no_part_of_a_separator(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(f"One{END_OF_TEXT}Two", encoding="utf-8")
+    texts = ["".join(open_corpus(str(path), max_chars=bound).read()) for bound in range(1, 18)]
+    assert texts == ["O", "On", *["One"] * 13, f"One{END_OF_TEXT}", f"One{END_OF_TEXT}T"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_line_longer_than_memory_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(readers, "LONGEST", 1000)
+    (tmp_path / name).write_text("x" * 1001, encoding="utf-8")
+    with pytest.raises(UserError, match="has a line of more than 1,000 characters; put each document on its own line"):
+        documents_of(tmp_path / name)

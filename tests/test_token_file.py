@@ -7,6 +7,7 @@ import os
 import pickle
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from custom_llm.data import cache as cache_module
 from custom_llm.data import sources, token_file
-from custom_llm.data.cache import content_digest
+from custom_llm.data.cache import content_digest, default_cache
 from custom_llm.data.dataset import TextDataset, make_loader
 from custom_llm.data.recipes import find_recipe, sample
 from custom_llm.data.shuffle import Shuffle
@@ -258,6 +259,24 @@ def test_what_nothing_has_used_for_a_month_goes(text_file, cache):
 def test_a_cache_that_cannot_be_written(text_file, tmp_path):
     with pytest.raises(UserError, match=r"name a folder to write to with --cache_dir"):
         tokens_of(text_file, text_file)
+
+
+def test_a_cache_that_is_closed_to_us(text_file, cache, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"tokens: permission denied; name a folder to write to with --cache_dir"):
+        tokens_of(text_file, cache)
+
+
+@pytest.mark.parametrize("place", ["", "relative"])
+def test_the_cache_of_a_user(monkeypatch, tmp_path, place):
+    monkeypatch.setenv("XDG_CACHE_HOME", place)  # neither counts
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert default_cache() == tmp_path / ".cache/custom-llm-scripts"
+    monkeypatch.setattr(Path, "home", mock.Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    with pytest.raises(UserError, match="no home folder to keep encoded texts in; name one with --cache_dir"):
+        default_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "custom-llm-scripts"
 
 
 @given(st.lists(st.integers(), max_size=50), st.integers(1, 20))

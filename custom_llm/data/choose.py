@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from custom_llm.data.cache import make_folder, mark_used
+from custom_llm.data.cache import mark_used
 from custom_llm.data.hub import Unavailable, fetch, find_dataset
 from custom_llm.data.sources import Corpus, open_corpus
 from custom_llm.data.stories import generate_stories
@@ -42,7 +42,7 @@ def choose_corpus(
     dataset = find_dataset(spec)
     if dataset is None:
         return open_corpus(spec, encoding, field, max_chars)
-    folder = make_folder(cache / "datasets")
+    folder = cache / "datasets"
     print(f"reading the dataset {spec}", file=sys.stderr, flush=True)
     try:
         with Progress(spec, has_end=False) as progress:

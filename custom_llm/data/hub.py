@@ -26,11 +26,12 @@ from pathlib import Path
 import psutil
 
 from custom_llm.data import hub_rows
+from custom_llm.data.cache import make_folder
 from custom_llm.data.chunks import up_to
 from custom_llm.data.documents import CUTTERS, Cleaner
 from custom_llm.data.hub_rows import Unavailable
 from custom_llm.data.readers import FIELD
-from custom_llm.errors import UserError, describe_os_error
+from custom_llm.errors import UserError
 from custom_llm.files import replacing
 
 __all__ = ["NAMED", "Fetched", "HubDataset", "Unavailable", "fetch", "find_dataset"]
@@ -173,11 +174,7 @@ class _Copies:
         values = [LAYOUT, dataset.repo, dataset.config, dataset.split, dataset.revision, dataset.field, dataset.rows]
         what = hashlib.sha256(json.dumps([*values, max_chars]).encode()).hexdigest()[:12]
         self._stem = re.sub(r"[^\w-]+", "_", f"{Path(dataset.repo).name[:40]}-{what}")
-        self._name, self._folder = dataset.name, folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder of downloaded datasets, {describe_os_error(error)}") from None
+        self._name, self._folder = dataset.name, make_folder(folder)
         self._remove_abandoned()
 
     def path(self, revision: str) -> Path:

@@ -42,7 +42,8 @@ def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int) -> It
     yield f"  rarest      {_rarest(counts)}"
     yield f"  scripts     {_scripts(counts)}"
     yield f"  lines       {lines.total():,}, {repeated:.0%} of which stand elsewhere, too"
-    n_used = len(np.flatnonzero(np.bincount(tokens.ids[:LOOKED_AT])))
+    occurrences = _occurrences(tokens)
+    n_used = np.count_nonzero(occurrences)
     size = _bytes_per_token(text, tokens.tokenizer)
     yield f"  tokens      {n_tokens:,} of {size:.2f} bytes, {n_tokens / block_size:,.1f} windows of {block_size}"
     yield f"  vocabulary  {tokens.tokenizer.vocab_size:,} tokens, {n_used:,} of which occur"
@@ -54,8 +55,15 @@ def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int) -> It
         yield f"  as tokens   {' '.join(map(repr, first))}"
     for warning in _warnings(text, documents, counts, repeated):
         yield f"warning: {warning}"
-    for warning in _warnings_about_tokens(tokens, n_used, n_parameters, block_size):
+    for warning in _warnings_about_tokens(n_tokens, occurrences, n_parameters, block_size):
         yield f"warning: {warning}"
+
+
+def _occurrences(tokens: Tokens) -> np.ndarray:
+    """How often each token occurs among the first LOOKED_AT, int64 of shape (vocab_size,)."""
+    ids = tokens.ids[:LOOKED_AT]
+    parts = (ids[start : start + ENCODED] for start in range(0, len(ids), ENCODED))  # bincount makes int64 of them
+    return sum(np.bincount(part, minlength=tokens.tokenizer.vocab_size) for part in parts)
 
 
 def _bytes_per_token(text: str, tokenizer: Tokenizer) -> float:
@@ -88,9 +96,8 @@ def _warnings(text: str, documents: Sequence[str], counts: Counter[str], repeate
         yield f"{repeated:.0%} of the lines are repetitions; the model will learn them by heart"
 
 
-def _warnings_about_tokens(tokens: Tokens, n_used: int, n_parameters: int, block_size: int) -> Iterator[str]:
-    n_tokens, vocab_size = len(tokens.ids), tokens.tokenizer.vocab_size
-    scarce = int((np.bincount(tokens.ids[:LOOKED_AT], minlength=vocab_size) < SCARCE).sum())
+def _warnings_about_tokens(n_tokens: int, occurrences: np.ndarray, n_parameters: int, block_size: int) -> Iterator[str]:
+    scarce, vocab_size = np.count_nonzero(occurrences < SCARCE), len(occurrences)
     if scarce > vocab_size / 4:
         yield (
             f"{scarce:,} of {vocab_size:,} tokens occur less than {SCARCE} times; a model hardly learns those, and "

@@ -18,6 +18,7 @@ from custom_llm.data.text import clean_text, open_bytes, read_file
 from custom_llm.errors import UserError
 
 FIELD = "text"
+LONGEST = 1 << 28  # characters of a line, or of a field in CSV, which are held in memory
 BATCH_ROWS = 1024  # of Parquet, held in memory at a time
 IN_FOLDERS = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")  # what is read of a folder
 
@@ -49,7 +50,7 @@ def _plain(path: Path, encoding: str, field: str, on_read: OnRead) -> Iterator[D
 
 
 def _jsonl(path: Path, encoding: str, field: str, on_read: OnRead) -> Iterator[Document]:
-    for number, line in enumerate(_lines(read_file(path, encoding, on_read)), 1):
+    for number, line in enumerate(_lines(path, encoding, on_read), 1):
         if not line.strip():
             continue
         try:
@@ -60,8 +61,8 @@ def _jsonl(path: Path, encoding: str, field: str, on_read: OnRead) -> Iterator[D
 
 
 def _csv(path: Path, encoding: str, field: str, on_read: OnRead) -> Iterator[Document]:
-    csv.field_size_limit(1 << 30)  # a document may be long
-    lines = _lines(read_file(path, encoding, on_read))
+    csv.field_size_limit(LONGEST)
+    lines = _lines(path, encoding, on_read)
     # Strict, since a quote that is never closed would make one document of all that follows.
     rows = csv.DictReader(lines, delimiter="\t" if kind_of(path) == ".tsv" else ",", strict=True)
     ended = 0  # the last line of the last row
@@ -98,12 +99,14 @@ def _parquet(path: Path, encoding: str, field: str, on_read: OnRead) -> Iterator
             raise UserError(f"{path} is not a whole Parquet file: {error}") from None
 
 
-def _lines(pieces: Iterable[str]) -> Iterator[str]:
-    """The lines of a text with their \\n. (Not splitlines: it splits at characters that may stand in a line, too.)"""
+def _lines(path: Path, encoding: str, on_read: OnRead) -> Iterator[str]:
+    """The lines of a file with their \\n. (Not splitlines: it splits at characters that may stand in a line, too.)"""
     rest: list[str] = []
-    for piece in pieces:
+    for piece in read_file(path, encoding, on_read):
         first, *others = piece.split("\n")
         rest.append(first)
+        if sum(map(len, rest)) > LONGEST:
+            raise UserError(f"{path} has a line of more than {LONGEST:,} characters; put each document on its own line")
         for line in others:
             yield "".join(rest) + "\n"
             rest = [line]

@@ -13,6 +13,7 @@ from custom_llm.data.tokenizer import has_half_pair
 from custom_llm.errors import UserError, describe_os_error
 
 PIECE = 1 << 20  # bytes read at a time
+OF_HOST_NAMES = ("idna", "punycode")  # encodings that take the square of the time
 
 
 def read_file(path: Path, encoding: str = "utf-8", on_read: Callable[[int], object] | None = None) -> Iterator[str]:
@@ -109,6 +110,8 @@ def _make_decoder(start: bytes, encoding: str) -> tuple[codecs.IncrementalDecode
             encoding = "utf-16"
     try:
         "".encode(encoding)  # LookupError as well for codecs that make bytes of bytes
+        if codecs.lookup(encoding).name in OF_HOST_NAMES:
+            raise LookupError(encoding)
         return codecs.getincrementaldecoder(encoding)(), encoding
     except (LookupError, ValueError):
         raise UserError(f"--encoding {encoding}: no such encoding; try utf-8, latin-1 or gb18030") from None
