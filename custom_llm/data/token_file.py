@@ -30,6 +30,7 @@ from custom_llm.progress import Progress
 
 VERSION = 1  # of all that turns files into ids; a new one makes the old token files be forgotten
 PART = 1 << 20  # characters encoded at a time
+CHECKED = 1 << 25  # ids looked at in one go
 SAMPLE_CHARACTERS = 4096  # from the beginning of the text
 SECONDS_UNSEEN = 1.0  # work that takes less shows no progress
 
@@ -92,16 +93,27 @@ def _open(path: Path) -> Tokens | None:
         values = json.loads(about.read_bytes())
         ids = np.lib.format.open_memmap(path, mode="c")  # copy on write: torch wants arrays it may write to
         tokens = Tokens(ids, load_tokenizer(values["tokenizer"]), values["characters"], values["sample"])
-        vocab_size = tokens.tokenizer.vocab_size
-        whole = (ids.ndim, ids.dtype) == (1, narrowest_type(vocab_size)) and 0 <= ids.min() <= ids.max() < vocab_size
-        if not (whole and type(tokens.n_characters) is int and isinstance(tokens.sample, str)):
+        if not (_are_ids(tokens) and type(tokens.n_characters) is int and isinstance(tokens.sample, str)):
             return None
     except (OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, RecursionError):
         return None
-    tokens.release()
     mark_used(path)
     mark_used(about)
     return tokens
+
+
+def _are_ids(tokens: Tokens) -> bool:
+    """Whether these are ids of the vocabulary; another file would stop the training in the middle."""
+    ids, vocab_size = tokens.ids, tokens.tokenizer.vocab_size
+    if (ids.ndim, ids.dtype) != (1, narrowest_type(vocab_size)) or not len(ids):
+        return False
+    for start in range(0, len(ids), CHECKED):
+        part = ids[start : start + CHECKED]
+        fits = 0 <= part.min() and part.max() < vocab_size
+        tokens.release()
+        if not fits:
+            return False
+    return True
 
 
 def _encode(pieces: Iterator[str], tokenizer: Tokenizer, path: Path, name: str, max_tokens: int | None) -> None:
