@@ -30,6 +30,7 @@ from custom_llm.wizard import add_flags, ask, build, given
 if TYPE_CHECKING:
     from custom_llm.data.dataset import TextDataset
     from custom_llm.data.sources import Corpus
+    from custom_llm.training.checkpoints import Checkpoint
     from custom_llm.training.trainer import train_model
 
 __all__ = ["TextDataset", "get_training_config", "train_model"]
@@ -51,10 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)"
     )
     parser.add_argument("--dataset", metavar="TEXT", help="the same as --dataset_path")
-    parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of the text (default: utf-8)")
-    parser.add_argument(
-        "--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)"
-    )
     parser.add_argument(
         "--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)"
     )
@@ -72,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--fallback", action="store_true", help="train on the bundled stories where a dataset by name cannot be had"
     )
     parser.add_argument("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
+    parser.add_argument("--resume", action="store_true", help="go on with the training that was stopped last")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
     add_flags(parser, TrainConfig, "training")
     args = parser.parse_args(argv)
@@ -79,7 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--dataset and --dataset_path both name the text; give one of them")
     args.dataset_path = args.dataset if args.dataset_path is None else args.dataset_path
     values = given(TrainConfig, args)
-    if "minutes" in values:  # the clock ends the training, so there is no question to ask about epochs
+    begun = _load_begun(args.model_path) if args.resume else None
+    if begun is not None:
+        values = {**begun.config, **values}
+    if (
+        "minutes" in values or "max_iters" in values
+    ):  # the clock ends the training, so there is no question to ask about epochs
         values.setdefault("max_epochs", TrainConfig.max_epochs)
     if not Path(args.config_path).exists():
         raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
@@ -92,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wait_briefly()
     cache = Path(args.cache_dir) if args.cache_dir else default_cache()
     corpus = choose_corpus(
-        config.dataset_path, cache, encoding=args.encoding, field=args.text_field, max_chars=config.most_characters,
+        config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters,
         stream=args.stream, fallback=lambda: args.fallback or _agrees(config.dataset_path),
     )  # fmt: skip
     if is_advised and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
@@ -107,8 +110,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     export = plan_export(load_config(args.config_path).model)
     if not export.exports:
         print(f"note: this model {export.sentence}", file=sys.stderr, flush=True)
-    finished = train_on_text(config, corpus, args.config_path, args.model_path, cache, args.device)
+    finished = train_on_text(config, corpus, args.config_path, args.model_path, cache, args.device, begun)
     return 0 if finished else EXIT_INTERRUPTED
+
+
+def _load_begun(model_path: str) -> Checkpoint:
+    """The training whose model is in `model_path`, as it was when it was stopped."""
+    wait_briefly()
+    from custom_llm.training.checkpoints import checkpoint_path, load_checkpoint
+
+    return load_checkpoint(checkpoint_path(model_path))
 
 
 def _agrees(name: str) -> bool:

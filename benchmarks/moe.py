@@ -18,7 +18,7 @@ from time import perf_counter
 import torch
 
 from custom_llm.cli import ArgumentParser, number
-from custom_llm.config import ModelConfig
+from custom_llm.config import ModelConfig, TrainConfig
 from custom_llm.errors import UserError, run
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.optimizer import make_optimizers
@@ -82,7 +82,7 @@ def compare(configs: dict[str, ModelConfig], batch_size: int, rounds: int) -> No
 
 
 def _training(model: GPTLanguageModel, ids: torch.Tensor) -> Callable[[], None]:
-    optimizers = make_optimizers(model, learning_rate=1e-3)
+    optimizers = make_optimizers(model, TrainConfig(learning_rate=1e-3))
     gradient = _gradient(model, ids)
 
     def turn() -> None:

@@ -20,6 +20,7 @@ from custom_llm.blocks import (
     parse_json,
     parse_layers,
 )
+from custom_llm.expressions import parse_count
 from custom_llm.options import check_fields, option, shown
 
 # The options of a block, which are options of the model as well while all blocks are alike.
@@ -239,6 +240,10 @@ class TrainConfig:
         "the text to learn from: a file, a folder, a glob, several with commas, or a dataset by name",
         question="Enter path to text dataset (e.g., 'input.txt'): ",
     )
+    encoding: str = option("utf-8", "encoding of files of text")
+    text_field: str | None = option(
+        None, "key or column of the text in .jsonl, .csv, .parquet and datasets (default: text)"
+    )
     tokenizer: str = option(
         "char",
         "char: single characters; bpe: pieces of words, learnt from the text; or a pretrained tokenizer, by its folder "
@@ -250,6 +255,34 @@ class TrainConfig:
     max_chars: int | None = option(None, "characters of the text to use at most", low=1, high=10**15)
     max_tokens: int | None = option(None, "tokens of the text to use at most", low=2, high=10**15)
     minutes: float | None = option(None, "train for this long instead of max_epochs", low=0.001, high=525_600.0)
+    max_iters: int | None = option(None, "train for so many steps instead of max_epochs", low=1, high=10**12)
+    total_batch_size: str | None = option(
+        None, "tokens of a step, such as 2**15, read in several batches of batch_size windows (default: one batch)"
+    )
+    optimizer: str = option(
+        "muon",
+        "what follows the gradient; muon: for the matrices inside, AdamW for the rest",
+        choices=("muon", "adamw"),
+    )
+    schedule: str = option(
+        "cosine",
+        "how the learning rate comes down after it has risen",
+        choices=("cosine", "linear", "wsd", "constant"),
+    )
+    warmup_steps: int | None = option(
+        None, "steps in which the learning rate rises (default: 3 % of the training)", low=0, high=10**12
+    )
+    min_lr: float | None = option(None, "last learning rate (default: a tenth of the highest)", low=0.0, high=10.0)
+    weight_decay: float = option(
+        0.1, "how much the matrices inside shrink in a step, times the learning rate", low=0.0, high=10.0
+    )
+    grad_clip: float = option(1.0, "longest gradient; longer ones are shortened; 0: none are", low=0.0, high=1e9)
+    eval_interval: int | None = option(
+        None, "steps between two looks at the held-out text (default: each epoch; or ten in all)", low=1, high=10**12
+    )
+    ckpt_interval: int | None = option(
+        None, "steps between two checkpoints (default: a minute, or more if they take long)", low=1, high=10**12
+    )
     stride: int | None = option(
         None,
         "characters between the starts of two windows (default: block_size; 1 = overlapping windows)",
@@ -262,8 +295,36 @@ class TrainConfig:
         check_fields(self)
         if self.vocab_size is not None and self.tokenizer != "bpe":
             raise ValueError(f"vocab_size {self.vocab_size} has no meaning with tokenizer {self.tokenizer}; take bpe")
+        if self.minutes is not None and self.max_iters is not None:
+            raise ValueError(f"minutes {self.minutes} and max_iters {self.max_iters} both end the training; give one")
+        if self.min_lr is not None and self.min_lr > self.learning_rate:
+            raise ValueError(f"min_lr {self.min_lr} is above learning_rate {self.learning_rate}; give a lower one")
+        self._total_batch_size()
         if not self.tokenizer:
             raise ValueError("tokenizer is empty; give char, bpe, or the folder or name of a pretrained one")
+
+    def accumulation(self, block_size: int) -> int:
+        """Batches of a step.
+
+        Raises:
+            ValueError: total_batch_size is no multiple of the tokens of a batch.
+        """
+        batch = self.batch_size * block_size
+        total = self._total_batch_size() or batch
+        if total % batch:
+            raise ValueError(
+                f"total_batch_size {self.total_batch_size} is no multiple of the {batch} tokens in a batch of "
+                f"{self.batch_size} windows of {block_size}; give {max(1, round(total / batch)) * batch}"
+            )
+        return total // batch
+
+    def _total_batch_size(self) -> int | None:
+        if self.total_batch_size is None:
+            return None
+        try:
+            return parse_count(self.total_batch_size)
+        except ValueError as error:
+            raise ValueError(f"total_batch_size {shown(self.total_batch_size)} {error}") from None
 
     @property
     def most_characters(self) -> int | None:

@@ -31,7 +31,7 @@ def add_flags(parser: ArgumentParser, config_class: type, title: str) -> None:
     group = parser.add_argument_group(title)
     for item in fields(config_class):
         kind, _ = field_type(item)
-        text = item.metadata["help"]
+        text = item.metadata["help"].replace("%", "%%")  # argparse formats it
         if kind is bool:
             text += f" (default: {'yes' if item.default else 'no'})"
             group.add_argument(f"--{item.name}", action=_YesOrNo, help=text)

@@ -16,10 +16,11 @@ FOUNDATION = {"blocks", "config", "errors", "files", "options", "progress"}
 ALLOWED = {
     "options": set(),
     "blocks": {"options"},
-    "config": {"blocks", "options"},
+    "config": {"blocks", "expressions", "options"},
     "presets": {"blocks", "config"},
     "errors": set(),
     "exports": set(),
+    "expressions": set(),
     "cli": {"errors"},
     "files": {"errors"},
     "llamacpp": {"errors"},

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import llm_model
-from custom_llm.config import ModelConfig, read_jsonl
+from custom_llm.config import ModelConfig, TrainConfig, read_jsonl
 from custom_llm.data.tokenizer import CharTokenizer
 from custom_llm.errors import run
 from custom_llm.export.gguf_size import QUANT_TYPES, gguf_bytes, gguf_cache_bytes
@@ -109,7 +109,7 @@ def test_optimizer(config):
     loss = model(*[batch(config, 2)] * 2)[1]
     (loss + model.balance_loss()).backward()
     kept = 0
-    for optimizer in make_optimizers(model, 1e-3):
+    for optimizer in make_optimizers(model, TrainConfig(learning_rate=1e-3)):
         optimizer.step()
         kept += sum(x.nbytes for state in optimizer.state.values() for x in state.values() if x.dim())
     assert costs_of(config).optimizer_bytes == pytest.approx(kept, rel=0.01)

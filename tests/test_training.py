@@ -22,6 +22,7 @@ from conftest import ENVIRONMENT, ROOT, STORY, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from custom_llm.config import TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
 from custom_llm.data.tokenizer import END_OF_TEXT, load_tokenizer
 from custom_llm.errors import UserError, run
@@ -30,7 +31,8 @@ from custom_llm.model.checkpoint import load_model
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.muon import Muon, orthogonalize
-from custom_llm.training.optimizer import learning_rate_at, make_optimizers
+from custom_llm.training.optimizer import make_optimizers
+from custom_llm.training.schedule import learning_rate_at
 from custom_llm.training.session import _use_fastest_threads
 from custom_llm.training.trainer import train_model
 
@@ -159,7 +161,7 @@ def test_muon_takes_each_expert_as_a_matrix_of_its_own():
 def test_every_parameter_has_one_optimizer(attention, pos_emb, experts):
     for tied in (False, True):
         model = tiny(pos_emb, tie_embeddings=tied, **ATTENTIONS[attention], **EXPERTS[experts])
-        muon, adamw = make_optimizers(model, 1e-3)
+        muon, adamw = make_optimizers(model, TrainConfig(learning_rate=1e-3))
         names = {parameter: name for name, parameter in model.named_parameters()}
         of_muon, of_adamw = ([names[p] for group in o.param_groups for p in group["params"]] for o in (muon, adamw))
         assert sorted(of_muon + of_adamw) == sorted(names.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -105,21 +105,34 @@ class WindowSampler(Sampler[int]):
 
     def __init__(self, dataset: TextDataset, stride: int, generator: torch.Generator) -> None:
         self.n_windows, self.stride, self.generator = len(dataset), stride, generator
+        self._before = generator.get_state()  # before the latest epoch was begun
+        self._skip = 0
 
     def __len__(self) -> int:
         """Windows of an epoch with phase 0, which has the most."""
         return -(-self.n_windows // self.stride)
 
     def __iter__(self) -> Iterator[int]:
+        self._before, skip, self._skip = self.generator.get_state(), self._skip, 0
         phase = torch.randint(min(self.stride, self.n_windows), (), generator=self.generator).item()
         order = Shuffle(-(-(self.n_windows - phase) // self.stride), self.generator)
-        return (phase + place * self.stride for place in order)
+        return (phase + place * self.stride for place in order.starting_at(skip))
+
+    def state_dict(self, n_read: int) -> dict[str, Any]:
+        """Where the reading stands after `n_read` windows of the latest epoch; 0 if that is over or not begun."""
+        return {"before": self._before if n_read else self.generator.get_state(), "read": n_read}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next iteration goes on from there."""
+        self.generator.set_state(state["before"])
+        self._skip = state["read"]
 
 
 def make_loader(dataset: TextDataset, batch_size: int, stride: int | None, seed: int) -> DataLoader:
     """A DataLoader of batches (x, y), each of shape (≤ batch_size, block_size), in an order fixed by `seed`."""
     sampler = WindowSampler(dataset, stride or dataset.block_size, torch.Generator().manual_seed(seed))
-    return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=_as_is)
+    # A generator of its own: each pass draws a number from it for worker processes, which there are none of.
+    return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=_as_is, generator=torch.Generator())
 
 
 def _as_is(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

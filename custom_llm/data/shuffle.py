@@ -32,7 +32,11 @@ class Shuffle:
         return self.n
 
     def __iter__(self) -> Iterator[int]:
-        for start in range(0, self.n, BLOCK):
+        return self.starting_at(0)
+
+    def starting_at(self, place: int) -> Iterator[int]:
+        """The order from a place on, found at once."""
+        for start in range(place, self.n, BLOCK):
             yield from self._places(start, min(start + BLOCK, self.n)).tolist()
 
     def _places(self, start: int, end: int) -> np.ndarray:

@@ -44,12 +44,14 @@ class Tokens:
         tokenizer: what made them.
         n_characters: that the ids stand for.
         sample: the beginning of the text.
+        key: differs where the ids do.
     """
 
     ids: np.ndarray
     tokenizer: Tokenizer
     n_characters: int
     sample: str
+    key: str = ""
 
     def release(self) -> None:
         """Give memory back that was needed to read ids; it would be taken back anyway, but counts as ours till then."""
@@ -92,7 +94,7 @@ def _open(path: Path) -> Tokens | None:
     try:
         values = json.loads(about.read_bytes())
         ids = np.lib.format.open_memmap(path, mode="c")  # copy on write: torch wants arrays it may write to
-        tokens = Tokens(ids, load_tokenizer(values["tokenizer"]), values["characters"], values["sample"])
+        tokens = Tokens(ids, load_tokenizer(values["tokenizer"]), values["characters"], values["sample"], path.stem)
         if not (_are_ids(tokens) and type(tokens.n_characters) is int and isinstance(tokens.sample, str)):
             return None
     except (OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, RecursionError):

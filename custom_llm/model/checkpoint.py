@@ -48,7 +48,7 @@ def load_config(path: str | Path) -> SavedConfig:
     Raises:
         UserError: the file is missing, damaged, or not a model configuration.
     """
-    values = _load(path, "python llm_model.py")
+    values = load_file(path, "python llm_model.py")
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path} is not a model configuration; write one with python llm_model.py")
     extras = {key: values.pop(key) for key in EXTRAS if key in values}
@@ -82,7 +82,7 @@ def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLang
         UserError: a file is missing or damaged, or the two do not belong together.
     """
     saved = load_config(config_path)
-    weights = _load(model_path, "python train_llm.py")
+    weights = load_file(model_path, "python train_llm.py")
     if not isinstance(weights, dict) or not all(_is_weight(*item) for item in weights.items()):
         raise UserError(f"{model_path} is not a state dict of numbers; train a model with python train_llm.py")
     # What torch's wrappers for several GPUs and for compilation put in front of every name.
@@ -150,7 +150,7 @@ def _to_bytes(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _load(path: str | Path, remedy: str) -> Any:
+def load_file(path: str | Path, remedy: str) -> Any:
     try:
         with Path(path).open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about foreign files before it refuses them

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from custom_llm.model import GPTLanguageModel
 
 
@@ -31,3 +33,10 @@ class ExpertLoads:
         for count in counts:
             count.zero_()
         return f", Experts: busiest {busiest:.2f} × the mean, {idle} of {n} idle"
+
+    def state_dict(self) -> list[torch.Tensor]:
+        return self._counts
+
+    def load_state_dict(self, state: list[torch.Tensor]) -> None:
+        for count, value in zip(self._counts, state, strict=True):
+            count.copy_(value)

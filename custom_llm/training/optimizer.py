@@ -1,47 +1,45 @@
-"""The optimizers of a training, and the learning rate over time."""
+"""The optimizers of a training."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
+from custom_llm.config import TrainConfig
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.muon import Muon
 
-WARMUP = 0.03  # share of the training in which the learning rate rises
-FLOOR = 0.1  # share of the peak learning rate that is left at the end
+BETAS = (0.9, 0.95)
 
 
-def make_optimizers(model: GPTLanguageModel, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, experts' as well; AdamW for the rest.
+def make_optimizers(model: GPTLanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """The optimizers of `config.optimizer`, both on the scale of AdamW's learning rate.
 
-    The rest are embeddings, output layer, norms, biases, and the routers of experts: the rows of those are experts to
-    choose among, as the output layer's are tokens, and no map between two layers.
-
-    Both on the scale of AdamW's learning rate. AdamW decays nothing here.
+    `muon` is Muon for the matrices inside the blocks, experts' as well, and AdamW for the rest: embeddings, output
+    layer, norms, biases, and the routers of experts, whose rows are experts to choose among, as the output layer's are
+    tokens, and no map between two layers. `adamw` is AdamW for all. Only the matrices inside the blocks decay.
     """
     inside = [p for name, p in model.blocks.named_parameters() if p.dim() > 1 and not name.endswith("router.weight")]
     matrices = set(inside)  # by identity
     others = [p for p in model.parameters() if p not in matrices]
-    adamw = torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    return [Muon(inside, lr=learning_rate), adamw]
+    return OPTIMIZERS[config.optimizer](inside, others, config)
 
 
-def learning_rate_at(progress: float, peak: float) -> float:
-    """Linear warm-up, then half a cosine down to FLOOR · peak (https://arxiv.org/abs/1608.03983).
+def _muon(inside: list[torch.Tensor], others: list[torch.Tensor], c: TrainConfig) -> list[torch.optim.Optimizer]:
+    adamw = torch.optim.AdamW(others, lr=c.learning_rate, betas=BETAS, weight_decay=0.0, fused=True)
+    return [Muon(inside, lr=c.learning_rate, weight_decay=c.weight_decay), adamw]
 
-    Args:
-        progress: how much of the training is done, from 0 to 1, in steps or in time.
 
-    >>> [round(learning_rate_at(p, 1.0), 2) for p in (0.0, 0.015, 0.03, 0.515, 1.0)]
-    [0.02, 0.5, 1.0, 0.55, 0.1]
-    """
-    if progress < WARMUP:
-        return peak * max(progress / WARMUP, 0.02)
-    cosine = 0.5 * (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP)))
-    return peak * (FLOOR + (1 - FLOOR) * cosine)
+def _adamw(inside: list[torch.Tensor], others: list[torch.Tensor], c: TrainConfig) -> list[torch.optim.Optimizer]:
+    groups = [dict(params=inside, weight_decay=c.weight_decay), dict(params=others, weight_decay=0.0)]
+    return [torch.optim.AdamW(groups, lr=c.learning_rate, betas=BETAS, fused=True)]
+
+
+OPTIMIZERS: dict[str, Callable[[list, list, TrainConfig], list[torch.optim.Optimizer]]] = {
+    "muon": _muon,
+    "adamw": _adamw,
+}
 
 
 def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], learning_rate: float) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -23,9 +24,10 @@ from custom_llm.files import Kind, check_distinct, check_target
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_config, load_model, save_trained
 from custom_llm.sizes import BYTE_PAIRS
+from custom_llm.training.checkpoints import AGAIN, Checkpoint, checkpoint_path, save_checkpoint
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.threads import use_fastest_threads
-from custom_llm.training.trainer import Interrupted, train_model
+from custom_llm.training.trainer import Interrupted, Trainer
 
 HELD_OUT, HELD_OUT_TOKENS = 0.1, 1 << 20  # share of the text, at its end, and how much of a long one
 TEXT_TOKENS = 200  # length of the text shown at the end
@@ -43,6 +45,7 @@ def train_on_text(
     model_path: str,
     cache: Path,
     device: str | None = None,
+    begun: Checkpoint | None = None,
 ) -> bool:
     """Train the model of `config_path` on a text and show a text of it.
 
@@ -51,6 +54,7 @@ def train_on_text(
     Args:
         cache: the folder for the encoded text.
         device: cpu, cuda or mps (default: the fastest there is).
+        begun: the training to go on with (default: a new one).
 
     Returns:
         False if the training was stopped from outside; the weights so far are saved.
@@ -69,47 +73,92 @@ def train_on_text(
     train = TextDataset.of_tokens(tokens, architecture.block_size)
     held_out = train.split_off(HELD_OUT, HELD_OUT_TOKENS)
     _check_windows(train, corpus.name)
+    try:
+        config.accumulation(architecture.block_size)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
     if tokenizer.vocab_size != architecture.vocab_size:
         _note(f"vocab_size becomes {tokenizer.vocab_size}, {_WHAT.get(tokenizer.kind, f'that of {config.tokenizer}')}")
     architecture = replace(architecture, vocab_size=tokenizer.vocab_size)
     saved = SavedConfig(architecture, tokenizer.to_dict(), tokens.sample)
     target = _pick_device(device)
     model = _build(architecture)
-    keeper = _BestKeeper(lambda: save_trained(model_path, model, config_path, saved))
     loader = make_loader(train, config.batch_size, config.stride, config.seed)
-    if target.type == "cpu":
+    if target.type == "cpu" and begun is None:
         _use_fastest_threads(model, train, config.batch_size)
     print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
-    validate = _validator(held_out, architecture)
     held_out_text = tokenizer.decode(held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a character
-    per_token = len(held_out_text) / len(held_out)
+    work = _Work(config, architecture, tokens.key, checkpoint_path(model_path))
+    work.write = lambda: save_trained(model_path, model, config_path, saved)
     try:
-        train_model(model, loader, config, target, validate, keeper.save, per_token)
+        trainer = Trainer(
+            model, loader, config, target, _validator(held_out, architecture), lambda loss: work.keep(loss, model),
+            len(held_out_text) / len(held_out), work.checkpoint,
+        )  # fmt: skip
+        if begun is not None:
+            work.load(begun, trainer)
+        trainer.run()
     except Interrupted:
-        _note(f"stopped; the best of what the model has learnt so far is in {model_path}")
+        _note(
+            f"stopped; the best of what the model has learnt so far is in {model_path}; "
+            "python train_llm.py --resume goes on"
+        )
         return False
-    if keeper.is_behind:
-        _note(f"{model_path} is the model at its lowest held-out loss, {keeper.best:.4f}; after it, learning by heart")
+    if work.is_behind:
+        _note(f"{model_path} is the model at its lowest held-out loss, {work.best:.4f}; after it, learning by heart")
         model = load_model(model_path, config_path)[0].to(target)
     print("Generated text:")
     print(_sample(model, tokenizer, target, config.seed))
     return True
 
 
-class _BestKeeper:
-    """Saves the model whenever its held-out loss is the lowest so far."""
+class _Work:
+    """What must not be lost: the model at its lowest held-out loss, and the whole state of the training."""
 
-    def __init__(self, write: Callable[[], object]) -> None:
-        self._write = write
-        self.best = math.inf
-        self.is_behind = False  # whether the model in memory is a later one than the one saved
+    def __init__(self, config: TrainConfig, model: ModelConfig, text: str, path: Path) -> None:
+        self._config, self._model, self._text, self._path = asdict(config), model.to_dict(), text, path
+        self.write: Callable[[], object] = lambda: None  # writes the model
+        self.best, self._best_model = math.inf, None
+        self.is_behind = False  # whether the model in memory is a later one than the best
 
-    def save(self, held_out: float) -> None:
-        """Save the model of this held-out loss, unless an earlier one was better."""
+    def keep(self, held_out: float, model: GPTLanguageModel) -> None:
+        """Write the model of this held-out loss, unless an earlier one was better."""
         self.is_behind = held_out >= self.best
         if not self.is_behind:
-            self._write()
+            self.write()
             self.best = held_out
+            self._best_model = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    def checkpoint(self, trainer: dict[str, Any]) -> None:
+        """Write the state of the training."""
+        values = (self._config, self._model, self._text, trainer, self.best, self._best_model)
+        save_checkpoint(self._path, Checkpoint(*values))
+
+    def load(self, begun: Checkpoint, trainer: Trainer) -> None:
+        """Go on with a training.
+
+        Raises:
+            UserError: it is one of another model or text.
+        """
+        for name, value in self._model.items():
+            if begun.model.get(name) != value:
+                raise UserError(
+                    f"{self._path} is the training of a model with {name} {begun.model.get(name)}, and this one has "
+                    f"{value}; {AGAIN}"
+                )
+        if begun.text != self._text:
+            raise UserError(f"{self._path} is the training on another text, or on other tokens of it; {AGAIN}")
+        try:
+            trainer.load_state_dict(begun.trainer)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(f"{self._path} does not hold what this training needs ({error}); {AGAIN}") from None
+        self.best, self._best_model = begun.best, begun.best_model
+        if self._best_model is not None:  # the file may be one that a report at the stop has left
+            latest = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+            trainer.model.load_state_dict(self._best_model)
+            self.write()
+            trainer.model.load_state_dict(latest)
+            self.is_behind = any(not torch.equal(latest[name], best) for name, best in self._best_model.items())
 
 
 def _sample(model: GPTLanguageModel, tokenizer: Tokenizer, device: torch.device, seed: int) -> str:

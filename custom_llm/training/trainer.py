@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,13 +15,13 @@ from custom_llm.config import TrainConfig
 from custom_llm.errors import UserError
 from custom_llm.model import GPTLanguageModel
 from custom_llm.progress import Progress
+from custom_llm.training.clock import Clock
 from custom_llm.training.interrupt import StopRequest
 from custom_llm.training.loads import ExpertLoads
-from custom_llm.training.optimizer import learning_rate_at, make_optimizers, set_learning_rate
+from custom_llm.training.optimizer import make_optimizers, set_learning_rate
+from custom_llm.training.schedule import learning_rate_at
 
-GRAD_CLIP = 1.0
-REPORTS = 10  # at most, in a training by the clock, and
-REPORT_SHARE = 0.05  # of its time that goes into them
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Interrupted(Exception):
@@ -29,7 +30,7 @@ class Interrupted(Exception):
 
 def train_model(
     model: GPTLanguageModel,
-    train_loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    train_loader: Iterable[Batch],
     config: TrainConfig | dict[str, Any],
     device: torch.device,
     validate: Callable[[nn.Module], float] | None = None,
@@ -40,7 +41,7 @@ def train_model(
 
     Args:
         train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T).
-        config: `learning_rate` and `max_epochs`, or `minutes` instead of the latter.
+        config: `learning_rate` and `max_epochs`, or `minutes` or `max_iters` instead of the latter.
         validate: the held-out loss in nats per token, reported in each line.
         on_report: called with each held-out loss, to save the model.
         characters_per_token: of the held-out text, so that losses of different tokenizers can be compared.
@@ -50,123 +51,190 @@ def train_model(
         UserError: the loss is no longer a number.
     """
     c = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
-    model.to(device).train()
-    optimizers = make_optimizers(model, c.learning_rate)
-    clock = _Clock(c, len(train_loader))
-    losses, loads = _Mean(), ExpertLoads(model)
-
-    def report(progress: Progress, epoch: int) -> None:
-        """Save and print what there is to say since the last report."""
-        start = time.monotonic()
-        line = f"Epoch {epoch}{clock.of_epochs}, Loss: {losses.pop():.4f}"
-        if validate is not None:
-            held_out = validate(model)
-            line += (
-                f", Held-out: {held_out:.4f} ({held_out / math.log(2) / characters_per_token:.3f} bits per character)"
-            )
-            if on_report is not None:
-                on_report(held_out)
-        line += loads.pop()
-        clock.report_seconds = time.monotonic() - start
-        progress.print(line)  # after saving: who reads it may rely on the file
-
-    with Progress() as progress, StopRequest() as stop:
-        while not clock.done:
-            for x, y in train_loader:
-                set_learning_rate(optimizers, learning_rate_at(clock.progress, c.learning_rate))
-                loss = _step(model, optimizers, loads, x.to(device), y.to(device))
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"--learning_rate {c.learning_rate}: the loss became {loss} at step {clock.steps + 1}; "
-                        f"try {c.learning_rate / 10:g}"
-                    )
-                losses.add(loss, y.numel())
-                clock.steps += 1
-                clock.tokens += y.numel()
-                speed = clock.tokens / progress.seconds
-                progress.update(clock.progress, f"loss {loss:.3f}, {speed:,.0f} tokens/s")
-                if clock.report_due() or stop.requested:
-                    report(progress, clock.epochs + 1)
-                if stop.requested:
-                    raise Interrupted
-                if clock.done:
-                    break
-            clock.epochs += 1
-            if clock.counts_epochs:
-                report(progress, clock.epochs)
+    trainer = Trainer(model, train_loader, c, device, validate, on_report, characters_per_token)
+    trainer.run()
     return model
 
 
-def _step(
-    model: GPTLanguageModel,
-    optimizers: list[torch.optim.Optimizer],
-    loads: ExpertLoads,
-    x: torch.Tensor,
-    y: torch.Tensor,
-) -> float:
-    """One update on a batch; the loss before it, in nats per token, without what balances the experts."""
-    _, loss = model(x, y)
-    (loss + model.balance_loss()).backward()
-    nn.utils.clip_grad_norm_(model.parameters(), GRAD_CLIP)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    loads.add()
-    model.rebalance()
-    return loss.item()
+class Trainer:
+    """One training, which can be stopped between any two steps and gone on with by another process.
+
+    Its state (`state_dict`) is everything that the rest of the training depends on: on a CPU with the same number of
+    threads, weights end the same to the bit however often it was stopped.
+    """
+
+    def __init__(
+        self,
+        model: GPTLanguageModel,
+        loader: Iterable[Batch],
+        config: TrainConfig,
+        device: torch.device,
+        validate: Callable[[nn.Module], float] | None = None,
+        on_report: Callable[[float], None] | None = None,
+        characters_per_token: float = 1.0,
+        save: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        """Args:
+        loader: sized; to be gone on with, it needs a `WindowSampler`.
+        save: called with the state now and then, to write a checkpoint.
+
+        The others are those of `train_model`.
+        """
+        self.model, self.loader, self.config, self.device = model.to(device).train(), loader, config, device
+        self._validate, self._on_report, self._save = validate, on_report, save
+        self._per_token = characters_per_token
+        self.optimizers = make_optimizers(model, config)
+        self.clock = Clock(config, -(-len(loader) // self._accumulation))
+        self._losses, self._loads = _Mean(), ExpertLoads(model)
+
+    @property
+    def _accumulation(self) -> int:
+        return self.config.accumulation(self.model.config.block_size)
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            Interrupted, UserError: see `train_model`.
+        """
+        clock = self.clock
+        with Progress() as progress, StopRequest() as stop:
+            while not clock.done:
+                for batches in self._steps():
+                    self._step(batches, progress)
+                    if clock.report_due():
+                        self._report(progress, clock.epochs + 1)
+                    if stop.requested:
+                        self._checkpoint()  # before the report, which another process would not have made here
+                        self._report(progress, clock.epochs + 1)
+                        raise Interrupted
+                    if clock.checkpoint_due():
+                        self._checkpoint()
+                    if clock.done:
+                        break
+                else:
+                    clock.epochs, clock.batches = clock.epochs + 1, 0
+                    if clock.counts_epochs and (self.config.eval_interval is None or clock.done):
+                        self._report(progress, clock.epochs)
+            self._checkpoint()
+
+    def _steps(self) -> Iterable[Sequence[Batch]]:
+        """The batches of each step that is left of an epoch."""
+        batches = iter(self.loader)
+        while step := list(islice(batches, self._accumulation)):
+            yield step
+
+    def _step(self, batches: Sequence[Batch], progress: Progress) -> None:
+        """One update on the batches of a step, together."""
+        c, clock = self.config, self.clock
+        rate = learning_rate_at(clock.progress, c.learning_rate, c.min_lr, c.schedule, clock.warm_up)
+        set_learning_rate(self.optimizers, rate)
+        n_tokens = sum(y.numel() for _, y in batches)
+        total = 0.0
+        for x, y in batches:
+            _, loss = self.model(x.to(self.device), y.to(self.device))
+            ((loss + self.model.balance_loss()) * (y.numel() / n_tokens)).backward()
+            total += loss.item() * y.numel()
+        if not math.isfinite(total):
+            raise UserError(
+                f"--learning_rate {c.learning_rate}: the loss became {total / n_tokens} at step {clock.steps + 1}; "
+                f"try {c.learning_rate / 10:g}"
+            )
+        if c.grad_clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self._loads.add()
+        self.model.rebalance()
+        self._losses.add(total, n_tokens)
+        clock.steps, clock.tokens, clock.batches = (
+            clock.steps + 1,
+            clock.tokens + n_tokens,
+            clock.batches + len(batches),
+        )
+        words = f"loss {total / n_tokens:.3f}, {clock.tokens / clock.seconds:,.0f} tokens/s"
+        progress.update(clock.progress, words)
+
+    def _report(self, progress: Progress, epoch: int) -> None:
+        """Save and print what there is to say since the last report."""
+        if not self._losses.tokens:
+            return
+        start = time.monotonic()
+        line = f"Epoch {epoch}{self.clock.of_epochs}, Loss: {self._losses.pop():.4f}"
+        if self._validate is not None:
+            held_out = self._validate(self.model)
+            bits = held_out / math.log(2) / self._per_token
+            line += f", Held-out: {held_out:.4f} ({bits:.3f} bits per character)"
+            if self._on_report is not None:
+                self._on_report(held_out)
+        line += self._loads.pop()
+        self.clock.report_seconds = time.monotonic() - start
+        progress.print(line)  # after saving: who reads it may rely on the file
+
+    def _checkpoint(self) -> None:
+        if self._save is not None:
+            began = time.monotonic()
+            self._save(self.state_dict())
+            self.clock.checkpointed(began)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the training depends on, in tensors and plain values."""
+        n_read = self.clock.batches * (self.loader.batch_size or 1)
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "clock": self.clock.state_dict(),
+            "sampler": self.loader.sampler.state_dict(n_read),
+            "losses": self._losses.state_dict(),
+            "loads": self._loads.state_dict(),
+            "random": _random_state(),
+            "threads": torch.get_num_threads(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.model.load_state_dict(state["model"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        self.clock.load_state_dict(state["clock"])
+        self.loader.sampler.load_state_dict(state["sampler"])
+        self._losses.load_state_dict(state["losses"])
+        self._loads.load_state_dict(state["loads"])
+        _set_random_state(state["random"])
+        torch.set_num_threads(state["threads"])  # sums are rounded otherwise by another number
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 class _Mean:
     """The mean loss per token since it was last asked for."""
 
     def __init__(self) -> None:
-        self._total = self._tokens = 0
+        self._total, self.tokens = 0.0, 0
 
-    def add(self, loss: float, n_tokens: int) -> None:
-        self._total += loss * n_tokens
-        self._tokens += n_tokens
+    def add(self, total: float, n_tokens: int) -> None:
+        self._total += total
+        self.tokens += n_tokens
 
     def pop(self) -> float:
-        mean = self._total / self._tokens if self._tokens else math.nan
-        self._total = self._tokens = 0
+        mean = self._total / self.tokens
+        self._total, self.tokens = 0.0, 0
         return mean
 
+    def state_dict(self) -> dict[str, float]:
+        return {"total": self._total, "tokens": self.tokens}
 
-class _Clock:
-    """How much of a training is done, counted in epochs or, with `minutes`, in time."""
-
-    def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
-        self.steps = self.epochs = self.tokens = 0  # finished ones
-        self.counts_epochs = config.minutes is None
-        self._max_epochs = config.max_epochs
-        self._total_steps = config.max_epochs * steps_per_epoch
-        self._seconds = 60 * (config.minutes or 0)
-        self._start = time.monotonic()
-        self._reported = 0.0
-        self.report_seconds = 0.0  # what the last one took
-
-    @property
-    def progress(self) -> float:
-        """From 0 to 1."""
-        if self.counts_epochs:
-            return min(1.0, self.steps / self._total_steps)
-        return min(1.0, (time.monotonic() - self._start) / self._seconds)
-
-    @property
-    def done(self) -> bool:
-        # By epochs and not by steps, since a random phase can make an epoch one step shorter.
-        return self.epochs >= self._max_epochs if self.counts_epochs else self.progress >= 1.0
-
-    def report_due(self) -> bool:
-        """Whether, in a training by the clock, it is time for one of REPORTS reports."""
-        if self.counts_epochs:
-            return False
-        pause = max(1 / REPORTS, self.report_seconds / (REPORT_SHARE * self._seconds))
-        if self.progress < min(1.0, self._reported + pause):
-            return False
-        self._reported = self.progress
-        return True
-
-    @property
-    def of_epochs(self) -> str:
-        return f"/{self._max_epochs}" if self.counts_epochs else ""
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._total, self.tokens = state["total"], state["tokens"]

@@ -1,0 +1,107 @@
+"""How much of a training is done: in epochs, in steps or in time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from custom_llm.config import TrainConfig
+from custom_llm.training.schedule import WARM_UP
+
+REPORTS = 10  # in a training by the clock or by steps, at most, and
+REPORT_SHARE = 0.05  # of its time that goes into them
+CHECKPOINT_SECONDS = 60  # between two checkpoints, at least, and
+CHECKPOINT_SHARE = 0.05  # of the time that goes into them
+
+
+class Clock:
+    """Counts what is done, and says what is due.
+
+    Attributes:
+        steps, epochs, tokens: finished so far.
+        batches: read in the epoch that is under way.
+    """
+
+    def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
+        self.steps = self.epochs = self.tokens = self.batches = 0
+        self.counts_epochs = config.minutes is None and config.max_iters is None
+        self._config = config
+        self._total_steps = config.max_iters or config.max_epochs * steps_per_epoch
+        self._seconds = 60 * (config.minutes or 0)
+        self._start = self._checkpointed = time.monotonic()
+        self._reported = 0.0  # progress at the last report
+        self.report_seconds = self.checkpoint_seconds = 0.0  # what the last one took
+
+    def add(self, n_tokens: int, n_batches: int) -> None:
+        """Count a step."""
+        self.steps += 1
+        self.tokens += n_tokens
+        self.batches += n_batches
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began, without the time in which it was stopped."""
+        return time.monotonic() - self._start
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1."""
+        if self._config.minutes is None:
+            return min(1.0, self.steps / self._total_steps)
+        return min(1.0, self.seconds / self._seconds)
+
+    @property
+    def warm_up(self) -> float:
+        """The share of the training in which the learning rate rises."""
+        steps = self._config.warmup_steps
+        if steps is None:
+            return WARM_UP
+        if self._config.minutes is None:
+            return min(1.0, steps / self._total_steps)
+        # By the clock, the number of steps to come is known by those that were made.
+        return min(1.0, self.progress * steps / self.steps) if self.steps else WARM_UP
+
+    @property
+    def done(self) -> bool:
+        # By epochs and not by steps, since a random phase can make an epoch one step shorter.
+        return self.epochs >= self._config.max_epochs if self.counts_epochs else self.progress >= 1.0
+
+    @property
+    def of_epochs(self) -> str:
+        return f"/{self._config.max_epochs}" if self.counts_epochs else ""
+
+    def report_due(self) -> bool:
+        """Whether it is time for a report within an epoch."""
+        if self._config.eval_interval is not None:
+            return self.steps % self._config.eval_interval == 0 or (not self.counts_epochs and self.progress >= 1.0)
+        if self.counts_epochs:
+            return False
+        pause = 1 / REPORTS
+        if self._config.minutes is not None:  # what was measured must not decide over what is counted in steps
+            pause = max(pause, self.report_seconds / (REPORT_SHARE * self._seconds))
+        if self.progress < min(1.0, self._reported + pause):
+            return False
+        self._reported = self.progress
+        return True
+
+    def checkpoint_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        if self._config.ckpt_interval is not None:
+            return self.steps % self._config.ckpt_interval == 0
+        pause = max(CHECKPOINT_SECONDS, self.checkpoint_seconds / CHECKPOINT_SHARE)
+        return time.monotonic() - self._checkpointed >= pause
+
+    def checkpointed(self, began: float) -> None:
+        """Say that a checkpoint that was begun at this `time.monotonic()` is written."""
+        self._checkpointed = time.monotonic()
+        self.checkpoint_seconds = self._checkpointed - began
+
+    def state_dict(self) -> dict[str, Any]:
+        counts = {name: getattr(self, name) for name in ("steps", "epochs", "tokens", "batches")}
+        return {**counts, "seconds": self.seconds, "reported": self._reported}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("steps", "epochs", "tokens", "batches"):
+            setattr(self, name, state[name])
+        self._start = time.monotonic() - state["seconds"]
+        self._reported = state["reported"]
