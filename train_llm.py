@@ -19,7 +19,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from custom_llm.cli import ArgumentParser
+from custom_llm.cli import StepParser
 from custom_llm.config import TrainConfig
 from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
 from custom_llm.exports import lazy
@@ -42,8 +42,9 @@ def get_training_config(values: dict[str, Any] | None = None) -> dict[str, Any]:
     return asdict(ask("Configure training parameters:", TrainConfig, values or {}))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(__doc__)
+def make_parser() -> StepParser:
+    """The command line."""
+    parser = StepParser(__doc__, "train_llm", lists=["dataset_path"])
     parser.add_argument(
         "--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)"
     )
@@ -74,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
     add_flags(parser, TrainConfig, "training")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser()
     args = parser.parse_args(argv)
     values = given(TrainConfig, args)
     if "minutes" in values:  # the clock ends the training, so there is no question to ask about epochs
@@ -105,12 +111,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _inspect(config, corpus, args.config_path, cache)
     from custom_llm.export.plan import plan_export
     from custom_llm.model.checkpoint import load_config
+    from custom_llm.run_file import write_beside
     from custom_llm.training.session import train_on_text
 
     export = plan_export(load_config(args.config_path).model)
     if not export.exports:
         print(f"note: this model {export.sentence}", file=sys.stderr, flush=True)
     finished = train_on_text(config, corpus, args.config_path, args.model_path, cache, args.device)
+    if config.tokenizer == "bpe" and config.vocab_size is None:  # the model's number, which it now has from the text
+        config = replace(config, vocab_size=load_config(args.config_path).model.vocab_size)
+    write_beside(args.model_path, parser, {**vars(args), **asdict(config)})
     return 0 if finished else EXIT_INTERRUPTED
 
 
