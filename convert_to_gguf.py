@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from custom_llm.cli import ArgumentParser, log_to
+from custom_llm.cli import StepParser, log_to
 from custom_llm.errors import UserError, run
 from custom_llm.export.quantize import parse_quant_types
 from custom_llm.exports import lazy
@@ -37,11 +37,13 @@ __getattr__ = lazy(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(__doc__)
+def make_parser() -> StepParser:
+    """The command line."""
+    parser = StepParser(__doc__, "convert_to_gguf", lists=["quant_type"])
     parser.add_argument(
-        "--quant_type", metavar="TYPES", default="Q4_0", help="type, or several with commas (default: Q4_0)"
-    )
+        "--quant_type", type=_quant_types, metavar="TYPES", default="Q4_0",
+        help="type, or several with commas (default: Q4_0)",
+    )  # fmt: skip
     parser.add_argument(
         "--model_path", metavar="FILE", default="trained_model.pth", help="weights (default: trained_model.pth)"
     )
@@ -64,8 +66,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--encoding", metavar="NAME", default="utf-8", help="encoding of --dataset_path (default: utf-8)"
     )
     parser.add_argument("--no_verify", action="store_true", help="do not compare the files with PyTorch")
+    return parser
+
+
+def _quant_types(text: str) -> str:
+    parse_quant_types(text)  # before the work begins
+    return text
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser()
     args = parser.parse_args(argv)
-    parse_quant_types(args.quant_type)  # before the work begins
     check_target(args.gguf_output, Kind.GGUF)
     log_to("conversion.log").info("convert_to_gguf.py %s", vars(args))
 
@@ -74,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from custom_llm.export.pipeline import convert_to_gguf, load_trained
     from custom_llm.export.plan import plan_export
     from custom_llm.export.report import Report
+    from custom_llm.run_file import write_beside
 
     start = time.monotonic()
     text = read_text(args.dataset_path, args.encoding) if args.dataset_path else None
@@ -93,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("warning: the model does worse on this text than guessing; was it trained on it?", file=sys.stderr)
     report = Report(reference, plan.shapes)
     convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, report.check)
+    write_beside(args.gguf_output, parser, vars(args))
     compared = f", compared with PyTorch at {reference.n_positions:,} positions" if reference else ""
     print(f"done in {time.monotonic() - start:.1f} s{compared}")
 

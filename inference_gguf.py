@@ -21,7 +21,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from custom_llm.cli import ArgumentParser, log_to, number
+from custom_llm.cli import Repeatable, StepParser, log_to, number
 from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
 from custom_llm.inference.resources import monitor_resources
 
@@ -64,18 +64,23 @@ def run_inference(
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the query and its continuation to stdout; return the exit status."""
     started = perf_counter()
-    args = _parse(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.save_config is not None:
+        from custom_llm.run_file import check_run_file
+
+        check_run_file(args.save_config)
     log = log_to(LOG_FILE)
     log.info("start: %s", vars(args))
     try:
-        status = _generate(args, started)
+        status = _generate(args, parser, started)
     except UserError as error:
         log.error("%s", error)
         raise
     return status
 
 
-def _generate(args: argparse.Namespace, started: float) -> int:
+def _generate(args: argparse.Namespace, parser: StepParser, started: float) -> int:
     """Stream the text, then one line of figures and one of resources to stderr."""
     gguf_path = args.gguf_path or _newest_gguf()
     query = _query_from_stdin() if args.query is None else args.query
@@ -97,11 +102,17 @@ def _generate(args: argparse.Namespace, started: float) -> int:
                 interrupted = True
         print(flush=True)
         _report(engine, engine.statistics, loaded - started)
+        if args.save_config is not None:
+            from custom_llm.run_file import write_run_file
+
+            used = {"gguf_path": gguf_path, "query": query, "seed": engine.seed, "threads": engine.n_threads}
+            write_run_file(args.save_config, parser, {**vars(args), **used})
     return EXIT_INTERRUPTED if interrupted else 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ArgumentParser(__doc__)
+def make_parser() -> StepParser:
+    """The command line."""
+    parser = StepParser(__doc__, "inference_gguf")
     add = parser.add_argument
     add("--gguf_path", metavar="FILE", help="the model (default: the newest .gguf in this folder)")
     add("--query", metavar="TEXT", help="the text to continue (default: what is piped in, else an empty page)")
@@ -115,8 +126,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--stop",
         type=_text,
-        action="append",
-        default=[],
+        action=Repeatable,
+        default=(),
         metavar="TEXT",
         help="end before TEXT; repeatable",
     )
@@ -124,7 +135,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--use_gpu", action="store_true", help="compute all layers on the GPU")
     add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
     add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
-    return parser.parse_args(argv)
+    add("--save_config", metavar="FILE", help="write all options of this run, its seed too, as a file for --config")
+    return parser
 
 
 def _text(value: str) -> str:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from custom_llm.cli import ArgumentParser
+from custom_llm.cli import StepParser
 from custom_llm.config import PER_LAYER, ModelConfig, check_choices, read_jsonl
 from custom_llm.errors import UserError, describe_os_error, run
 from custom_llm.exports import lazy
@@ -53,14 +53,16 @@ def get_user_config(
     return ask("Configure your LLM model:", ModelConfig, values or {}, fill, more).to_dict()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(__doc__)
+def make_parser() -> StepParser:
+    """The command line."""
+    parser = StepParser(__doc__, "llm_model")
     parser.add_argument(
         "--config_path", metavar="FILE", default="model_config.pth", help="file to write (default: model_config.pth)"
     )
     parser.add_argument(
-        "--preset", metavar="|".join(PRESETS), default="classic", help="a known architecture (default: classic)"
-    )
+        "--preset", type=_preset, metavar="|".join(PRESETS), default="classic",
+        help="a known architecture (default: classic)",
+    )  # fmt: skip
     parser.add_argument("--advanced", action="store_true", help="ask for every option that has a meaning")
     parser.add_argument(
         "--require_export", action="store_true", help="refuse a model that could be trained but not exported"
@@ -69,9 +71,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--layer_configs_jsonl", metavar="FILE", help="the blocks one by one: a file with a JSON object a line"
     )
     add_flags(parser, ModelConfig, "architecture")
+    return parser
+
+
+def _preset(name: str) -> str:
+    if name not in PRESETS:
+        raise UserError(f"--preset {name}: no such preset; there are {', '.join(PRESETS)}")
+    return name
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser()
     args = parser.parse_args(argv)
-    if args.preset not in PRESETS:
-        raise UserError(f"--preset {args.preset}: no such preset; there are {', '.join(PRESETS)}")
     check_target(args.config_path, Kind.PTH)
     values = _given(args)
     config = ModelConfig.from_dict(get_user_config(values, args.preset, args.advanced))
@@ -80,13 +91,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     from custom_llm.export.summary import summary
     from custom_llm.model.checkpoint import SavedConfig, save_config
     from custom_llm.model.costs import costs_of
+    from custom_llm.run_file import write_beside
 
     costs, export = costs_of(config), plan_export(config)
     if args.require_export and not export.exports:
         raise UserError(f"--require_export: it {export.sentence}")
     save_config(args.config_path, SavedConfig(config))
+    write_beside(args.config_path, parser, {**vars(args), **_resolved(config)})
     print(f"Model initialized with {costs.n_parameters / 1e6:.2f}M parameters")
     print("\n".join(summary(costs, export)))
+
+
+def _resolved(config: ModelConfig) -> dict[str, Any]:
+    """The options that give this model without a question."""
+    # Beside layers one by one, their options and the file they came from must not be given.
+    surplus = ("n_head", *PER_LAYER) if config.layer_configs is not None else ()
+    return {**config.to_dict(), **dict.fromkeys(surplus), "advanced": False, "layer_configs_jsonl": None}
 
 
 def _given(args: Namespace) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import convert_to_gguf
 import inference_gguf
 import llm_model
 import train_llm
-from custom_llm.cli import ArgumentParser, number
+from custom_llm.cli import StepParser, number
 from custom_llm.data.cache import default_cache
 from custom_llm.data.choose import choose_corpus
 from custom_llm.data.recipes import find_recipe
@@ -33,8 +33,9 @@ TEXT_TOKENS = 1500
 TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the next sentence
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(__doc__)
+def make_parser() -> StepParser:
+    """The command line."""
+    parser = StepParser(__doc__, "quickstart", lists=["quant_type"])
     parser.add_argument("file", nargs="?", metavar="FILE", help="the text (default: bundled stories)")
     parser.add_argument(
         "--minutes", metavar="M", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)"
@@ -44,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output_dir", metavar="FOLDER", default="quickstart", help="folder to write to (default: quickstart)"
     )
     parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of FILE (default: utf-8)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
     quant_type = convert_to_gguf.parse_quant_types(args.quant_type)[0]
     wait_briefly()
     folder = _make_folder(args.output_dir)

@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from custom_llm.cli import ArgumentParser
+from custom_llm.cli import StepParser
 from custom_llm.config import TrainConfig
 from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
 from custom_llm.exports import lazy
@@ -43,15 +43,16 @@ def get_training_config(values: dict[str, Any] | None = None) -> dict[str, Any]:
     return asdict(ask("Configure training parameters:", TrainConfig, values or {}))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(__doc__)
+def make_parser() -> StepParser:
+    """The command line."""
+    parser = StepParser(__doc__, "train_llm", lists=["dataset_path"])
     parser.add_argument(
         "--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)"
     )
     parser.add_argument(
         "--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)"
     )
-    parser.add_argument("--dataset", metavar="TEXT", help="the same as --dataset_path")
+    parser.add_argument("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
     parser.add_argument(
         "--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)"
     )
@@ -72,17 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on with the training that was stopped last")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
     add_flags(parser, TrainConfig, "training")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser()
     args = parser.parse_args(argv)
-    if args.dataset is not None and args.dataset_path is not None:
-        raise UserError("--dataset and --dataset_path both name the text; give one of them")
-    args.dataset_path = args.dataset if args.dataset_path is None else args.dataset_path
     values = given(TrainConfig, args)
     begun = _load_begun(args.model_path) if args.resume else None
     if begun is not None:
         values = {**begun.config, **values}
-    if (
-        "minutes" in values or "max_iters" in values
-    ):  # the clock ends the training, so there is no question to ask about epochs
+    if {"minutes", "max_iters"} & values.keys():  # then epochs do not end the training, and are not asked for
         values.setdefault("max_epochs", TrainConfig.max_epochs)
     if not Path(args.config_path).exists():
         raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
@@ -105,12 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _inspect(config, corpus, args.config_path, cache)
     from custom_llm.export.plan import plan_export
     from custom_llm.model.checkpoint import load_config
+    from custom_llm.run_file import write_beside
     from custom_llm.training.session import train_on_text
 
     export = plan_export(load_config(args.config_path).model)
     if not export.exports:
         print(f"note: this model {export.sentence}", file=sys.stderr, flush=True)
     finished = train_on_text(config, corpus, args.config_path, args.model_path, cache, args.device, begun)
+    if config.tokenizer == "bpe" and config.vocab_size is None:  # the model's number, which it now has from the text
+        config = replace(config, vocab_size=load_config(args.config_path).model.vocab_size)
+    write_beside(args.model_path, parser, {**vars(args), **asdict(config), "resume": False})
     return 0 if finished else EXIT_INTERRUPTED
 
 

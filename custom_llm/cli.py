@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from custom_llm.errors import UserError
 
@@ -23,6 +24,51 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+class StepParser(ArgumentParser):
+    """The command line of one step, with --config: a file whose options are like defaults to the flags.
+
+    Attributes:
+        script: the step, which is the name of its section in the file.
+        lists: attributes of flags that take several values with commas, which may be a list in the file.
+        checks: attribute → what makes its value of the typed text, where the script does that after parsing; it raises
+            ValueError with a message that begins with the name.
+    """
+
+    def __init__(self, description: str, script: str, lists: Sequence[str] = ()) -> None:
+        super().__init__(description)
+        self.script = script
+        self.lists = lists
+        self.checks: dict[str, Callable[[str], Any]] = {}
+        self.add_argument(
+            "--config", metavar="FILE", help="options from a YAML file (docs/configuration.md); flags win over it"
+        )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        """The flags, and what the file of --config says beside them.
+
+        Raises:
+            UserError: a flag, or something in the file, is wrong.
+        """
+        found = super().parse_args(args, namespace)
+        if found.config is None:
+            return found
+        from custom_llm.run_file import read_options
+
+        self.set_defaults(**read_options(found.config, self))
+        return super().parse_args(args, namespace)
+
+
+class Repeatable(argparse.Action):
+    """--flag VALUE --flag VALUE as a list. Unlike with argparse's own `append`, it replaces the default.
+
+    The default is a tuple; that tells a file of options to take a list.
+    """
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*(() if before is self.default else before), values])
 
 
 def number(

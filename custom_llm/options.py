@@ -6,6 +6,7 @@ from dataclasses import field, fields
 from typing import Any
 
 SHOWN = 40  # characters of a value in an error message
+YES_OR_NO = dict.fromkeys(("yes", "y", "true", "on"), True) | dict.fromkeys(("no", "n", "false", "off"), False)
 
 
 def option(

@@ -6,13 +6,13 @@ import sys
 from argparse import Action, Namespace
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
-from custom_llm.cli import ArgumentParser
+from custom_llm.cli import StepParser
 from custom_llm.errors import UserError
-from custom_llm.options import check_value, field_type, in_words, shown
+from custom_llm.options import YES_OR_NO, check_value, field_type, in_words, shown
 
-WORDS = {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -26,7 +26,7 @@ class _YesOrNo(Action):
         setattr(namespace, self.dest, not option_string.startswith("--no_"))
 
 
-def add_flags(parser: ArgumentParser, config_class: type, title: str) -> None:
+def add_flags(parser: StepParser, config_class: type, title: str) -> None:
     """Give `parser` a group of flags, one per field, absent from the result unless it was given."""
     group = parser.add_argument_group(title)
     for item in fields(config_class):
@@ -39,12 +39,13 @@ def add_flags(parser: ArgumentParser, config_class: type, title: str) -> None:
         if item.default is not None:
             text += f" (default: {item.default})"
         choices = item.metadata["choices"]
-        # Parsed by `given`, so that the flag and the prompt share one check and one wording.
+        # Parsed by `given`, so that the flag, the prompt and the file of --config share one check and one wording.
+        parser.checks[item.name] = partial(parse, item)
         group.add_argument(f"--{item.name}", metavar="|".join(choices) if choices else METAVARS[kind], help=text)
 
 
 def given(config_class: type, args: Namespace) -> dict[str, Any]:
-    """The values of the flags that were given.
+    """The values of the flags that were given, and of what the file of --config gives.
 
     Raises:
         UserError: a value that the field cannot have, naming the flag.
@@ -55,7 +56,7 @@ def given(config_class: type, args: Namespace) -> dict[str, Any]:
         if text is None:
             continue
         try:
-            values[item.name] = text if isinstance(text, bool) else parse(item, text)
+            values[item.name] = parse(item, text) if isinstance(text, str) else text
         except ValueError as error:
             raise UserError(f"--{error}") from None
     return values
@@ -166,7 +167,7 @@ def parse(item: Any, text: str) -> Any:
     """
     kind, _ = field_type(item)
     try:
-        value = WORDS[text.lower()] if kind is bool else kind(text)
+        value = YES_OR_NO[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
         words = "yes or no" if kind is bool else in_words(kind)
         raise ValueError(f"{item.name} {shown(text)} is not {words}") from None

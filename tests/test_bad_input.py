@@ -175,7 +175,6 @@ CASES = [
     (TRAIN, f"{TRAINING} input.txt --model_path nowhere/m.pth", {}, "the folder nowhere does not exist"),
     (TRAIN, f"{TRAINING} input.txt --model_path .", {}, ". is a folder"),
     (TRAIN, f"{TRAINING} input.txt --config_path nowhere.pth", {}, "nowhere.pth: no such file; make it"),
-    (TRAIN, f"{TRAINING} input.txt --dataset tinystories", {}, "--dataset and --dataset_path both name the text"),
     (TRAIN, [*TRAINING.split(), ""], {}, "--dataset_path '' names no text"),
     (TRAIN, f"{TRAINING} ,", {}, "--dataset_path ',' names no text"),
     (TRAIN, [*TRAINING.split(), "a\0b"], {}, "--dataset_path 'a\\x00b' is not the name of a file"),
