@@ -112,6 +112,7 @@ def rival(path: Path, tokenizer: str, vocab_size: int) -> dict[str, float]:
         from tokenizers import Tokenizer
 
         encoded = Tokenizer.from_str(tokens.tokenizer.to_json()).encode_batch_fast(parts)
+        encoded = [found.ids for found in encoded]
     theirs = perf_counter() - start
     del encoded
     start = perf_counter()

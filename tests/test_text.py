@@ -67,8 +67,11 @@ def test_a_file_is_read_in_pieces_and_all_of_it_is_counted(tmp_path, monkeypatch
 
 
 @given(LINES, st.integers(1, 5))
-def test_lines(text, size):
-    expected = text.split("\n")
-    assert [line.removesuffix("\n") for line in readers._lines(pieces_of(text, size))] == (
-        expected if expected[-1] else expected[:-1]
-    )
+def test_lines(tmp_path_factory, text, size):
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    path.write_bytes(text.encode())
+    expected = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_module, "PIECE", size)
+        lines = [line.removesuffix("\n") for line in readers._lines(path, "utf-8", None)]
+    assert lines == (expected if expected[-1] else expected[:-1])
