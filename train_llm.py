@@ -115,7 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     finished = train_on_text(config, corpus, args.config_path, args.model_path, cache, args.device, begun)
     if config.tokenizer == "bpe" and config.vocab_size is None:  # the model's number, which it now has from the text
         config = replace(config, vocab_size=load_config(args.config_path).model.vocab_size)
-    write_beside(args.model_path, parser, {**vars(args), **asdict(config), "resume": False})
+    import torch
+
+    # By another number of threads sums would be rounded otherwise, and the run not be the same.
+    chosen = {"threads": torch.get_num_threads(), "resume": False}
+    write_beside(args.model_path, parser, {**vars(args), **asdict(config), **chosen})
     return 0 if finished else EXIT_INTERRUPTED
 
 

@@ -289,6 +289,7 @@ class TrainConfig:
         low=1,
         high=1_048_576,
     )
+    threads: int | None = option(None, "CPU threads (default: as many as are fastest now)", low=1, high=4096)
     seed: int = option(1337, "seed of weights, order and sample", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:

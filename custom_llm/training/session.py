@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -35,7 +36,7 @@ _WHAT = {
     "char": "the characters of the text and its end",
     "bpe": "as many byte pairs as there are in the text",
 }
-BYTES_PER_PARAMETER = 16  # weight, gradient and up to two moments of the optimizer, in float32
+BYTES_PER_PARAMETER = 20  # weight, best weight, gradient and up to two moments of the optimizer, in float32
 
 
 def train_on_text(
@@ -64,7 +65,7 @@ def train_on_text(
     """
     for path in corpus.files:
         check_distinct(dataset_path=str(path), config_path=config_path, model_path=model_path)
-    for path in (config_path, model_path):
+    for path in (config_path, model_path, checkpoint_path(model_path)):
         check_target(path, Kind.PTH)
     torch.manual_seed(config.seed)
     architecture = load_config(config_path).model
@@ -84,7 +85,9 @@ def train_on_text(
     target = _pick_device(device)
     model = _build(architecture)
     loader = make_loader(train, config.batch_size, config.stride, config.seed)
-    if target.type == "cpu" and begun is None:
+    if config.threads is not None:
+        torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
+    elif target.type == "cpu" and begun is None:
         _use_fastest_threads(model, train, config.batch_size)
     print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
     held_out_text = tokenizer.decode(held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a character
