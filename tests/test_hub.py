@@ -401,7 +401,7 @@ def test_a_connection_that_stays_broken(hub, tmp_path):
     for answer in fetch(tmp_path / "home", *calls, **hub.environment(tmp_path / "home")):
         assert f"tinystories: {hub.endpoint} cannot be reached (" in answer.error
         assert answer.unavailable
-        assert answer.seconds < 90
+        assert answer.seconds < 180  # 30 on a quiet machine
     assert not list((tmp_path / "cache").iterdir())
 
 
