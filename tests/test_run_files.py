@@ -7,7 +7,6 @@ import io
 import re
 import shutil
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -488,23 +487,10 @@ def test_a_configuration_starts(call, path):
     if path.stem in SMALL:
         Path("tiny.txt").write_text(STORY * 20)
         length = torch.load("model_config.pth", weights_only=True)["block_size"] * 2
-        flags = f"--dataset_path tiny.txt --max_chars {length} --batch_size 1 --max_epochs 1"
+        flags = f"--dataset_path tiny.txt --max_chars {length} --batch_size 1 --max_iters 2"
         status, out, err = call("train_llm", f"--config {path} {flags}")
         assert status == 0, err
-        assert "Epoch 1/1" in out and Path("trained_model.yaml").exists()
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_what_a_configuration_has_as_a_comment_can_be_uncommented(folder, path):
-    """As far as training has such an option."""
-    known = {item.name for item in fields(TrainConfig)}
-    text = re.sub(
-        r"^  # (\w+)(?=: )",
-        lambda m: f"  {m[1]}" if m[1] in known else m[0],
-        path.read_text("utf-8"),
-        flags=re.MULTILINE,
-    )
-    options_of(text)
+        assert "Held-out: " in out and Path("trained_model.yaml").exists()
 
 
 def test_every_configuration_is_in_the_list():
