@@ -96,10 +96,6 @@ def _read_characters(content: dict[str, Any]) -> GGUFVocabulary:
     return GGUFVocabulary(tokens, types, merges(vocabulary), end_of_text_id)
 
 
-def _write_bpe(tokenizer: BPETokenizer) -> str:
-    return tokenizer.to_json()
-
-
 def _read_bpe(content: dict[str, Any], end_of_text: str) -> GGUFVocabulary:
     tokenizer = BPETokenizer.from_json(content, end_of_text)
     types = [NORMAL] * tokenizer.vocab_size
