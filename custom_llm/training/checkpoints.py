@@ -14,7 +14,7 @@ from custom_llm.errors import UserError
 from custom_llm.files import write_bytes
 from custom_llm.model.checkpoint import load_file
 
-VERSION = 1
+VERSION = 2
 AGAIN = "start anew without --resume"
 
 

@@ -17,11 +17,8 @@ from custom_llm.model import GPTLanguageModel
 from custom_llm.progress import Progress
 from custom_llm.training.clock import Clock
 from custom_llm.training.interrupt import StopRequest
-from custom_llm.training.loads import ExpertLoads
-from custom_llm.training.optimizer import make_optimizers, set_learning_rate
 from custom_llm.training.schedule import learning_rate_at
-
-Batch = tuple[torch.Tensor, torch.Tensor]
+from custom_llm.training.step import Batch, Diverged, Step
 
 
 class Interrupted(Exception):
@@ -83,9 +80,9 @@ class Trainer:
         self.model, self.loader, self.config, self.device = model.to(device).train(), loader, config, device
         self._validate, self._on_report, self._save = validate, on_report, save
         self._per_token = characters_per_token
-        self.optimizers = make_optimizers(model, config)
+        self.step = Step(self.model, config, device)
         self.clock = Clock(config, -(-len(loader) // self._accumulation))
-        self._losses, self._loads = _Mean(), ExpertLoads(model)
+        self._losses = _Mean()
 
     @property
     def _accumulation(self) -> int:
@@ -128,32 +125,16 @@ class Trainer:
         """One update on the batches of a step, together."""
         c, clock = self.config, self.clock
         rate = learning_rate_at(clock.progress, c.learning_rate, c.min_lr, c.schedule, clock.warm_up)
-        set_learning_rate(self.optimizers, rate)
-        n_tokens = sum(y.numel() for _, y in batches)
-        total = 0.0
-        for x, y in batches:
-            _, loss = self.model(x.to(self.device), y.to(self.device))
-            ((loss + self.model.balance_loss()) * (y.numel() / n_tokens)).backward()
-            total += loss.item() * y.numel()
-        if not math.isfinite(total):
+        try:
+            update = self.step(batches, rate)
+        except Diverged as error:
             raise UserError(
-                f"--learning_rate {c.learning_rate}: the loss became {total / n_tokens} at step {clock.steps + 1}; "
-                f"try {c.learning_rate / 10:g}"
-            )
-        if c.grad_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self._loads.add()
-        self.model.rebalance()
-        self._losses.add(total, n_tokens)
-        clock.steps, clock.tokens, clock.batches = (
-            clock.steps + 1,
-            clock.tokens + n_tokens,
-            clock.batches + len(batches),
-        )
-        words = f"loss {total / n_tokens:.3f}, {clock.tokens / clock.seconds:,.0f} tokens/s"
+                f"--learning_rate {c.learning_rate}: {error} at step {clock.steps + 1}; try {c.learning_rate / 10:g}"
+            ) from None
+        loss = update.loss.item()
+        self._losses.add(loss, update.n_tokens)
+        clock.add(update.n_tokens, len(batches))
+        words = f"loss {loss / update.n_tokens:.3f}, {clock.tokens / clock.seconds:,.0f} tokens/s"
         progress.update(clock.progress, words)
 
     def _report(self, progress: Progress, epoch: int) -> None:
@@ -168,7 +149,7 @@ class Trainer:
             line += f", Held-out: {held_out:.4f} ({bits:.3f} bits per character)"
             if self._on_report is not None:
                 self._on_report(held_out)
-        line += self._loads.pop()
+        line += self.step.loads.pop()
         self.clock.report_seconds = time.monotonic() - start
         progress.print(line)  # after saving: who reads it may rely on the file
 
@@ -182,25 +163,20 @@ class Trainer:
         """All that the rest of the training depends on, in tensors and plain values."""
         n_read = self.clock.batches * (self.loader.batch_size or 1)
         return {
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step.state_dict(),
             "clock": self.clock.state_dict(),
             "sampler": self.loader.sampler.state_dict(n_read),
             "losses": self._losses.state_dict(),
-            "loads": self._loads.state_dict(),
             "random": _random_state(),
             "threads": torch.get_num_threads(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.model.load_state_dict(state["model"])
-        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
+        self.step.load_state_dict(state["step"])
         self.clock.load_state_dict(state["clock"])
         self.loader.sampler.load_state_dict(state["sampler"])
         self._losses.load_state_dict(state["losses"])
-        self._loads.load_state_dict(state["loads"])
         _set_random_state(state["random"])
         torch.set_num_threads(state["threads"])  # sums are rounded otherwise by another number
 

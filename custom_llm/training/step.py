@@ -1,0 +1,102 @@
+"""One update of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from custom_llm.config import TrainConfig
+from custom_llm.model import GPTLanguageModel
+from custom_llm.training.loads import ExpertLoads
+from custom_llm.training.optimizer import make_optimizers, set_learning_rate
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Diverged(ArithmeticError):
+    """A loss or a gradient is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update was made from.
+
+    Attributes:
+        loss: of all its tokens together, in nats; a scalar on the device of the model.
+        n_tokens: how many these are.
+        grad_norm: length of the gradient before it was shortened; a scalar on the device.
+    """
+
+    loss: torch.Tensor
+    n_tokens: int
+    grad_norm: torch.Tensor
+
+    def check(self) -> None:
+        """Raise Diverged unless these are finite; on a GPU, after waiting for it."""
+        if not math.isfinite(self.loss):
+            raise Diverged(f"the loss became {self.loss / self.n_tokens:g}")
+        if not math.isfinite(self.grad_norm):
+            raise Diverged(f"the length of the gradient became {self.grad_norm:g}")
+
+
+class Step:
+    """Updates a model; what it keeps from one update to the next is in its state.
+
+    Attributes:
+        loads: tokens of each expert since the last report.
+    """
+
+    def __init__(self, model: GPTLanguageModel, config: TrainConfig, device: torch.device) -> None:
+        """Args:
+        model: on `device`, and in training.
+        """
+        self.model, self.config, self.device = model, config, device
+        self.optimizers = make_optimizers(model, config)
+        self.loads = ExpertLoads(model)
+
+    def __call__(self, batches: Sequence[Batch], learning_rate: float) -> Update:
+        """Update the weights once by several batches (x, y) together, each (B, T).
+
+        Raises:
+            Diverged: the loss or the gradient is no longer a number; weights stay as they are.
+        """
+        n_tokens = sum(y.numel() for _, y in batches)
+        loss = self._backward(batches, n_tokens)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        update = Update(loss, n_tokens, nn.utils.get_total_norm(gradients))
+        update.check()
+        if self.config.grad_clip:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.grad_clip, update.grad_norm)
+        set_learning_rate(self.optimizers, learning_rate)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.loads.add()
+        self.model.rebalance()
+        return update
+
+    def _backward(self, batches: Sequence[Batch], n_tokens: int) -> torch.Tensor:
+        """Leave the gradient of the mean loss of all tokens in the parameters; return the sum of their losses."""
+        total = torch.zeros((), device=self.device)
+        for x, y in batches:
+            _, loss = self.model(x.to(self.device), y.to(self.device))
+            ((loss + self.model.balance_loss()) * (y.numel() / n_tokens)).backward()
+            total += loss.detach() * y.numel()
+        return total
+
+    def state_dict(self) -> dict[str, object]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "loads": self.loads.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.model.load_state_dict(state["model"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        self.loads.load_state_dict(state["loads"])
