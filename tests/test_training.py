@@ -30,7 +30,7 @@ from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import load_model
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.loads import ExpertLoads
-from custom_llm.training.muon import Muon, orthogonalize
+from custom_llm.training.muon import Muon, momentum_at, orthogonalize
 from custom_llm.training.optimizer import make_optimizers
 from custom_llm.training.schedule import learning_rate_at
 from custom_llm.training.session import _use_fastest_threads
@@ -121,7 +121,9 @@ def test_muon_is_pytorchs_own_in_a_batch(shape):
         Muon(ours, lr=0.1, weight_decay=0.1),
         torch.optim.Muon(theirs, lr=0.1, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
     ]
-    for _ in range(4):
+    for step in range(4):
+        optimizers[1].param_groups[0]["momentum"] = momentum_at(100 * step, 0.95)
+        optimizers[0].param_groups[0]["steps"] = 100 * step
         gradients = [torch.randn(shape) for _ in ours]
         for matrices, optimizer in zip((ours, theirs), optimizers, strict=True):
             for matrix, gradient in zip(matrices, gradients, strict=True):

@@ -14,6 +14,9 @@ STEPS = 5
 # An update of AdamW has a root mean square of about 0.2; scaled to that, Muon takes AdamW's learning rate and weight
 # decay as they are (Liu et al. 2025, https://arxiv.org/abs/2502.16982, section 2.2).
 ADAMW_RMS = 0.2
+# Momentum begins low, while gradients still turn fast, and rises; without that, short trainings learn less (docs/
+# training.md). https://github.com/KellerJordan/modded-nanogpt
+FIRST_MOMENTUM, MOMENTUM_STEPS = 0.85, 300
 
 
 class Muon(torch.optim.Optimizer):
@@ -27,18 +30,23 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, matrices: Iterable[torch.Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.1
     ) -> None:
-        super().__init__(matrices, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        """Args:
+        momentum: which it reaches after MOMENTUM_STEPS steps.
+        """
+        super().__init__(matrices, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, steps=0))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:
         """Update every matrix that has a gradient."""
         for group in self.param_groups:
+            momentum = momentum_at(group["steps"], group["momentum"])
+            group["steps"] += 1
             by_shape: dict[torch.Size, list[torch.Tensor]] = defaultdict(list)
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     by_shape[matrix.shape[-2:]].append(matrix)
             for matrices in by_shape.values():
-                self._step_together(matrices, **{key: group[key] for key in ("lr", "momentum", "weight_decay")})
+                self._step_together(matrices, group["lr"], momentum, group["weight_decay"])
 
     def _step_together(self, matrices: list[torch.Tensor], lr: float, momentum: float, weight_decay: float) -> None:
         for matrix in matrices:
@@ -54,6 +62,16 @@ class Muon(torch.optim.Optimizer):
         updates = [update.view_as(matrix) for update, matrix in zip(updates, matrices, strict=True)]
         torch._foreach_mul_(matrices, 1 - lr * weight_decay)
         torch._foreach_add_(matrices, updates, alpha=-lr * ADAMW_RMS * max(rows, columns) ** 0.5)
+
+
+def momentum_at(step: int, peak: float) -> float:
+    """The momentum of a step, counted from 0.
+
+    >>> [round(momentum_at(step, 0.95), 3) for step in (0, 150, 300, 9000)]
+    [0.85, 0.9, 0.95, 0.95]
+    """
+    first = min(FIRST_MOMENTUM, peak)
+    return first + (peak - first) * min(1.0, step / MOMENTUM_STEPS)
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
