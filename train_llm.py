@@ -112,14 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     export = plan_export(load_config(args.config_path).model)
     if not export.exports:
         print(f"note: this model {export.sentence}", file=sys.stderr, flush=True)
-    finished = train_on_text(config, corpus, args.config_path, args.model_path, cache, args.device, begun)
-    if config.tokenizer == "bpe" and config.vocab_size is None:  # the model's number, which it now has from the text
-        config = replace(config, vocab_size=load_config(args.config_path).model.vocab_size)
-    import torch
 
-    # By another number of threads sums would be rounded otherwise, and the run not be the same.
-    chosen = {"threads": torch.get_num_threads(), "resume": False}
-    write_beside(args.model_path, parser, {**vars(args), **asdict(config), **chosen})
+    def keep_options(resolved: TrainConfig) -> None:
+        write_beside(args.model_path, parser, {**vars(args), **asdict(resolved), "resume": False})
+
+    finished = train_on_text(config, corpus, args.config_path, args.model_path, cache, args.device, begun, keep_options)
     return 0 if finished else EXIT_INTERRUPTED
 
 

@@ -148,6 +148,19 @@ def test_a_training_that_is_stopped_ends_as_if_it_was_not(folder, number):
     assert rest.stdout.splitlines()[-3:] == done.stdout.splitlines()[-3:]
 
 
+def test_killed_before_the_first_checkpoint(folder):
+    """The options are there to begin anew with, and --resume says so."""
+    options = folder / "trained_model.yaml"
+    flags = ["--max_epochs", "500", "--ckpt_interval", "1000000"]
+    assert stopped(folder, signal.SIGKILL, lambda checkpoint: until_saved(options), *flags)
+    assert "max_epochs: 500" in options.read_text() and "precision: float32" in options.read_text()
+    result = run_script("train_llm.py", "--resume", cwd=folder)
+    assert result.status == 2 and result.stderr.count("\n") == 1
+    assert "start without --resume" in result.stderr
+    again = run_script("train_llm.py", "--config", options, "--max_epochs", "1", cwd=folder)
+    assert again.status == 0, again.stderr
+
+
 @pytest.mark.slow
 def test_twenty_kills(folder):
     """At random moments: while Python starts, while the text is encoded, between and in the middle of checkpoints."""

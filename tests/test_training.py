@@ -33,7 +33,6 @@ from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.muon import Muon, momentum_at, orthogonalize
 from custom_llm.training.optimizer import make_optimizers
 from custom_llm.training.schedule import learning_rate_at
-from custom_llm.training.session import _use_fastest_threads
 from custom_llm.training.trainer import train_model
 
 TEXT = STORY * 20
@@ -208,21 +207,6 @@ def test_reports_count_the_tokens_since_the_one_before():
     second.load.fill_(1)
     loads.add()
     assert loads.pop() == ", Experts: busiest 3.00 × the mean, 2 of 12 idle"
-
-
-@pytest.mark.parametrize("experts", EXPERTS)
-def test_choosing_threads_and_evaluating_leave_the_model_as_it_is(experts, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
-    dataset = TextDataset(TEXT, 32)
-    model = small_model(dataset, **EXPERTS[experts])
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    _use_fastest_threads(model, dataset, 4)
-    held_out_loss(model, dataset.data, 32, dataset.vocab_size)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name])
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert not any(mixture.load.any() for mixture in model.mixtures) and model.balance_loss() == 0
 
 
 def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path):

@@ -62,6 +62,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: there is none, or it is damaged or of another version.
     """
+    if not path.exists():
+        raise UserError(
+            f"{path} is not there: the first checkpoint is written after a minute, or --ckpt_interval steps, or when a "
+            "training ends; start without --resume"
+        )
     values = load_file(path, "a training that is stopped (python train_llm.py, Ctrl-C)")
     kinds = {"config": dict, "model": dict, "text": str, "trainer": dict, "best": float}
     fits = isinstance(values, dict) and all(isinstance(values.get(name), kind) for name, kind in kinds.items())

@@ -27,7 +27,8 @@ from custom_llm.model.checkpoint import SavedConfig, load_config, load_model, sa
 from custom_llm.sizes import BYTE_PAIRS
 from custom_llm.training.checkpoints import AGAIN, Checkpoint, checkpoint_path, save_checkpoint
 from custom_llm.training.evaluate import held_out_loss
-from custom_llm.training.threads import use_fastest_threads
+from custom_llm.training.fastest import use_fastest_settings
+from custom_llm.training.step import Batch
 from custom_llm.training.trainer import Interrupted, Trainer
 
 HELD_OUT, HELD_OUT_TOKENS = 0.1, 1 << 20  # share of the text, at its end, and how much of a long one
@@ -47,6 +48,7 @@ def train_on_text(
     cache: Path,
     device: str | None = None,
     begun: Checkpoint | None = None,
+    on_start: Callable[[TrainConfig], object] = lambda resolved: None,
 ) -> bool:
     """Train the model of `config_path` on a text and show a text of it.
 
@@ -56,6 +58,7 @@ def train_on_text(
         cache: the folder for the encoded text.
         device: cpu, cuda or mps (default: the fastest there is).
         begun: the training to go on with (default: a new one).
+        on_start: called before the first step with the options that repeat the training, here and now chosen ones too.
 
     Returns:
         False if the training was stopped from outside; the weights so far are saved.
@@ -88,9 +91,6 @@ def train_on_text(
     loader = make_loader(train, config.batch_size, config.stride, config.seed)
     if config.threads is not None:
         torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
-    elif target.type == "cpu" and begun is None:
-        _use_fastest_threads(model, train, config.batch_size)
-    print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
     held_out_text = tokenizer.decode(held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a character
     work = _Work(config, architecture, tokens.key, checkpoint_path(model_path))
     work.write = lambda: save_trained(model_path, model, config_path, saved)
@@ -101,6 +101,17 @@ def train_on_text(
         )  # fmt: skip
         if begun is not None:
             work.load(begun, trainer)
+        else:
+            use_fastest_settings(trainer.step, _batch_of(train, config.batch_size))
+        chosen = dict(threads=torch.get_num_threads(), precision=trainer.step.precision)
+        if (
+            config.tokenizer == "bpe" and config.vocab_size is None
+        ):  # the model's number, which it now has from the text
+            chosen["vocab_size"] = tokenizer.vocab_size
+        on_start(replace(config, **chosen))
+        print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
+        if trainer.step.precision != "float32":
+            _note(f"note: products are computed in {trainer.step.precision}; --precision float32 is more exact")
         trainer.run()
     except Interrupted:
         _note(
@@ -197,14 +208,9 @@ def _check_windows(train: TextDataset, path: str) -> None:
         )
 
 
-def _use_fastest_threads(model: GPTLanguageModel, data: TextDataset, batch_size: int) -> None:
-    """Choose the number of threads on a batch of the size to come, leaving model and random state as they are."""
-    x, y = data.__getitems__([i % len(data) for i in range(batch_size)])
-    with torch.random.fork_rng(devices=[]):
-        use_fastest_threads(lambda: (model(x, y)[1] + model.balance_loss()).backward())
-    model.zero_grad(set_to_none=True)
-    for mixture in model.mixtures:
-        mixture.forget()
+def _batch_of(data: TextDataset, n_windows: int) -> Batch:
+    """Windows of a text, (n_windows, block_size) each."""
+    return data.__getitems__([i % len(data) for i in range(n_windows)])
 
 
 def _validator(held_out: torch.Tensor, config: ModelConfig) -> Callable[[torch.nn.Module], float]:

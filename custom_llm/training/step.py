@@ -13,6 +13,7 @@ from custom_llm.config import TrainConfig
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.optimizer import make_optimizers, set_learning_rate
+from custom_llm.training.precision import autocast, precisions_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -48,6 +49,7 @@ class Step:
 
     Attributes:
         loads: tokens of each expert since the last report.
+        precision: float32 or bfloat16.
     """
 
     def __init__(self, model: GPTLanguageModel, config: TrainConfig, device: torch.device) -> None:
@@ -55,6 +57,7 @@ class Step:
         model: on `device`, and in training.
         """
         self.model, self.config, self.device = model, config, device
+        self.precision = precisions_of(device, config.precision)[0]
         self.optimizers = make_optimizers(model, config)
         self.loads = ExpertLoads(model)
 
@@ -79,20 +82,39 @@ class Step:
         self.model.rebalance()
         return update
 
+    def use_precision(self, precision: str) -> None:
+        """Compute products in float32 or bfloat16 from the next update on."""
+        self.precision = precision
+
+    def rehearse(self, batch: Batch) -> None:
+        """Do the work of an update but for the update itself; only random numbers go on by it."""
+        self._backward([batch], batch[1].numel())
+        self._drop()
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)  # the work is done when this returns
+
     def _backward(self, batches: Sequence[Batch], n_tokens: int) -> torch.Tensor:
         """Leave the gradient of the mean loss of all tokens in the parameters; return the sum of their losses."""
         total = torch.zeros((), device=self.device)
         for x, y in batches:
-            _, loss = self.model(x.to(self.device), y.to(self.device))
+            with autocast(self.device, self.precision):
+                _, loss = self.model(x.to(self.device), y.to(self.device))
             ((loss + self.model.balance_loss()) * (y.numel() / n_tokens)).backward()
             total += loss.detach() * y.numel()
         return total
+
+    def _drop(self) -> None:
+        """Forget what `_backward` has left in the model."""
+        self.model.zero_grad(set_to_none=True)
+        for mixture in self.model.mixtures:
+            mixture.forget()
 
     def state_dict(self) -> dict[str, object]:
         return {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "loads": self.loads.state_dict(),
+            "precision": self.precision,
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
@@ -100,3 +122,5 @@ class Step:
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         self.loads.load_state_dict(state["loads"])
+        if self.config.precision == "auto":
+            self.precision = precisions_of(self.device, state["precision"])[0]

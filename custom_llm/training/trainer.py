@@ -17,6 +17,8 @@ from custom_llm.model import GPTLanguageModel
 from custom_llm.progress import Progress
 from custom_llm.training.clock import Clock
 from custom_llm.training.interrupt import StopRequest
+from custom_llm.training.precision import autocast
+from custom_llm.training.random_state import get_random_state, set_random_state
 from custom_llm.training.schedule import learning_rate_at
 from custom_llm.training.step import Batch, Diverged, Step
 
@@ -144,7 +146,8 @@ class Trainer:
         start = time.monotonic()
         line = f"Epoch {epoch}{self.clock.of_epochs}, Loss: {self._losses.pop():.4f}"
         if self._validate is not None:
-            held_out = self._validate(self.model)
+            with autocast(self.device, self.step.precision):
+                held_out = self._validate(self.model)
             bits = held_out / math.log(2) / self._per_token
             line += f", Held-out: {held_out:.4f} ({bits:.3f} bits per character)"
             if self._on_report is not None:
@@ -167,7 +170,7 @@ class Trainer:
             "clock": self.clock.state_dict(),
             "sampler": self.loader.sampler.state_dict(n_read),
             "losses": self._losses.state_dict(),
-            "random": _random_state(),
+            "random": get_random_state(),
             "threads": torch.get_num_threads(),
         }
 
@@ -177,21 +180,9 @@ class Trainer:
         self.clock.load_state_dict(state["clock"])
         self.loader.sampler.load_state_dict(state["sampler"])
         self._losses.load_state_dict(state["losses"])
-        _set_random_state(state["random"])
-        torch.set_num_threads(state["threads"])  # sums are rounded otherwise by another number
-
-
-def _random_state() -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _set_random_state(state: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+        set_random_state(state["random"])
+        if self.config.threads is None:
+            torch.set_num_threads(state["threads"])  # sums are rounded otherwise by another number
 
 
 class _Mean:
