@@ -289,6 +289,9 @@ class TrainConfig:
         low=1,
         high=1_048_576,
     )
+    act_recomp: bool = option(
+        False, "compute activations again for the backward pass instead of keeping them: less memory, a third more time"
+    )
     precision: str = option(
         "auto",
         "of products; auto: bfloat16 where that is clearly faster now",

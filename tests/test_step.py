@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
 from architectures import ATTENTIONS, EXPERTS, tiny
+from conftest import ENVIRONMENT
 
 from custom_llm.config import TrainConfig
+from custom_llm.errors import UserError
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.fastest import use_fastest, use_fastest_settings
 from custom_llm.training.precision import autocast, precisions_of
@@ -73,6 +78,104 @@ def test_another_setting_is_taken_for_a_clear_gain_only():
     ):
         assert use_fastest(lambda: time.sleep(seconds[used[-1]]), ["first", *others], used.append, gain) == expected
         assert used[-1] == expected
+
+
+@pytest.mark.parametrize("experts", EXPERTS)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_recomputed_activations_give_the_same_gradients(experts, dropout):
+    results = []
+    for act_recomp in (False, True):
+        step = make_step({**EXPERTS[experts], "dropout": dropout}, act_recomp=act_recomp)
+        kept = saved_bytes(lambda step=step: step.model(*windows())[1])
+        torch.manual_seed(1)
+        _, loss = step.model(*windows())
+        (loss + step.model.balance_loss()).backward()
+        counts = [mixture.load.tolist() for mixture in step.model.mixtures]
+        results.append(
+            (kept, [p.grad for p in step.model.parameters()], counts, torch.as_tensor(step.model.balance_loss()).item())
+        )
+    (kept, gradients, *rest), (kept_again, gradients_again, *rest_again) = results
+    assert all(map(torch.equal, gradients, gradients_again))
+    assert rest == rest_again, "tokens of experts and balance loss, counted once"
+    assert kept_again < kept / 3
+
+
+def saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
+    """What autograd keeps for the backward pass."""
+    n_bytes = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal n_bytes
+        n_bytes += tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward()
+    return n_bytes
+
+
+@pytest.mark.parametrize("act_recomp", [False, True])
+@pytest.mark.parametrize("experts", EXPERTS)
+def test_parts_of_a_step_give_the_same_gradients(experts, act_recomp):
+    """Three batches, the last one smaller, in parts of two or three windows and one."""
+    balance = {"softmax": {"coeff": 0.0}, "aux_free": {"alpha": 0.0}}  # of the parts, not of the step
+    architecture = EXPERTS[experts] | balance.get(experts, {})
+    batches = [windows(5), windows(5, seed=1), windows(3, seed=2)]
+    results = []
+    for rows in (None, 2, 3):
+        step = make_step(architecture, act_recomp=act_recomp, optimizer="adamw")
+        step.rows = rows
+        update = step(batches, 0.0)
+        counts = sum(int(count.sum()) for count in step.loads.state_dict())
+        results.append((update.n_tokens, counts, update.loss.item(), update.grad_norm.item()))
+    assert results[0][0] == 13 * 16
+    assert results[1] == pytest.approx(results[0], rel=1e-5) and results[2] == pytest.approx(results[0], rel=1e-5)
+
+
+def test_memory_that_does_not_suffice_for_one_window(capfd):
+    step = make_step()
+    step.model.blocks[0].register_forward_hook(lambda *_: torch.empty(1 << 50))
+    with pytest.raises(UserError, match="not enough memory for one window of 16 tokens; give --act_recomp, or conf"):
+        step([windows(8), windows(3)], 0.01)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines == [
+        "note: out of memory with 8 windows at once; going on with 4, and the same step in 3 parts",
+        "note: out of memory with 4 windows at once; going on with 2, and the same step in 6 parts",
+        "note: out of memory with 2 windows at once; going on with 1, and the same step in 11 parts",
+    ]
+    assert all(parameter.grad is None for parameter in step.model.parameters())
+
+
+OUT_OF_MEMORY = """
+import resource, sys, torch
+from custom_llm.config import TrainConfig
+from custom_llm.model import GPTLanguageModel
+from custom_llm.training.step import Step
+
+torch.set_num_threads(1)
+model = GPTLanguageModel(dict(vocab_size=30_000, n_embd=16, n_head=2, n_layer=1, block_size=64, dropout=0.0)).train()
+step = Step(model, TrainConfig(), torch.device("cpu"))
+ids = torch.randint(30_000, (32, 65))
+step.rehearse((ids[:2, :-1], ids[:2, 1:]))  # what a first step allocates for good
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+logits = 4 * 64 * 30_000  # bytes, for a window; with gradients and logarithms, some of them at once
+resource.setrlimit(resource.RLIMIT_AS, (used + 50 * logits, resource.RLIM_INFINITY))
+for _ in range(2):
+    update = step([(ids[:, :-1], ids[:, 1:])], 0.01)
+print(update.n_tokens, step.rows)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
+def test_out_of_memory_halves_what_is_read_at_once():
+    command = [sys.executable, "-c", OUT_OF_MEMORY]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    n_tokens, rows = map(int, done.stdout.split())
+    assert n_tokens == 32 * 64 and rows in (4, 8, 16)
+    lines = done.stderr.splitlines()
+    assert lines[0] == "note: out of memory with 32 windows at once; going on with 16, and the same step in 2 parts"
+    assert len(lines) == {16: 1, 8: 2, 4: 3}[rows], "once for each halving"
 
 
 def test_a_device_without_bfloat16_does_not_try_it(monkeypatch):

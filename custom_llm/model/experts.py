@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -81,6 +84,16 @@ class MixtureOfExperts(nn.Module):
         scores, _, _ = self._route(x)
         ranked = (scores + self.selection_bias if self.block.aux_free else scores).topk(self.block.n_chosen + 1).values
         return ranked[..., -2] - ranked[..., -1]
+
+    @contextlib.contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """While entered, forward passes leave load and balance loss as they are."""
+        load, balance_loss = self.load.clone(), self.balance_loss
+        try:
+            yield
+        finally:
+            self.load.copy_(load)
+            self.balance_loss = balance_loss
 
     def forget(self) -> None:
         """Drop what the forward passes since the last `rebalance` have left: load and balance loss."""

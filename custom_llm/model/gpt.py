@@ -9,11 +9,13 @@ The state dict of the classic model has the tutorial's names:
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from custom_llm.config import ModelConfig
 from custom_llm.model.block import make_block
@@ -25,7 +27,11 @@ from custom_llm.model.position import Sinusoids
 
 
 class GPTLanguageModel(nn.Module):
-    """A decoder-only transformer: the tutorial's by default, others as the config says."""
+    """A decoder-only transformer: the tutorial's by default, others as the config says.
+
+    Attributes:
+        act_recomp: whether training computes the activations of blocks again for the backward pass.
+    """
 
     def __init__(self, config: ModelConfig | dict[str, Any]) -> None:
         """Args:
@@ -36,6 +42,7 @@ class GPTLanguageModel(nn.Module):
             ValueError: a key is missing, unknown or impossible.
         """
         super().__init__()
+        self.act_recomp = False
         self.config = c = config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)
         with no_default_init():
             self.token_embedding = nn.Embedding(c.vocab_size, c.n_embd)
@@ -77,7 +84,7 @@ class GPTLanguageModel(nn.Module):
             x = x + self.position_embedding(torch.arange(start, stop, device=idx.device))
         layers = cache.layers if cache else [None] * len(self.blocks)
         for block, layer in zip(self.blocks, layers, strict=True):
-            x = block(x, layer)
+            x = _recomputing(block, x) if self.act_recomp and self.training else block(x, layer)
         logits = self.head(self.ln_f(x))  # (B, T, vocab_size)
         loss = None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         return logits, loss
@@ -140,6 +147,17 @@ class GPTLanguageModel(nn.Module):
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _recomputing(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """`block(x)`, of which only x is kept for the backward pass (Chen et al. 2016, https://arxiv.org/abs/1604.06174)."""
+    if not isinstance(block.ffn, MixtureOfExperts):
+        return checkpoint(block, x, use_reentrant=False)
+
+    def contexts() -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
+        return contextlib.nullcontext(), block.ffn.uncounted()  # of the first computation and the second one
+
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 def _sample(

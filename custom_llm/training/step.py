@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from custom_llm.config import TrainConfig
+from custom_llm.errors import UserError, is_out_of_memory
 from custom_llm.model import GPTLanguageModel
+from custom_llm.progress import note
 from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.optimizer import make_optimizers, set_learning_rate
 from custom_llm.training.precision import autocast, precisions_of
@@ -50,6 +52,7 @@ class Step:
     Attributes:
         loads: tokens of each expert since the last report.
         precision: float32 or bfloat16.
+        rows: windows that go through the model at once; None: those of a batch.
     """
 
     def __init__(self, model: GPTLanguageModel, config: TrainConfig, device: torch.device) -> None:
@@ -57,7 +60,9 @@ class Step:
         model: on `device`, and in training.
         """
         self.model, self.config, self.device = model, config, device
+        model.act_recomp = config.act_recomp
         self.precision = precisions_of(device, config.precision)[0]
+        self.rows: int | None = None
         self.optimizers = make_optimizers(model, config)
         self.loads = ExpertLoads(model)
 
@@ -65,12 +70,12 @@ class Step:
         """Update the weights once by several batches (x, y) together, each (B, T).
 
         Raises:
+            UserError: there is not enough memory for one window.
             Diverged: the loss or the gradient is no longer a number; weights stay as they are.
         """
-        n_tokens = sum(y.numel() for _, y in batches)
-        loss = self._backward(batches, n_tokens)
+        loss = self._backward(batches)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        update = Update(loss, n_tokens, nn.utils.get_total_norm(gradients))
+        update = Update(loss, sum(y.numel() for _, y in batches), nn.utils.get_total_norm(gradients))
         update.check()
         if self.config.grad_clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.grad_clip, update.grad_norm)
@@ -88,20 +93,60 @@ class Step:
 
     def rehearse(self, batch: Batch) -> None:
         """Do the work of an update but for the update itself; only random numbers go on by it."""
-        self._backward([batch], batch[1].numel())
+        self._backward([batch])
         self._drop()
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)  # the work is done when this returns
 
-    def _backward(self, batches: Sequence[Batch], n_tokens: int) -> torch.Tensor:
-        """Leave the gradient of the mean loss of all tokens in the parameters; return the sum of their losses."""
+    def _backward(self, batches: Sequence[Batch]) -> torch.Tensor:
+        """Leave the gradient of the mean loss of all tokens in the parameters; return the sum of their losses.
+
+        Where the memory does not suffice, batches are halved until it does, from now on.
+
+        Raises:
+            UserError: it does not suffice for one window.
+        """
+        while True:
+            try:
+                return self._accumulate(batches)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Not within `except`, where the error holds on to the activations.
+            self._drop()
+            self._halve([len(x) for x, _ in batches])
+
+    def _accumulate(self, batches: Sequence[Batch]) -> torch.Tensor:
+        """See `_backward`."""
+        n_tokens = sum(y.numel() for _, y in batches)
         total = torch.zeros((), device=self.device)
-        for x, y in batches:
-            with autocast(self.device, self.precision):
-                _, loss = self.model(x.to(self.device), y.to(self.device))
-            ((loss + self.model.balance_loss()) * (y.numel() / n_tokens)).backward()
-            total += loss.detach() * y.numel()
+        for batch in batches:
+            for x, y in zip(*(ids.split(self.rows or len(ids)) for ids in batch), strict=True):
+                with autocast(self.device, self.precision):
+                    _, loss = self.model(x.to(self.device), y.to(self.device))
+                ((loss + self.model.balance_loss()) * (y.numel() / n_tokens)).backward()
+                total += loss.detach() * y.numel()
         return total
+
+    def _halve(self, sizes: Sequence[int]) -> None:
+        """Let fewer windows through the model at once.
+
+        Args:
+            sizes: how many there are in each batch of a step.
+        """
+        at_once = min(self.rows or max(sizes), max(sizes))
+        if at_once == 1:
+            ways_out = "configure a smaller --block_size or --n_embd with llm_model.py"
+            ways_out = ways_out if self.config.act_recomp else f"give --act_recomp, or {ways_out}"
+            raise UserError(f"not enough memory for one window of {self.model.config.block_size} tokens; {ways_out}")
+        self.rows = at_once // 2
+        parts = sum(-(-size // self.rows) for size in sizes)
+        note(
+            f"note: out of memory with {at_once} windows at once; going on with {self.rows}, and the same step in "
+            f"{parts} parts"
+        )
+        if self.device.type != "cpu":
+            torch.accelerator.empty_cache()
 
     def _drop(self) -> None:
         """Forget what `_backward` has left in the model."""
@@ -115,6 +160,7 @@ class Step:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "loads": self.loads.state_dict(),
             "precision": self.precision,
+            "rows": self.rows,
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
@@ -122,5 +168,6 @@ class Step:
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         self.loads.load_state_dict(state["loads"])
+        self.rows = state["rows"]
         if self.config.precision == "auto":
             self.precision = precisions_of(self.device, state["precision"])[0]
