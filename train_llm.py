@@ -14,6 +14,7 @@ text is held out: its loss says how well the model does on text it has not seen.
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
 from custom_llm.exports import lazy
 from custom_llm.omp import wait_briefly
 from custom_llm.sizes import BYTE_PAIRS, LONG_TEXT
+from custom_llm.torchrun import only_the_first_speaks, world_size
+from custom_llm.training.distributed import Processes
 from custom_llm.wizard import add_flags, ask, build, given
 
 if TYPE_CHECKING:
@@ -76,9 +79,18 @@ def make_parser() -> StepParser:
     return parser
 
 
+@only_the_first_speaks()
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
+    if world_size() > 1:
+        wait_briefly()
+    with Processes.joined() as processes:
+        return _train(parser, args, processes)
+
+
+def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
+    """The step with these flags, in one of the processes that train together."""
     values = given(TrainConfig, args)
     begun = _load_begun(args.model_path) if args.resume else None
     if begun is not None:
@@ -88,22 +100,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not Path(args.config_path).exists():
         raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
     is_advised = args.inspect or "dataset_path" not in values
-    config = build(TrainConfig, values if args.inspect else get_training_config(values))
+    config = processes.shared(lambda: build(TrainConfig, values if args.inspect else get_training_config(values)))
 
     from custom_llm.data.cache import default_cache
     from custom_llm.data.choose import choose_corpus
 
     wait_briefly()
     cache = Path(args.cache_dir) if args.cache_dir else default_cache()
-    corpus = choose_corpus(
+    corpus = processes.in_turns(lambda: choose_corpus(
         config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters,
         stream=args.stream, fallback=lambda: args.fallback or _agrees(config.dataset_path),
-    )  # fmt: skip
+    ))  # fmt: skip
     if is_advised and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
         tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time (docs/data.md)"
         print(f"tip: {tip}", file=sys.stderr, flush=True)
     if args.inspect:
-        return _inspect(config, corpus, args.config_path, cache)
+        return processes.in_turns(lambda: _inspect(config, corpus, args.config_path, cache))
     from custom_llm.export.plan import plan_export
     from custom_llm.model.checkpoint import load_config
     from custom_llm.run_file import write_beside
@@ -116,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def keep_options(resolved: TrainConfig) -> None:
         write_beside(args.model_path, parser, {**vars(args), **asdict(resolved), "resume": False})
 
-    finished = train_on_text(config, corpus, args.config_path, args.model_path, cache, args.device, begun, keep_options)
+    files = (args.config_path, args.model_path, cache)
+    finished = train_on_text(config, corpus, *files, args.device, begun, keep_options, processes)
     return 0 if finished else EXIT_INTERRUPTED
 
 

@@ -298,6 +298,11 @@ class TrainConfig:
         choices=("auto", "float32", "bfloat16"),
     )
     threads: int | None = option(None, "CPU threads (default: as many as are fastest now)", low=1, high=4096)
+    strategy: str = option(
+        "ddp",
+        "with torchrun; ddp: each process has the whole model; fsdp: a part of every weight, for a model too large",
+        choices=("ddp", "fsdp"),
+    )
     seed: int = option(1337, "seed of weights, order and sample", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
@@ -312,18 +317,20 @@ class TrainConfig:
         if not self.tokenizer:
             raise ValueError("tokenizer is empty; give char, bpe, or the folder or name of a pretrained one")
 
-    def accumulation(self, block_size: int) -> int:
-        """Batches of a step.
+    def accumulation(self, block_size: int, world_size: int = 1) -> int:
+        """Batches of a step, of all processes together.
 
         Raises:
-            ValueError: total_batch_size is no multiple of the tokens of a batch.
+            ValueError: total_batch_size is no multiple of the tokens of a batch in each process.
         """
         batch = self.batch_size * block_size
-        total = self._total_batch_size() or batch
-        if total % batch:
+        total = self._total_batch_size() or batch * world_size
+        if total % (batch * world_size):
+            each = f" in each of {world_size} processes" if world_size > 1 else ""
+            nearest = max(1, round(total / (batch * world_size))) * batch * world_size
             raise ValueError(
-                f"total_batch_size {self.total_batch_size} is no multiple of the {batch} tokens in a batch of "
-                f"{self.batch_size} windows of {block_size}; give {max(1, round(total / batch)) * batch}"
+                f"total_batch_size {self.total_batch_size} is no multiple of the {batch * world_size} tokens in a "
+                f"batch of {self.batch_size} windows of {block_size}{each}; give {nearest}"
             )
         return total // batch
 

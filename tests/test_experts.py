@@ -6,8 +6,6 @@ import copy
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from architectures import EXPERTS, tiny
 
@@ -233,31 +231,3 @@ def test_a_trained_model_is_copied_with_its_state(experts):
     other = copy.deepcopy(model)
     assert "load" not in " ".join(model.state_dict()), "the count of a step is no weight"
     assert torch.equal(other.eval()(ids)[0], model.eval()(ids)[0])
-
-
-def _train_in_process(rank: int, rendezvous: str, results: mp.SimpleQueue) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    layer = mixture(True)  # the same in both
-    before = layer.selection_bias.clone()
-    generator = torch.Generator().manual_seed(0)
-    layer((1 - 2 * rank) * torch.randn(4, 8, C, dtype=torch.double, generator=generator).abs())
-    own = layer.load.tolist()
-    layer.rebalance()
-    results.put((rank, own, (layer.selection_bias - before).tolist()))
-    dist.destroy_process_group()
-
-
-def test_processes_that_train_together_have_the_same_biases(tmp_path):
-    """Each sees its own tokens; the bias goes by those of both."""
-    results = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(_train_in_process, (str(tmp_path / "rendezvous"), results), nprocs=2)
-    (_, load, moved), (_, other_load, other_moved) = sorted(results.get() for _ in range(2))
-    assert moved == other_moved
-
-    def moves(load: list[int], mean: int) -> list[float]:
-        return [0.01 * ((n < mean) - (n > mean)) for n in load]
-
-    both = [a + b for a, b in zip(load, other_load, strict=True)]
-    assert moved == pytest.approx(moves(both, 16))  # 2 · 32 tokens · 2 of 8
-    assert moves(load, 8) != moves(both, 16) != moves(other_load, 8), "alone, each would have gone its own way"

@@ -158,7 +158,7 @@ def quantized(request, tmp_path_factory):
     tokenizer = CharTokenizer("".join(chr(0x100 + i) for i in range(config.vocab_size - 1)))
     torch.manual_seed(0)
     weights, about = folder / "trained_model.pth", folder / "model_config.pth"
-    save_trained(weights, GPTLanguageModel(config), about, SavedConfig(config, tokenizer.to_dict()))
+    save_trained(weights, GPTLanguageModel(config).state_dict(), about, SavedConfig(config, tokenizer.to_dict()))
     directory = export_to_hf(str(weights), str(about), str(folder / "hf_model"))
     convert_to_gguf(directory, str(folder / "m.gguf"), ",".join(QUANT_TYPES), llama_cpp_path=None)
     return config, {name: (folder / f"m.gguf.{name}.gguf").stat().st_size for name in QUANT_TYPES}

@@ -128,11 +128,38 @@ class WindowSampler(Sampler[int]):
         self._skip = state["read"]
 
 
-def make_loader(dataset: TextDataset, batch_size: int, stride: int | None, seed: int) -> DataLoader:
-    """A DataLoader of batches (x, y), each of shape (≤ batch_size, block_size), in an order fixed by `seed`."""
+def make_loader(
+    dataset: TextDataset, batch_size: int, stride: int | None, seed: int, rank: int = 0, world_size: int = 1
+) -> DataLoader:
+    """A DataLoader of batches (x, y), each of shape (≤ batch_size, block_size), in an order fixed by `seed`.
+
+    Args:
+        rank, world_size: of `world_size` processes, this one reads batch `rank`, `rank + world_size`, … In the places
+            of the others' it has tensors on the meta device, which have a shape and no content.
+    """
     sampler = WindowSampler(dataset, stride or dataset.block_size, torch.Generator().manual_seed(seed))
     # A generator of its own: each pass draws a number from it for worker processes, which there are none of.
-    return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=_as_is, generator=torch.Generator())
+    options = dict(sampler=sampler, collate_fn=_as_is, generator=torch.Generator())
+    if world_size == 1:
+        return DataLoader(dataset, batch_size, **options)
+    loader = _PartLoader(dataset, batch_size, **options)
+    loader.rank, loader.world_size = rank, world_size
+    return loader
+
+
+class _PartLoader(DataLoader):
+    """Reads the batches of one process only."""
+
+    rank: int
+    world_size: int
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for place, windows in enumerate(self.batch_sampler):
+            if place % self.world_size == self.rank:
+                yield self.dataset.__getitems__(windows)
+            else:
+                unread = torch.empty(len(windows), self.dataset.block_size, dtype=torch.long, device="meta")
+                yield unread, unread
 
 
 def _as_is(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -65,11 +65,13 @@ def save_weights(path: str | Path, model: torch.nn.Module) -> None:
     write_bytes(path, _to_bytes(model.state_dict()))
 
 
-def save_trained(model_path: str | Path, model: torch.nn.Module, config_path: str | Path, saved: SavedConfig) -> None:
+def save_trained(
+    model_path: str | Path, weights: dict[str, torch.Tensor], config_path: str | Path, saved: SavedConfig
+) -> None:
     """Write both files; if one of them cannot be written, neither is changed."""
     with replacing(config_path) as config_file, replacing(model_path) as model_file:
         config_file.write_bytes(_config_bytes(saved))
-        model_file.write_bytes(_to_bytes(model.state_dict()))
+        model_file.write_bytes(_to_bytes(weights))
 
 
 def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLanguageModel, SavedConfig]:

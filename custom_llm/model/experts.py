@@ -72,8 +72,6 @@ class MixtureOfExperts(nn.Module):
     def rebalance(self) -> None:
         """After a step: move the bias of overloaded experts down and of the others up by gamma, and count anew."""
         if self.block.aux_free:
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.all_reduce(self.load)  # the bias is then the same in all processes
             too_few = (self.load.sum() - len(self.load) * self.load).sign()  # 1, 0 or -1: below, at or above the mean
             self.selection_bias += self.block.gamma * too_few
         self.forget()

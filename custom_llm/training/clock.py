@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from custom_llm.config import TrainConfig
@@ -18,17 +19,19 @@ class Clock:
     """Counts what is done, and says what is due.
 
     Attributes:
+        now: tells the time, in seconds.
         steps, epochs, tokens: finished so far.
         batches: read in the epoch that is under way.
     """
 
-    def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
+    def __init__(self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic) -> None:
+        self.now = now
         self.steps = self.epochs = self.tokens = self.batches = 0
         self.counts_epochs = config.minutes is None and config.max_iters is None
         self._config = config
         self._total_steps = config.max_iters or config.max_epochs * steps_per_epoch
         self._seconds = 60 * (config.minutes or 0)
-        self._start = self._checkpointed = time.monotonic()
+        self._start = self._checkpointed = now()
         self._reported = 0.0  # progress at the last report
         self.report_seconds = self.checkpoint_seconds = 0.0  # what the last one took
 
@@ -41,7 +44,7 @@ class Clock:
     @property
     def seconds(self) -> float:
         """Since the training began, without the time in which it was stopped."""
-        return time.monotonic() - self._start
+        return self.now() - self._start
 
     @property
     def progress(self) -> float:
@@ -89,11 +92,11 @@ class Clock:
         if self._config.ckpt_interval is not None:
             return self.steps % self._config.ckpt_interval == 0
         pause = max(CHECKPOINT_SECONDS, self.checkpoint_seconds / CHECKPOINT_SHARE)
-        return time.monotonic() - self._checkpointed >= pause
+        return self.now() - self._checkpointed >= pause
 
     def checkpointed(self, began: float) -> None:
-        """Say that a checkpoint that was begun at this `time.monotonic()` is written."""
-        self._checkpointed = time.monotonic()
+        """Say that a checkpoint that was begun at this time is written."""
+        self._checkpointed = self.now()
         self.checkpoint_seconds = self._checkpointed - began
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,5 +106,5 @@ class Clock:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("steps", "epochs", "tokens", "batches"):
             setattr(self, name, state[name])
-        self._start = time.monotonic() - state["seconds"]
+        self._start = self.now() - state["seconds"]
         self._reported = state["reported"]

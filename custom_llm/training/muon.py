@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from custom_llm.training.sharded_muon import orthogonalize_parts
+
 # Coefficients of the quintic iteration, chosen by its authors to bring singular values near 1 in few steps.
 A, B, C = 3.4445, -4.7750, 2.0315
 STEPS = 5
@@ -52,16 +54,31 @@ class Muon(torch.optim.Optimizer):
         for matrix in matrices:
             if not self.state[matrix]:
                 self.state[matrix]["momentum"] = torch.zeros_like(matrix)
-        gradients = [matrix.grad for matrix in matrices]
-        momenta = [self.state[matrix]["momentum"] for matrix in matrices]
+        parts = [_own(matrix) for matrix in matrices]
+        gradients = [_own(matrix.grad) for matrix in matrices]
+        momenta = [_own(self.state[matrix]["momentum"]) for matrix in matrices]
         torch._foreach_lerp_(momenta, gradients, 1 - momentum)
         directions = torch._foreach_lerp(gradients, momenta, momentum)
         rows, columns = matrices[0].shape[-2:]
-        stacks = [direction.reshape(-1, rows, columns) for direction in directions]
-        updates = orthogonalize(torch.cat(stacks)).split([len(stack) for stack in stacks])
-        updates = [update.view_as(matrix) for update, matrix in zip(updates, matrices, strict=True)]
-        torch._foreach_mul_(matrices, 1 - lr * weight_decay)
-        torch._foreach_add_(matrices, updates, alpha=-lr * ADAMW_RMS * max(rows, columns) ** 0.5)
+        if parts[0] is matrices[0]:
+            updates = orthogonalize_all(directions)
+        else:
+            updates = orthogonalize_parts(directions, matrices, orthogonalize_all)
+        torch._foreach_mul_(parts, 1 - lr * weight_decay)
+        torch._foreach_add_(parts, updates, alpha=-lr * ADAMW_RMS * max(rows, columns) ** 0.5)
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a tensor that is divided among several; else the tensor."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def orthogonalize_all(stacks: list[torch.Tensor]) -> list[torch.Tensor]:
+    """`orthogonalize` for matrices of one shape, (rows, columns) or (n, rows, columns), in one product."""
+    rows, columns = stacks[0].shape[-2:]
+    flat = [stack.reshape(-1, rows, columns) for stack in stacks]
+    results = orthogonalize(torch.cat(flat)).split([len(stack) for stack in flat])
+    return [result.view_as(stack) for result, stack in zip(results, stacks, strict=True)]
 
 
 def momentum_at(step: int, peak: float) -> float:

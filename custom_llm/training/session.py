@@ -25,9 +25,12 @@ from custom_llm.files import Kind, check_distinct, check_target
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_config, load_model, save_trained
 from custom_llm.sizes import BYTE_PAIRS
+from custom_llm.torchrun import local_rank
 from custom_llm.training.checkpoints import AGAIN, Checkpoint, checkpoint_path, save_checkpoint
+from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.fastest import use_fastest_settings
+from custom_llm.training.parallel import gathered
 from custom_llm.training.step import Batch
 from custom_llm.training.trainer import Interrupted, Trainer
 
@@ -49,6 +52,7 @@ def train_on_text(
     device: str | None = None,
     begun: Checkpoint | None = None,
     on_start: Callable[[TrainConfig], object] = lambda resolved: None,
+    processes: Processes = ALONE,
 ) -> bool:
     """Train the model of `config_path` on a text and show a text of it.
 
@@ -58,7 +62,9 @@ def train_on_text(
         cache: the folder for the encoded text.
         device: cpu, cuda or mps (default: the fastest there is).
         begun: the training to go on with (default: a new one).
-        on_start: called before the first step with the options that repeat the training, here and now chosen ones too.
+        on_start: called before the first step with the options that repeat the training, here and now chosen ones too;
+            in rank 0 only, which writes all files.
+        processes: those that train together; each of them calls this.
 
     Returns:
         False if the training was stopped from outside; the weights so far are saved.
@@ -73,43 +79,47 @@ def train_on_text(
     check_target(checkpoint_path(model_path), Kind.PTH)
     torch.manual_seed(config.seed)
     architecture = load_config(config_path).model
-    tokens = encode_text(config, corpus, architecture, cache)
+    tokens = processes.in_turns(lambda: encode_text(config, corpus, architecture, cache))
+    if len(set(processes.gather(tokens.key))) > 1:
+        raise UserError(f"{corpus.name} is not the same text on all machines; copy it from one to the others")
     tokenizer = tokens.tokenizer
     train = TextDataset.of_tokens(tokens, architecture.block_size)
     held_out = train.split_off(HELD_OUT, HELD_OUT_TOKENS)
     _check_windows(train, corpus.name)
     try:
-        config.accumulation(architecture.block_size)
+        config.accumulation(architecture.block_size, processes.size)
     except ValueError as error:
         raise UserError(f"--{error}") from None
     if tokenizer.vocab_size != architecture.vocab_size:
         _note(f"vocab_size becomes {tokenizer.vocab_size}, {_WHAT.get(tokenizer.kind, f'that of {config.tokenizer}')}")
     architecture = replace(architecture, vocab_size=tokenizer.vocab_size)
     saved = SavedConfig(architecture, tokenizer.to_dict(), tokens.sample)
-    target = _pick_device(device)
+    target = _pick_device(device, processes)
     model = _build(architecture)
-    loader = make_loader(train, config.batch_size, config.stride, config.seed)
+    loader = make_loader(train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
     if config.threads is not None:
         torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
+    if processes.rank:
+        torch.manual_seed(config.seed + processes.rank)  # weights began the same; what is dropped shall not be
     held_out_text = tokenizer.decode(held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a character
-    work = _Work(config, architecture, tokens.key, checkpoint_path(model_path))
-    work.write = lambda: save_trained(model_path, model, config_path, saved)
+    work = _Work(config, architecture, tokens.key, checkpoint_path(model_path), processes)
+    work.write = lambda weights: save_trained(model_path, weights, config_path, saved)
     try:
         trainer = Trainer(
-            model, loader, config, target, _validator(held_out, architecture), lambda loss: work.keep(loss, model),
-            len(held_out_text) / len(held_out), work.checkpoint,
+            model, loader, config, target, _validator(held_out, architecture, processes),
+            lambda loss: work.keep(loss, model), len(held_out_text) / len(held_out), work.checkpoint, processes,
         )  # fmt: skip
         if begun is not None:
             work.load(begun, trainer)
         else:
             use_fastest_settings(trainer.step, _batch_of(train, config.batch_size))
         chosen = dict(threads=torch.get_num_threads(), precision=trainer.step.precision)
-        if (
-            config.tokenizer == "bpe" and config.vocab_size is None
-        ):  # the model's number, which it now has from the text
+        if config.tokenizer == "bpe" and config.vocab_size is None:  # the model's, which it now has from the text
             chosen["vocab_size"] = tokenizer.vocab_size
-        on_start(replace(config, **chosen))
-        print(f"Training on {target.type} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
+        if processes.rank == 0:
+            on_start(replace(config, **chosen))
+        by = f" in {processes.size} processes ({config.strategy})" if processes.size > 1 else ""
+        print(f"Training on {target.type}{by} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
         if trainer.step.precision != "float32":
             _note(f"note: products are computed in {trainer.step.precision}; --precision float32 is more exact")
         trainer.run()
@@ -121,6 +131,11 @@ def train_on_text(
         return False
     if work.is_behind:
         _note(f"{model_path} is the model at its lowest held-out loss, {work.best:.4f}; after it, learning by heart")
+    if processes.rank:
+        return True
+    if processes.size > 1 and config.strategy == "fsdp":  # the whole model need not fit on a GPU
+        target = torch.device("cpu")
+    if work.is_behind or target != model.token_embedding.weight.device:
         model = load_model(model_path, config_path)[0].to(target)
     print("Generated text:")
     print(_sample(model, tokenizer, target, config.seed))
@@ -130,19 +145,24 @@ def train_on_text(
 class _Work:
     """What must not be lost: the model at its lowest held-out loss, and the whole state of the training."""
 
-    def __init__(self, config: TrainConfig, model: ModelConfig, text: str, path: Path) -> None:
+    def __init__(self, config: TrainConfig, model: ModelConfig, text: str, path: Path, processes: Processes) -> None:
         self._config, self._model, self._text, self._path = asdict(config), model.to_dict(), text, path
-        self.write: Callable[[], object] = lambda: None  # writes the model
+        self._processes = processes
+        self.write: Callable[[dict[str, torch.Tensor]], object] = lambda weights: None  # writes the model
         self.best, self._best_model = math.inf, None
         self.is_behind = False  # whether the model in memory is a later one than the best
 
     def keep(self, held_out: float, model: GPTLanguageModel) -> None:
-        """Write the model of this held-out loss, unless an earlier one was better."""
+        """Write the model of this held-out loss, unless an earlier one was better. All processes call it together."""
         self.is_behind = held_out >= self.best
-        if not self.is_behind:
-            self.write()
-            self.best = held_out
-            self._best_model = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        if self.is_behind:
+            return
+        self.best = held_out
+        weights = gathered(model.state_dict(), self._processes)
+        with self._processes.together():
+            if self._processes.rank == 0:
+                self.write(weights)
+                self._best_model = _copied(weights)
 
     def checkpoint(self, trainer: dict[str, Any]) -> None:
         """Write the state of the training."""
@@ -169,11 +189,19 @@ class _Work:
             raise UserError(f"{self._path} does not hold what this training needs ({error}); {AGAIN}") from None
         self.best, self._best_model = begun.best, begun.best_model
         if self._best_model is not None:  # the file may be one that a report at the stop has left
-            latest = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-            trainer.model.load_state_dict(self._best_model)
-            self.write()
-            trainer.model.load_state_dict(latest)
+            if self._processes.rank == 0:
+                self.write(self._best_model)
+            latest = begun.trainer["step"]["model"]
             self.is_behind = any(not torch.equal(latest[name], best) for name, best in self._best_model.items())
+
+
+def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same on the CPU; a matrix that has two names is still one."""
+    copies: dict[int, torch.Tensor] = {}
+    return {
+        name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
+        for name, tensor in weights.items()
+    }
 
 
 def _sample(model: GPTLanguageModel, tokenizer: Tokenizer, device: torch.device, seed: int) -> str:
@@ -213,18 +241,24 @@ def _batch_of(data: TextDataset, n_windows: int) -> Batch:
     return data.__getitems__([i % len(data) for i in range(n_windows)])
 
 
-def _validator(held_out: torch.Tensor, config: ModelConfig) -> Callable[[torch.nn.Module], float]:
-    return lambda model: held_out_loss(model, held_out, config.block_size, config.vocab_size)
+def _validator(held_out: torch.Tensor, config: ModelConfig, processes: Processes) -> Callable[[torch.nn.Module], float]:
+    return lambda model: held_out_loss(model, held_out, config.block_size, config.vocab_size, processes)
 
 
-def _pick_device(name: str | None) -> torch.device:
-    """The named device, or the fastest there is."""
+def _pick_device(name: str | None, processes: Processes) -> torch.device:
+    """The named device, or the fastest there is. Each of several processes has a GPU of its own."""
     there = ["cpu"]
     there += ["cuda"] if torch.cuda.is_available() else []
-    there += ["mps"] if torch.backends.mps.is_available() else []
+    there += ["mps"] if torch.backends.mps.is_available() and processes.size == 1 else []
     if name is not None and name not in there:
         raise UserError(f"--device {name}: this machine has {', '.join(there)}")
-    return torch.device(name or there[-1])
+    device = torch.device(name or there[-1])
+    if device.type == "cuda" and processes.size > 1:
+        n = torch.cuda.device_count()
+        if local_rank() >= n:
+            raise UserError(f"--device cuda: this machine has {n} GPUs; start torchrun with --nproc-per-node {n}")
+        torch.cuda.set_device(local_rank())
+    return device
 
 
 def _build(config: ModelConfig) -> GPTLanguageModel:

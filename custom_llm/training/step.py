@@ -13,8 +13,17 @@ from custom_llm.config import TrainConfig
 from custom_llm.errors import UserError, is_out_of_memory
 from custom_llm.model import GPTLanguageModel
 from custom_llm.progress import note
+from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.optimizer import make_optimizers, set_learning_rate
+from custom_llm.training.parallel import (
+    gathered,
+    load_model_state,
+    load_optimizer_state,
+    parallelize,
+    send_gradients,
+    whole,
+)
 from custom_llm.training.precision import autocast, precisions_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -55,14 +64,17 @@ class Step:
         rows: windows that go through the model at once; None: those of a batch.
     """
 
-    def __init__(self, model: GPTLanguageModel, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self, model: GPTLanguageModel, config: TrainConfig, device: torch.device, processes: Processes = ALONE
+    ) -> None:
         """Args:
-        model: on `device`, and in training.
+        model: which is put on `device`, or divided among `processes`.
         """
-        self.model, self.config, self.device = model, config, device
+        self.model, self.config, self.device, self.processes = model.train(), config, device, processes
         model.act_recomp = config.act_recomp
         self.precision = precisions_of(device, config.precision)[0]
         self.rows: int | None = None
+        self._called = parallelize(model, config.strategy, processes, device)
         self.optimizers = make_optimizers(model, config)
         self.loads = ExpertLoads(model)
 
@@ -75,7 +87,8 @@ class Step:
         """
         loss = self._backward(batches)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        update = Update(loss, sum(y.numel() for _, y in batches), nn.utils.get_total_norm(gradients))
+        n_tokens = sum(y.numel() for _, y in batches)
+        update = Update(loss, n_tokens, whole(nn.utils.get_total_norm(gradients)))
         update.check()
         if self.config.grad_clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.grad_clip, update.grad_norm)
@@ -83,6 +96,7 @@ class Step:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        self.processes.add_up([mixture.load for mixture in self.model.mixtures])
         self.loads.add()
         self.model.rebalance()
         return update
@@ -101,7 +115,7 @@ class Step:
     def _backward(self, batches: Sequence[Batch]) -> torch.Tensor:
         """Leave the gradient of the mean loss of all tokens in the parameters; return the sum of their losses.
 
-        Where the memory does not suffice, batches are halved until it does, from now on.
+        Where the memory of one process does not suffice, batches are halved until it does, from now on.
 
         Raises:
             UserError: it does not suffice for one window.
@@ -110,7 +124,7 @@ class Step:
             try:
                 return self._accumulate(batches)
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or self.processes.size > 1:  # the others would wait for ever
                     raise
             # Not within `except`, where the error holds on to the activations.
             self._drop()
@@ -120,13 +134,30 @@ class Step:
         """See `_backward`."""
         n_tokens = sum(y.numel() for _, y in batches)
         total = torch.zeros((), device=self.device)
-        for batch in batches:
-            for x, y in zip(*(ids.split(self.rows or len(ids)) for ids in batch), strict=True):
-                with autocast(self.device, self.precision):
-                    _, loss = self.model(x.to(self.device), y.to(self.device))
-                ((loss + self.model.balance_loss()) * (y.numel() / n_tokens)).backward()
-                total += loss.detach() * y.numel()
+        passes: list[Batch] = []
+        for batch in self.processes.part(batches):
+            passes += zip(*(ids.split(self.rows or len(ids)) for ids in batch), strict=True)
+        for place, (x, y) in enumerate(passes, start=1):
+            send_gradients(self._called, now=place == len(passes))
+            if x.is_meta:
+                self._backward_zero(x)
+                continue
+            with autocast(self.device, self.precision):
+                _, loss = self._called(x.to(self.device), y.to(self.device))
+            weight = y.numel() / n_tokens * self.processes.size  # the mean over processes becomes a sum
+            ((loss + self.model.balance_loss()) * weight).backward()
+            total += loss.detach() * y.numel()
+        self.processes.add_up([total])
         return total
+
+    def _backward_zero(self, x: torch.Tensor) -> None:
+        """Take part in a pass of the other processes, without a batch."""
+        x = torch.zeros_like(x, device=self.device)
+        self.model.eval()  # experts do not count then, and nothing random is drawn
+        with autocast(self.device, self.precision):
+            _, loss = self._called(x, x)
+        (0 * loss).backward()
+        self.model.train()
 
     def _halve(self, sizes: Sequence[int]) -> None:
         """Let fewer windows through the model at once.
@@ -156,18 +187,18 @@ class Step:
 
     def state_dict(self) -> dict[str, object]:
         return {
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "model": gathered(self.model.state_dict(), self.processes),
+            "optimizers": gathered([optimizer.state_dict() for optimizer in self.optimizers], self.processes),
             "loads": self.loads.state_dict(),
             "precision": self.precision,
             "rows": self.rows,
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        self.model.load_state_dict(state["model"])
+        load_model_state(self.model, state["model"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
+            load_optimizer_state(optimizer, values)
         self.loads.load_state_dict(state["loads"])
-        self.rows = state["rows"]
+        self.rows = state["rows"] if self.processes.size == 1 else None
         if self.config.precision == "auto":
             self.precision = precisions_of(self.device, state["precision"])[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -16,6 +15,7 @@ from custom_llm.errors import UserError
 from custom_llm.model import GPTLanguageModel
 from custom_llm.progress import Progress
 from custom_llm.training.clock import Clock
+from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.interrupt import StopRequest
 from custom_llm.training.precision import autocast
 from custom_llm.training.random_state import get_random_state, set_random_state
@@ -72,23 +72,26 @@ class Trainer:
         on_report: Callable[[float], None] | None = None,
         characters_per_token: float = 1.0,
         save: Callable[[dict[str, Any]], None] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """Args:
         loader: sized; to be gone on with, it needs a `WindowSampler`.
-        save: called with the state now and then, to write a checkpoint.
+        save: called with the state now and then, to write a checkpoint; in rank 0 only.
+        processes: those that train the model together; each needs its part of the loader (see `make_loader`).
 
         The others are those of `train_model`.
         """
-        self.model, self.loader, self.config, self.device = model.to(device).train(), loader, config, device
+        self.model, self.loader, self.config, self.processes = model, loader, config, processes
         self._validate, self._on_report, self._save = validate, on_report, save
         self._per_token = characters_per_token
-        self.step = Step(self.model, config, device)
-        self.clock = Clock(config, -(-len(loader) // self._accumulation))
+        self.step = Step(model, config, device, processes)
+        processes.sum()  # the clock begins now
+        self.clock = Clock(config, -(-len(loader) // self._accumulation), processes.now)
         self._losses = _Mean()
 
     @property
     def _accumulation(self) -> int:
-        return self.config.accumulation(self.model.config.block_size)
+        return self.config.accumulation(self.model.config.block_size, self.processes.size)
 
     def run(self) -> None:
         """Train to the end.
@@ -100,10 +103,10 @@ class Trainer:
         with Progress() as progress, StopRequest() as stop:
             while not clock.done:
                 for batches in self._steps():
-                    self._step(batches, progress)
+                    stops = self._step(batches, progress, stop)
                     if clock.report_due():
                         self._report(progress, clock.epochs + 1)
-                    if stop.requested:
+                    if stops:
                         self._checkpoint()  # before the report, which another process would not have made here
                         self._report(progress, clock.epochs + 1)
                         raise Interrupted
@@ -123,8 +126,8 @@ class Trainer:
         while step := list(islice(batches, self._accumulation)):
             yield step
 
-    def _step(self, batches: Sequence[Batch], progress: Progress) -> None:
-        """One update on the batches of a step, together."""
+    def _step(self, batches: Sequence[Batch], progress: Progress, stop: StopRequest) -> bool:
+        """One update on the batches of a step, together; whether the training is to stop after it."""
         c, clock = self.config, self.clock
         rate = learning_rate_at(clock.progress, c.learning_rate, c.min_lr, c.schedule, clock.warm_up)
         try:
@@ -136,30 +139,37 @@ class Trainer:
         loss = update.loss.item()
         self._losses.add(loss, update.n_tokens)
         clock.add(update.n_tokens, len(batches))
+        (wishes,) = self.processes.sum(stop.requested)  # they all stop, or none does
         words = f"loss {loss / update.n_tokens:.3f}, {clock.tokens / clock.seconds:,.0f} tokens/s"
         progress.update(clock.progress, words)
+        return wishes > 0
 
     def _report(self, progress: Progress, epoch: int) -> None:
         """Save and print what there is to say since the last report."""
         if not self._losses.tokens:
             return
-        start = time.monotonic()
+        start = self.clock.now()
         line = f"Epoch {epoch}{self.clock.of_epochs}, Loss: {self._losses.pop():.4f}"
         if self._validate is not None:
-            with autocast(self.device, self.step.precision):
+            with autocast(self.step.device, self.step.precision):
                 held_out = self._validate(self.model)
             bits = held_out / math.log(2) / self._per_token
             line += f", Held-out: {held_out:.4f} ({bits:.3f} bits per character)"
             if self._on_report is not None:
                 self._on_report(held_out)
         line += self.step.loads.pop()
-        self.clock.report_seconds = time.monotonic() - start
+        self.processes.sum()
+        self.clock.report_seconds = self.clock.now() - start
         progress.print(line)  # after saving: who reads it may rely on the file
 
     def _checkpoint(self) -> None:
         if self._save is not None:
-            began = time.monotonic()
-            self._save(self.state_dict())
+            began = self.clock.now()
+            state = self.state_dict()
+            with self.processes.together():
+                if self.processes.rank == 0:
+                    self._save(state)
+            self.processes.sum()
             self.clock.checkpointed(began)
 
     def state_dict(self) -> dict[str, Any]:
@@ -170,7 +180,7 @@ class Trainer:
             "clock": self.clock.state_dict(),
             "sampler": self.loader.sampler.state_dict(n_read),
             "losses": self._losses.state_dict(),
-            "random": get_random_state(),
+            "random": self.processes.gather(get_random_state()),
             "threads": torch.get_num_threads(),
         }
 
@@ -180,9 +190,10 @@ class Trainer:
         self.clock.load_state_dict(state["clock"])
         self.loader.sampler.load_state_dict(state["sampler"])
         self._losses.load_state_dict(state["losses"])
-        set_random_state(state["random"])
-        if self.config.threads is None:
-            torch.set_num_threads(state["threads"])  # sums are rounded otherwise by another number
+        if self.processes.size == len(state["random"]):  # otherwise it goes on differently anyway
+            set_random_state(state["random"][self.processes.rank])
+            if self.config.threads is None:
+                torch.set_num_threads(state["threads"])  # sums are rounded otherwise by another number
 
 
 class _Mean:

@@ -1,0 +1,105 @@
+"""Small trainings in one process or, started by torchrun, in several; for test_distributed.py.
+
+torchrun --nproc-per-node 2 tests/train_together.py CASES RESULTS
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from architectures import EXPERTS, tiny
+from conftest import STORY
+
+from custom_llm.config import TrainConfig
+from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.training.distributed import ALONE, Processes
+from custom_llm.training.evaluate import held_out_loss
+from custom_llm.training.trainer import Trainer
+
+BLOCK_SIZE, BATCH_SIZE = 16, 4
+TEXT = STORY * 4  # 26 windows in an epoch: 7 batches, the last of them short
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "classic": {},
+    "modern": dict(
+        pos_emb="rope", norm="rms", bias=False, non_linearity="swiglu", attn="gqa", n_kv_heads=2, tie_embeddings=True
+    ),
+    "softmax": EXPERTS["softmax"],
+    "aux_free": {**EXPERTS["aux_free"], "gamma": 0.01},
+}
+
+
+@dataclass
+class Case:
+    """A training of two epochs.
+
+    Attributes:
+        batches: of a step.
+        begun: the state to go on with.
+    """
+
+    architecture: str
+    optimizer: str
+    strategy: str = "ddp"
+    batches: int = 2
+    dropout: float = 0.0
+    begun: dict[str, Any] | None = field(default=None, repr=False)
+
+    def run(self, processes: Processes = ALONE) -> dict[str, Any]:
+        """Train; `losses` of each step, the `states` after each, and the `held_out` loss at the end."""
+        torch.set_num_threads(1)
+        dataset = TextDataset(TEXT, BLOCK_SIZE)
+        config = TrainConfig(
+            batch_size=BATCH_SIZE, learning_rate=0.01, max_epochs=2, ckpt_interval=1, optimizer=self.optimizer,
+            strategy=self.strategy, total_batch_size=str(self.batches * BATCH_SIZE * BLOCK_SIZE),
+        )  # fmt: skip
+        changes = dict(vocab_size=dataset.vocab_size, block_size=BLOCK_SIZE, dropout=self.dropout)
+        model = tiny(**{**ARCHITECTURES[self.architecture], **changes})
+        torch.manual_seed(processes.rank)
+        loader = make_loader(dataset, BATCH_SIZE, None, 3, processes.rank, processes.size)
+        states: list[dict[str, Any]] = []
+        trainer = Trainer(
+            model, loader, config, torch.device("cpu"), save=lambda state: states.append(copy.deepcopy(state)),
+            processes=processes,
+        )  # fmt: skip
+        if self.begun is not None:
+            trainer.load_state_dict(self.begun)
+        trainer.run()
+        held_out = held_out_loss(model, dataset.data[:300], BLOCK_SIZE, dataset.vocab_size, processes)
+        return {"losses": _losses([self.begun] if self.begun else [], states), "states": states, "held_out": held_out}
+
+
+def _losses(begun: list[dict[str, Any]], states: list[dict[str, Any]]) -> list[float]:
+    """The mean loss of each step, from the sums since the last report that are in checkpoints."""
+    sums = [(state["losses"]["total"], state["losses"]["tokens"]) for state in [*begun, *states]]
+    steps = []
+    for before, after in pairwise(sums if begun else [(0.0, 0), *sums]):
+        if after[1] > before[1]:
+            steps.append((after[0] - before[0]) / (after[1] - before[1]))
+        elif after[1]:  # there was a report between them
+            steps.append(after[0] / after[1])
+    return steps
+
+
+def main(cases: str, results: str) -> None:
+    """Run pickled cases; one whose `begun` is a pair (case, step) goes on with that of an earlier one."""
+    with Processes.joined() as processes:
+        done: list[dict[str, Any]] = []
+        for case in torch.load(cases, weights_only=False):
+            if isinstance(case.begun, tuple):
+                place, step = case.begun
+                case.begun = processes.shared(lambda place=place, step=step: done[place]["states"][step])
+            done.append(case.run(processes))
+        if processes.rank == 0:
+            torch.save(done, results)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
