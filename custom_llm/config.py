@@ -283,6 +283,14 @@ class TrainConfig:
     ckpt_interval: int | None = option(
         None, "steps between two checkpoints (default: a minute, or more if they take long)", low=1, high=10**12
     )
+    sample_tokens: int = option(
+        100, "tokens of the text that the model writes at a report (0: none)", low=0, high=100_000
+    )
+    tracker: str = option(
+        "none",
+        "where figures go besides the files beside the model (pip install -r requirements-track.txt)",
+        choices=("none", "tensorboard", "wandb"),
+    )
     stride: int | None = option(
         None,
         "characters between the starts of two windows (default: block_size; 1 = overlapping windows)",

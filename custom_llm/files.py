@@ -13,6 +13,8 @@ import psutil
 
 from custom_llm.errors import UserError, describe_os_error
 
+LOSSES = ".loss.csv"  # how the file of a training's figures ends, which is no text to learn from
+
 
 class Kind(Enum):
     """Kinds of files the steps write, with the bytes such a file may begin with."""

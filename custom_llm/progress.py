@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -56,13 +57,14 @@ class Progress:
                 words = f"{fraction:4.0%} {words}, {self.seconds * (1 - fraction) / fraction:,.0f} s left"
             print(f"{self._title}{words}", file=sys.stderr, flush=True)
 
-    def print(self, line: str) -> None:
-        """Write a line to stdout without tearing the bar."""
+    def print(self, line: str, file: TextIO | None = None) -> None:
+        """Write a line to stdout, or to stderr, without tearing the bar."""
+        file = file or sys.stdout
         if self._bar is None:
-            print(line, flush=True)
+            print(line, file=file, flush=True)
         else:
-            self._bar.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            self._bar.write(line, file=file)
+            file.flush()
 
     def __enter__(self) -> Progress:
         return self

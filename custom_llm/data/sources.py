@@ -13,6 +13,7 @@ from custom_llm.data.readers import IN_FOLDERS, OnRead, kind_of, read_documents
 from custom_llm.data.text import is_packed
 from custom_llm.data.tokenizer import END_OF_TEXT
 from custom_llm.errors import UserError, describe_os_error
+from custom_llm.files import LOSSES
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,11 @@ def _find(part: str) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """The files of a folder and its folders that have a known ending, without hidden ones."""
+    """The files of a folder and its folders that have a known ending, without hidden ones and figures of trainings."""
     found = []
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+        paths = (Path(parent, name) for name in sorted(names) if not name.startswith(".") and not name.endswith(LOSSES))
         found += [path for path in paths if kind_of(path) in IN_FOLDERS and path.is_file()]
     if not found:
         raise UserError(f"{folder} is a folder without {' '.join(IN_FOLDERS)} files; put text into it, or name a file")

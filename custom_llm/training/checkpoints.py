@@ -28,6 +28,7 @@ class Checkpoint:
         trainer: `Trainer.state_dict()`.
         best: the lowest held-out loss so far.
         best_model: the weights that had it; None if that was never measured.
+        record: `Record.state_dict()`.
     """
 
     config: dict[str, Any]
@@ -36,6 +37,7 @@ class Checkpoint:
     trainer: dict[str, Any]
     best: float = math.inf
     best_model: dict[str, torch.Tensor] | None = None
+    record: dict[str, Any] | None = None
     version: int = VERSION
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from custom_llm.config import TrainConfig
 from custom_llm.training.schedule import WARM_UP
 
+POINTS = 200  # of the curves that are drawn, besides those at reports
 REPORTS = 10  # in a training by the clock or by steps, at most, and
 REPORT_SHARE = 0.05  # of its time that goes into them
 CHECKPOINT_SECONDS = 60  # between two checkpoints, at least, and
@@ -22,6 +23,7 @@ class Clock:
         now: tells the time, in seconds.
         steps, epochs, tokens: finished so far.
         batches: read in the epoch that is under way.
+        paused: seconds in reports and checkpoints.
     """
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic) -> None:
@@ -33,6 +35,8 @@ class Clock:
         self._seconds = 60 * (config.minutes or 0)
         self._start = self._checkpointed = now()
         self._reported = 0.0  # progress at the last report
+        self._points = -1  # how many are behind us, but the one at the beginning
+        self.paused = 0.0
         self.report_seconds = self.checkpoint_seconds = 0.0  # what the last one took
 
     def add(self, n_tokens: int, n_batches: int) -> None:
@@ -87,6 +91,11 @@ class Clock:
         self._reported = self.progress
         return True
 
+    def point_due(self) -> bool:
+        """Whether it is time for a point of the curves."""
+        before, self._points = self._points, int(self.progress * POINTS)
+        return self._points > before
+
     def checkpoint_due(self) -> bool:
         """Whether it is time for a checkpoint."""
         if self._config.ckpt_interval is not None:
@@ -94,17 +103,24 @@ class Clock:
         pause = max(CHECKPOINT_SECONDS, self.checkpoint_seconds / CHECKPOINT_SHARE)
         return self.now() - self._checkpointed >= pause
 
+    def reported(self, began: float) -> None:
+        """Say that a report that was begun at this time is made."""
+        self.report_seconds = self.now() - began
+        self.paused += self.report_seconds
+
     def checkpointed(self, began: float) -> None:
         """Say that a checkpoint that was begun at this time is written."""
         self._checkpointed = self.now()
         self.checkpoint_seconds = self._checkpointed - began
+        self.paused += self.checkpoint_seconds
 
     def state_dict(self) -> dict[str, Any]:
         counts = {name: getattr(self, name) for name in ("steps", "epochs", "tokens", "batches")}
-        return {**counts, "seconds": self.seconds, "reported": self._reported}
+        return {**counts, "seconds": self.seconds, "paused": self.paused, "reported": self._reported,
+                "points": self._points}  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("steps", "epochs", "tokens", "batches"):
             setattr(self, name, state[name])
         self._start = self.now() - state["seconds"]
-        self._reported = state["reported"]
+        self.paused, self._reported, self._points = state["paused"], state["reported"], state["points"]

@@ -19,7 +19,6 @@ from custom_llm.data.dataset import TextDataset, make_loader
 from custom_llm.data.recipes import find_recipe
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import Tokens, open_tokens
-from custom_llm.data.tokenizer import Tokenizer
 from custom_llm.errors import UserError
 from custom_llm.files import Kind, check_distinct, check_target
 from custom_llm.model import GPTLanguageModel
@@ -32,6 +31,10 @@ from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.fastest import use_fastest_settings
 from custom_llm.training.parallel import gathered
 from custom_llm.training.step import Batch
+from custom_llm.training.tracking.about import describe
+from custom_llm.training.tracking.history import History
+from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
+from custom_llm.training.tracking.sample import write_sample
 from custom_llm.training.trainer import Interrupted, Trainer
 
 HELD_OUT, HELD_OUT_TOKENS = 0.1, 1 << 20  # share of the text, at its end, and how much of a long one
@@ -77,6 +80,8 @@ def train_on_text(
     for path in (config_path, model_path):
         check_target(path, Kind.PTH)
     check_target(checkpoint_path(model_path), Kind.PTH)
+    record = Record(model_path, config.tracker)
+    record.check(corpus.files)
     torch.manual_seed(config.seed)
     architecture = load_config(config_path).model
     tokens = processes.in_turns(lambda: encode_text(config, corpus, architecture, cache))
@@ -102,12 +107,18 @@ def train_on_text(
     if processes.rank:
         torch.manual_seed(config.seed + processes.rank)  # weights began the same; what is dropped shall not be
     held_out_text = tokenizer.decode(held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a character
-    work = _Work(config, architecture, tokens.key, checkpoint_path(model_path), processes)
+    bytes_per_token = len(held_out_text.encode(errors="replace")) / len(held_out)
+    history = History(bytes_per_token, record.add if processes.rank == 0 else None)
+    sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed), SAMPLE_SHARE)
+    # Only one writes, which a model that is divided cannot.
+    writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
+    work = _Work(config, architecture, tokens.key, checkpoint_path(model_path), processes, record)
     work.write = lambda weights: save_trained(model_path, weights, config_path, saved)
     try:
         trainer = Trainer(
             model, loader, config, target, _validator(held_out, architecture, processes),
             lambda loss: work.keep(loss, model), len(held_out_text) / len(held_out), work.checkpoint, processes,
+            history, sample if writes else None,
         )  # fmt: skip
         if begun is not None:
             work.load(begun, trainer)
@@ -116,19 +127,27 @@ def train_on_text(
         chosen = dict(threads=torch.get_num_threads(), precision=trainer.step.precision)
         if config.tokenizer == "bpe" and config.vocab_size is None:  # the model's, which it now has from the text
             chosen["vocab_size"] = tokenizer.vocab_size
+        config = replace(config, **chosen)
         if processes.rank == 0:
-            on_start(replace(config, **chosen))
+            on_start(config)
         by = f" in {processes.size} processes ({config.strategy})" if processes.size > 1 else ""
         print(f"Training on {target.type}{by} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
         if trainer.step.precision != "float32":
             _note(f"note: products are computed in {trainer.step.precision}; --precision float32 is more exact")
+        with processes.together():
+            if processes.rank == 0:
+                record.start(describe(model_path, corpus.name, model, config, target), history)
         trainer.run()
     except Interrupted:
+        record.finish("stopped")
         _note(
             f"stopped; the best of what the model has learnt so far is in {model_path}; "
             "python train_llm.py --resume goes on"
         )
         return False
+    except UserError:
+        record.finish("failed")
+        raise
     if work.is_behind:
         _note(f"{model_path} is the model at its lowest held-out loss, {work.best:.4f}; after it, learning by heart")
     if processes.rank:
@@ -138,14 +157,20 @@ def train_on_text(
     if work.is_behind or target != model.token_embedding.weight.device:
         model = load_model(model_path, config_path)[0].to(target)
     print("Generated text:")
-    print(_sample(model, tokenizer, target, config.seed))
+    text = write_sample(model, tokenizer, TEXT_TOKENS, config.seed)
+    print(text, flush=True)
+    record.finish("finished", text)
+    _note(f"how it went: {record.page}")
     return True
 
 
 class _Work:
     """What must not be lost: the model at its lowest held-out loss, and the whole state of the training."""
 
-    def __init__(self, config: TrainConfig, model: ModelConfig, text: str, path: Path, processes: Processes) -> None:
+    def __init__(
+        self, config: TrainConfig, model: ModelConfig, text: str, path: Path, processes: Processes, record: Record
+    ) -> None:
+        self._record = record
         self._config, self._model, self._text, self._path = asdict(config), model.to_dict(), text, path
         self._processes = processes
         self.write: Callable[[dict[str, torch.Tensor]], object] = lambda weights: None  # writes the model
@@ -167,7 +192,8 @@ class _Work:
     def checkpoint(self, trainer: dict[str, Any]) -> None:
         """Write the state of the training."""
         values = (self._config, self._model, self._text, trainer, self.best, self._best_model)
-        save_checkpoint(self._path, Checkpoint(*values))
+        save_checkpoint(self._path, Checkpoint(*values, self._record.state_dict()))
+        self._record.save()
 
     def load(self, begun: Checkpoint, trainer: Trainer) -> None:
         """Go on with a training.
@@ -187,6 +213,7 @@ class _Work:
             trainer.load_state_dict(begun.trainer)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(f"{self._path} does not hold what this training needs ({error}); {AGAIN}") from None
+        self._record.load_state_dict(begun.record)
         self.best, self._best_model = begun.best, begun.best_model
         if self._best_model is not None:  # the file may be one that a report at the stop has left
             if self._processes.rank == 0:
@@ -202,14 +229,6 @@ def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
         for name, tensor in weights.items()
     }
-
-
-def _sample(model: GPTLanguageModel, tokenizer: Tokenizer, device: torch.device, seed: int) -> str:
-    """The beginning of a document, as the model would write it."""
-    generator = torch.Generator(device).manual_seed(seed)
-    start = torch.tensor([[tokenizer.end_of_text_id]], device=device)
-    ids = model.generate(start, TEXT_TOKENS, temperature=0.8, generator=generator)[0, 1:]
-    return tokenizer.decode(ids.tolist()).split(tokenizer.end_of_text)[0].strip("\n")
 
 
 def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: Path) -> Tokens:

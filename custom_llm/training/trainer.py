@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -21,6 +22,8 @@ from custom_llm.training.precision import autocast
 from custom_llm.training.random_state import get_random_state, set_random_state
 from custom_llm.training.schedule import learning_rate_at
 from custom_llm.training.step import Batch, Diverged, Step
+from custom_llm.training.tracking.history import History
+from custom_llm.training.tracking.sample import in_a_line
 
 
 class Interrupted(Exception):
@@ -73,11 +76,15 @@ class Trainer:
         characters_per_token: float = 1.0,
         save: Callable[[dict[str, Any]], None] | None = None,
         processes: Processes = ALONE,
+        history: History | None = None,
+        write_sample: Callable[[], str | None] | None = None,
     ) -> None:
         """Args:
         loader: sized; to be gone on with, it needs a `WindowSampler`.
         save: called with the state now and then, to write a checkpoint; in rank 0 only.
         processes: those that train the model together; each needs its part of the loader (see `make_loader`).
+        history: where the curves are kept (default: a new one).
+        write_sample: what the model writes at a report, or None if not every time.
 
         The others are those of `train_model`.
         """
@@ -88,6 +95,7 @@ class Trainer:
         processes.sum()  # the clock begins now
         self.clock = Clock(config, -(-len(loader) // self._accumulation), processes.now)
         self._losses = _Mean()
+        self.history, self._write_sample = history or History(), write_sample
 
     @property
     def _accumulation(self) -> int:
@@ -106,6 +114,8 @@ class Trainer:
                     stops = self._step(batches, progress, stop)
                     if clock.report_due():
                         self._report(progress, clock.epochs + 1)
+                    if clock.point_due():
+                        self._log()
                     if stops:
                         self._checkpoint()  # before the report, which another process would not have made here
                         self._report(progress, clock.epochs + 1)
@@ -138,6 +148,7 @@ class Trainer:
             ) from None
         loss = update.loss.item()
         self._losses.add(loss, update.n_tokens)
+        self.history.add(loss, update.n_tokens, rate, update.grad_norm)
         clock.add(update.n_tokens, len(batches))
         (wishes,) = self.processes.sum(stop.requested)  # they all stop, or none does
         words = f"loss {loss / update.n_tokens:.3f}, {clock.tokens / clock.seconds:,.0f} tokens/s"
@@ -150,6 +161,7 @@ class Trainer:
             return
         start = self.clock.now()
         line = f"Epoch {epoch}{self.clock.of_epochs}, Loss: {self._losses.pop():.4f}"
+        held_out = None
         if self._validate is not None:
             with autocast(self.step.device, self.step.precision):
                 held_out = self._validate(self.model)
@@ -158,9 +170,18 @@ class Trainer:
             if self._on_report is not None:
                 self._on_report(held_out)
         line += self.step.loads.pop()
+        sample = None if self._write_sample is None else self._write_sample()
         self.processes.sum()
-        self.clock.report_seconds = self.clock.now() - start
+        self.clock.reported(start)
+        self._log(held_out, sample)
         progress.print(line)  # after saving: who reads it may rely on the file
+        if sample is not None:
+            progress.print(f"  {in_a_line(sample)}", sys.stderr)
+
+    def _log(self, held_out: float | None = None, sample: str | None = None) -> None:
+        """Make a point of the curves."""
+        clock = self.clock
+        self.history.log(clock, clock.epochs + clock.batches / len(self.loader), held_out, sample)
 
     def _checkpoint(self) -> None:
         if self._save is not None:
@@ -180,6 +201,7 @@ class Trainer:
             "clock": self.clock.state_dict(),
             "sampler": self.loader.sampler.state_dict(n_read),
             "losses": self._losses.state_dict(),
+            "history": self.history.state_dict(),
             "random": self.processes.gather(get_random_state()),
             "threads": torch.get_num_threads(),
         }
@@ -190,6 +212,7 @@ class Trainer:
         self.clock.load_state_dict(state["clock"])
         self.loader.sampler.load_state_dict(state["sampler"])
         self._losses.load_state_dict(state["losses"])
+        self.history.load_state_dict(state["history"])
         if self.processes.size == len(state["random"]):  # otherwise it goes on differently anyway
             set_random_state(state["random"][self.processes.rank])
             if self.config.threads is None:

@@ -1,0 +1,186 @@
+"""A training as one page: curves, texts as they improved, figures, options. It needs no network and no script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from custom_llm.training.tracking.about import About
+from custom_llm.training.tracking.history import Point, best
+
+_UNSEEN = "\n\t\u00a0\u00ad\u200c\u200d\u3000"  # what belongs into a text: breaks, spaces, what joins letters
+MOST_ROWS, MOST_TEXTS = 20, 10  # shown of the reports
+RISE = 1.01  # how far above its lowest the held-out loss ends when a text was learnt by heart
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2933; --faint: #616e7c; --grid: #e4e7eb;
+  --train: #2b6cb0; --held-out: #c2410c; --rate: #b8c0c9; --panel: #f5f7fa; --note: #fff4e6; }
+@media (prefers-color-scheme: dark) { :root { --paper: #14181d; --ink: #e4e7eb; --faint: #9aa5b1; --grid: #323f4b;
+  --train: #63a4e8; --held-out: #f98b4f; --rate: #52606d; --panel: #1f252c; --note: #3a2a1a; } }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 56rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere; margin: 0; }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
+p, figure { margin: .5rem 0; }
+.faint, figcaption, caption { color: var(--faint); font-size: .9rem; }
+.note { background: var(--note); border-left: .3rem solid var(--held-out); padding: .75rem 1rem; }
+dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
+  margin: 1.25rem 0; }
+dl.figures div { background: var(--panel); border-radius: .4rem; padding: .6rem .8rem; }
+dt { color: var(--faint); font-size: .85rem; }
+dd { margin: 0; font-size: 1.2rem; font-variant-numeric: tabular-nums; }
+svg { display: block; width: 100%; height: auto; }
+ol { list-style: none; padding: 0; }
+pre { margin: .25rem 0 1.25rem; padding: .7rem .9rem; background: var(--panel); border-radius: .4rem;
+  font: .9rem/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
+.wide { overflow-x: auto; }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 2rem; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; margin-bottom: 1.5rem; }
+caption { text-align: left; padding: .3rem 0; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--grid);
+  font-weight: normal; overflow-wrap: anywhere; }
+thead th { color: var(--faint); }
+.numbers td, .numbers th { text-align: right; font-variant-numeric: tabular-nums; }
+"""
+
+
+def make_page(about: About, points: Sequence[Point], status: str, picture: str | None, text: str | None) -> str:
+    """The page.
+
+    Args:
+        status: under way, stopped, …
+        picture: an <svg> element, or None if there is none.
+        text: what the model writes at the end.
+    """
+    name = _safe(about.model_path)
+    last, lowest = points[-1], best(points)
+    head = f"Trained on {_safe(about.corpus)}: {status} after {last.step:,} steps in {_duration(last.seconds)}."
+    parts = [f'<h1>{name}</h1>\n<p class="faint">{head}</p>', _figures(about, last, lowest)]
+    overfitting = describe_overfitting(points, about.model_path)
+    if overfitting:
+        parts.append(f'<p class="note">{_safe(overfitting)}</p>')
+    if picture is not None:
+        said = _safe(_describe_curves(points))
+        picture = picture.replace("<svg", f'<svg role="img" aria-label="{said}"', 1)
+        caption = "Training: the mean over the batches that were read, with dropout if there is any. Held out: without."
+        parts.append(f"<h2>Loss</h2>\n<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+    parts += [_texts(points, text), _reports(points)]
+    tables = "".join(_table(title, options) for title, options in about.tables.items())
+    parts.append(f'<h2>Settings</h2>\n<div class="columns">{tables}</div>')
+    body = "\n".join(filter(None, parts))
+    policy = "default-src 'none'; style-src 'unsafe-inline'"  # nothing is fetched, nothing runs
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{name}: training</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
+        "</html>\n"
+    )
+
+
+def describe_overfitting(points: Sequence[Point], model_path: str) -> str | None:
+    """What to say if the held-out loss rose while the training loss went on falling; else None."""
+    lowest = best(points)
+    if lowest is None:
+        return None
+    last = [point for point in points if point.held_out is not None][-1]
+    if not (last.held_out > RISE * lowest.held_out and last.loss < lowest.loss):
+        return None
+    return (
+        f"From step {lowest.step:,} on the held-out loss rose, from {lowest.held_out:.4f} to {last.held_out:.4f}, "
+        f"while the training loss fell from {lowest.loss:.4f} to {last.loss:.4f}: what the model learnt then, it "
+        f"learnt by heart. {model_path} holds the weights of step {lowest.step:,}. More text helps most; else train "
+        "for a shorter time, with a higher dropout, or a smaller model."
+    )
+
+
+def _figures(about: About, last: Point, lowest: Point | None) -> str:
+    values = {
+        "parameters": f"{about.n_parameters:,}",
+        "tokens read": f"{last.tokens:,}",
+        "epochs": f"{last.epoch:.4g}",
+        "time": _duration(last.seconds),
+        "tokens a second": f"{last.tokens / max(last.seconds, 1e-9):,.0f}",
+    }
+    if lowest is not None:
+        values["lowest held-out loss"] = f"{lowest.held_out:.4f}"
+        values["bits per byte there"] = f"{lowest.bits_per_byte:.4f}"
+    if last.held_out is not None:
+        values["last held-out loss"] = f"{last.held_out:.4f}"
+    items = "".join(f"<div><dt>{key}</dt><dd>{value}</dd></div>" for key, value in values.items())
+    return f'<dl class="figures">{items}</dl>'
+
+
+def _describe_curves(points: Sequence[Point]) -> str:
+    """The picture in words."""
+    first, last, lowest = points[0], points[-1], best(points)
+    words = f"Loss over {last.step:,} steps: the training loss goes from {first.loss:.3f} to {last.loss:.3f}"
+    if lowest is not None:
+        words += f"; the held-out loss is lowest at step {lowest.step:,}, with {lowest.held_out:.3f}"
+    return words + "."
+
+
+def _texts(points: Sequence[Point], text: str | None) -> str:
+    items = [(_place(point), point.sample) for point in _some([p for p in points if p.sample is not None], MOST_TEXTS)]
+    if text is not None:
+        items.append(("At the end, by the weights that are kept", text))
+    if not items:
+        return ""
+    listed = "\n".join(f'<li>{place}<pre dir="auto" lang="">{_safe(sample)}</pre></li>' for place, sample in items)
+    return f"<h2>What the model wrote</h2>\n<ol>\n{listed}\n</ol>"
+
+
+def _place(point: Point) -> str:
+    held_out = "" if point.held_out is None else f", held-out loss {point.held_out:.3f}"
+    return f"Step {point.step:,}{held_out}"
+
+
+def _reports(points: Sequence[Point]) -> str:
+    reports = [point for point in points if point.held_out is not None]
+    if not reports:
+        return ""
+    shown = _some(reports, MOST_ROWS)
+    rows = "".join(
+        f'<tr><th scope="row">{p.step:,}</th><td>{p.epoch:.2f}</td><td>{_duration(p.seconds)}</td><td>{p.loss:.4f}</td>'
+        f"<td>{p.held_out:.4f}</td><td>{p.bits_per_byte:.4f}</td><td>{p.tokens_per_second:,.0f}</td></tr>"
+        for p in shown
+    )
+    names = ("step", "epochs", "time", "training loss", "held-out loss", "bits per byte", "tokens a second")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    some = f"{len(shown)} of {len(reports)} reports. " if len(shown) < len(reports) else ""
+    caption = f"{some}Losses in nats per token; the training loss is the mean since the point before."
+    return (
+        f'<h2>Reports</h2>\n<div class="wide" tabindex="0" role="region" aria-label="Reports">'
+        f'<table class="numbers"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _table(title: str, options: Mapping[str, object]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{_safe(name)}</th><td>{"–" if value is None else _safe(value)}</td></tr>'
+        for name, value in options.items()
+    )
+    return f"<table><caption>{_safe(title)}</caption><tbody>{rows}</tbody></table>"
+
+
+def _some(points: Sequence[Point], most: int) -> Sequence[Point]:
+    """So many of them at most, from the first to the last."""
+    if len(points) <= most:
+        return points
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _duration(seconds: float) -> str:
+    """62.5 as '1 min 2 s'."""
+    if not math.isfinite(seconds) or seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds) // 60
+    return f"{minutes} min {int(seconds) % 60} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def _safe(value: object) -> str:
+    """Text for a page: escaped, and U+FFFD in place of what HTML cannot hold or would be unseen."""
+    kept = (char if char.isprintable() or char in _UNSEEN else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+    return escape("".join(kept))
