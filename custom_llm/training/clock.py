@@ -93,7 +93,7 @@ class Clock:
 
     def point_due(self) -> bool:
         """Whether it is time for a point of the curves."""
-        before, self._points = self._points, int(self.progress * POINTS)
+        before, self._points = self._points, int(self.progress * POINTS + 1e-9)  # rounded
         return self._points > before
 
     def checkpoint_due(self) -> bool:

@@ -57,7 +57,6 @@ def _describe_machine(device: torch.device) -> dict[str, object]:
         about["GPU"] = device.type
     return about | {
         "system": platform.platform(), "Python": platform.python_version(), "PyTorch": torch.__version__,
-        "precision": str(torch.get_default_dtype()).removeprefix("torch."),
     }  # fmt: skip
 
 
