@@ -136,7 +136,8 @@ def train_on_text(
             _note(f"note: products are computed in {trainer.step.precision}; --precision float32 is more exact")
         with processes.together():
             if processes.rank == 0:
-                record.start(describe(model_path, corpus.name, model, config, target), history)
+                about = describe(model_path, corpus.name, model, config, target, processes.size)
+                record.start(about, history)
         trainer.run()
     except Interrupted:
         record.finish("stopped")

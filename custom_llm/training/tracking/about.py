@@ -32,12 +32,14 @@ class About:
     tables: Mapping[str, Mapping[str, object]]
 
 
-def describe(model_path: str, corpus: str, model: GPTLanguageModel, config: TrainConfig, device: torch.device) -> About:
+def describe(
+    model_path: str, corpus: str, model: GPTLanguageModel, config: TrainConfig, device: torch.device, n_processes: int
+) -> About:
     """All options, with what was chosen where nothing was said, and the machine."""
     block_size = model.config.block_size
     chosen = {
         "min_lr": FLOOR * config.learning_rate if config.min_lr is None else config.min_lr,
-        "total_batch_size": config.accumulation(block_size) * config.batch_size * block_size,
+        "total_batch_size": config.accumulation(block_size, n_processes) * config.batch_size * block_size,
         "stride": config.stride or block_size,
         "threads": torch.get_num_threads(),
     }

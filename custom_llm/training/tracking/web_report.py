@@ -159,10 +159,15 @@ def _reports(points: Sequence[Point]) -> str:
 
 def _table(title: str, options: Mapping[str, object]) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{_safe(name)}</th><td>{"–" if value is None else _safe(value)}</td></tr>'
-        for name, value in options.items()
+        f'<tr><th scope="row">{_safe(name)}</th><td>{_safe(_shown(value))}</td></tr>' for name, value in options.items()
     )
     return f"<table><caption>{_safe(title)}</caption><tbody>{rows}</tbody></table>"
+
+
+def _shown(value: object) -> object:
+    if value is None:
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _some(points: Sequence[Point], most: int) -> Sequence[Point]:
