@@ -293,6 +293,7 @@ def test_what_cannot_be_written_is_a_note_and_not_the_end(folder):
     for ending in ("loss.csv", "loss.png", "report.html"):
         note = f"note: trained_model.{ending} is a folder; give the name of a file to write\n"
         assert result.stderr.count(note) == 1
+    assert "how it went" not in result.stderr
     assert "Generated text:" in result.stdout and (folder / "trained_model.pth").exists()
 
 

@@ -160,8 +160,9 @@ def train_on_text(
     print("Generated text:")
     text = write_sample(model, tokenizer, TEXT_TOKENS, config.seed)
     print(text, flush=True)
-    record.finish("finished", text)
-    _note(f"how it went: {record.page}")
+    page = record.finish("finished", text)
+    if page is not None:
+        _note(f"how it went: {page}")
     return True
 
 

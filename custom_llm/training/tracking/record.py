@@ -51,7 +51,7 @@ class Record:
     def __init__(self, model_path: str, tracker: str) -> None:
         """Raises UserError if the package of the tracker is not installed."""
         path = Path(model_path)
-        self._csv, self.page = path.with_suffix(LOSSES), path.with_suffix(".report.html")
+        self._csv, self._page = path.with_suffix(LOSSES), path.with_suffix(".report.html")
         self._png = path.with_suffix(".loss.png")
         self._kind, self._run = tracker, None
         self._tracker = TRACKERS[tracker](model_path) if tracker in TRACKERS else None
@@ -60,7 +60,7 @@ class Record:
 
     def check(self, files: Iterable[Path]) -> None:
         """Raise UserError when one of the files of the text would be written over."""
-        written = {os.path.realpath(path) for path in (self._csv, self._png, self.page)}
+        written = {os.path.realpath(path) for path in (self._csv, self._png, self._page)}
         for path in files:
             if os.path.realpath(path) in written:
                 raise UserError(f"--dataset_path {path}: training writes its figures there; give the text another name")
@@ -91,18 +91,22 @@ class Record:
         self._track(lambda: self._tracker.flush())
         self._attempt("page", self._write_page_now_and_then)
 
-    def finish(self, status: str, text: str | None = None) -> None:
+    def finish(self, status: str, text: str | None = None) -> Path | None:
         """Write all that there is, if it has begun.
 
         Args:
             status: finished, stopped, …
             text: what the model writes at the end.
+
+        Returns:
+            The page, if it was written.
         """
         if self._history is None:
-            return
+            return None
         self._attempt("csv", self._write_csv)
-        self._attempt("page", lambda: self._write_page(status, text))
+        page = self._attempt("page", lambda: self._write_page(status, text))
         self._track(lambda: self._tracker.close())
+        return page
 
     def state_dict(self) -> dict[str, Any]:
         """The run of the tracker."""
@@ -115,13 +119,14 @@ class Record:
     def _write_csv(self) -> None:
         write_bytes(self._csv, to_csv(self._history.points))
 
-    def _write_page(self, status: str, text: str | None) -> None:
+    def _write_page(self, status: str, text: str | None) -> Path | None:
         points = self._history.points
         if not points:
-            return
+            return None
         picture = self._attempt("picture", lambda: self._draw(points))
         page = make_page(self._about, points, status, picture, text)
-        write_bytes(self.page, page.encode(errors="replace"))
+        write_bytes(self._page, page.encode(errors="replace"))
+        return self._page
 
     def _draw(self, points: list[Point]) -> str:
         """Write the picture, and give one for the page."""
