@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from conftest import ENVIRONMENT, ROOT, STORY, run_script
@@ -19,6 +20,7 @@ from train_together import ARCHITECTURES, Case
 
 from custom_llm.config import TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.model.checkpoint import load_model
 from custom_llm.training.distributed import Processes
 
 
@@ -85,8 +87,12 @@ def test_every_strategy_optimizer_and_architecture(n, tmp_path):
         for architecture in ARCHITECTURES for optimizer in ("adamw", "muon") for strategy in ("ddp", "fsdp")
     ]  # fmt: skip
     for case, result in zip(cases, run_together(n, cases, tmp_path), strict=True):
-        print(f"{n} processes, {case}: {result['losses'][-1]:.6f}")
-        assert_same(result, Case(case.architecture, case.optimizer, batches=n).run())
+        alone = Case(case.architecture, case.optimizer, batches=n).run()
+        pairs = zip(result["losses"], alone["losses"], strict=True)
+        off = max(abs(ours - theirs) / theirs for ours, theirs in pairs)
+        last = f"{result['losses'][-1]:.7f} | {alone['losses'][-1]:.7f} | {off:.1e}"
+        print(f"| {n} × {case.strategy} | {case.architecture} | {case.optimizer} | {last} |")
+        assert_same(result, alone)
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(0, 20))
@@ -121,14 +127,18 @@ def folder(tmp_path):
 FLAGS = "--dataset_path input.txt --batch_size 4 --learning_rate 0.01 --cache_dir cache".split()
 
 
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_a_signal_to_torchrun_stops_all_after_the_step_and_one_process_goes_on(folder, strategy):
     flags = [*FLAGS, "--strategy", strategy, "--total_batch_size", "4 * 16 * 2", "--max_iters", "2_000"]
     process = torchrun(2, "train_llm.py", *flags, "--ckpt_interval", "5", cwd=folder)
     checkpoint = folder / "trained_model.checkpoint.pth"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(checkpoint)
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
     assert process.returncode != 0
@@ -140,6 +150,29 @@ def test_a_signal_to_torchrun_stops_all_after_the_step_and_one_process_goes_on(f
     assert rest.status == 0, rest.stderr
     assert torch.load(checkpoint, weights_only=True)["trainer"]["clock"]["steps"] == steps + 20
     assert "Generated text:" in rest.stdout
+
+
+def test_a_divided_model_is_trained_to_the_end_and_is_an_ordinary_one_in_its_files(folder):
+    flags = [*FLAGS, "--strategy", "fsdp", "--max_iters", "20"]
+    process = torchrun(2, "train_llm.py", *flags, cwd=folder)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output.count("Generated text:") == 1
+    assert len(re.findall(r"^Epoch \d+, Loss: .* Held-out: ", output, re.MULTILINE)) == 10
+    load_model(folder / "trained_model.pth", folder / "model_config.pth")  # or their names or shapes would be wrong
+
+
+def test_a_process_that_dies_ends_the_others(folder):
+    process = torchrun(2, "train_llm.py", *FLAGS, "--max_iters", "100_000", "--ckpt_interval", "2", cwd=folder)
+    wait_for(folder / "trained_model.checkpoint.pth")
+    workers = [child for child in psutil.Process(process.pid).children() if "train_llm.py" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    workers[1].kill()
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and time.monotonic() - start < 30
+    assert "Root Cause" in errors and "Signal 9 (SIGKILL)" in errors
+    assert not any(worker.is_running() for worker in workers)
 
 
 def test_what_is_wrong_is_said_once(folder):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)  # for a step; a process that has waited so long for another one ends
 LONG_TIMEOUT = timedelta(days=30)  # for what one does while others wait: asking, encoding a text, writing a file
+PEER_ENDED = ("by peer", "remote process exited")  # how gloo and NCCL word it
 
 
 class _SaidByAll(UserError):
@@ -69,6 +70,13 @@ class Processes:
         except UserError:
             dist.destroy_process_group()
             raise
+        except RuntimeError as error:
+            if not any(words in str(error) for words in PEER_ENDED):
+                raise
+            raise UserError(
+                "another process of this training has ended, and said why if it could; once that is mended, "
+                "train_llm.py --resume goes on from the last checkpoint"
+            ) from None
         dist.destroy_process_group()
 
     def part(self, batches: Sequence[T]) -> Sequence[T]:

@@ -29,7 +29,7 @@ from custom_llm.training.checkpoints import AGAIN, Checkpoint, checkpoint_path, 
 from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.fastest import use_fastest_settings
-from custom_llm.training.parallel import gathered
+from custom_llm.training.parallel import gathered, is_divided
 from custom_llm.training.step import Batch
 from custom_llm.training.tracking.about import describe
 from custom_llm.training.tracking.history import History
@@ -153,9 +153,10 @@ def train_on_text(
         _note(f"{model_path} is the model at its lowest held-out loss, {work.best:.4f}; after it, learning by heart")
     if processes.rank:
         return True
-    if processes.size > 1 and config.strategy == "fsdp":  # the whole model need not fit on a GPU
-        target = torch.device("cpu")
-    if work.is_behind or target != model.token_embedding.weight.device:
+    divided = is_divided(model.head.weight)
+    if divided:
+        target = torch.device("cpu")  # the whole model need not fit on a GPU
+    if work.is_behind or divided:
         model = load_model(model_path, config_path)[0].to(target)
     print("Generated text:")
     text = write_sample(model, tokenizer, TEXT_TOKENS, config.seed)
