@@ -280,6 +280,9 @@ class TrainConfig:
     eval_interval: int | None = option(
         None, "steps between two looks at the held-out text (default: each epoch; or ten in all)", low=1, high=10**12
     )
+    patience: int = option(
+        0, "reports without a new lowest held-out loss after which the training ends; 0: never", low=0, high=10**12
+    )
     ckpt_interval: int | None = option(
         None, "steps between two checkpoints (default: a minute, or more if they take long)", low=1, high=10**12
     )

@@ -78,7 +78,7 @@ def test_step_2_asks_four_questions_and_reports_each_epoch(trained):
     assert re.fullmatch(r"Training on (cpu|cuda|mps) with 0\.03M parameters", lines[5])
     for epoch, line in enumerate(lines[6:9], start=1):
         assert re.fullmatch(
-            rf"Epoch {epoch}/3, Loss: \d\.\d{{4}}, Held-out: \d\.\d{{4}} \(\d\.\d{{3}} bits per character\)", line
+            rf"Epoch {epoch}/3, Loss: \d\.\d{{4}}, Held-out: \d\.\d{{4}} \(\d\.\d{{3}} bits per byte\)", line
         )
     assert lines[9] == "Generated text:"
     assert len(lines) > 10

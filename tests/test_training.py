@@ -7,12 +7,14 @@ import fcntl
 import math
 import os
 import pty
+import random
 import re
 import struct
 import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,14 +30,18 @@ from custom_llm.data.tokenizer import END_OF_TEXT, load_tokenizer
 from custom_llm.errors import UserError, run
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import load_model
+from custom_llm.training.clock import Clock
+from custom_llm.training.display import words
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.muon import Muon, momentum_at, orthogonalize
 from custom_llm.training.optimizer import make_optimizers
 from custom_llm.training.schedule import learning_rate_at
-from custom_llm.training.trainer import train_model
+from custom_llm.training.step import Update
+from custom_llm.training.trainer import Trainer, train_model
 
 TEXT = STORY * 20
+CPU = torch.device("cpu")
 
 
 def small_model(dataset: TextDataset, **architecture: object) -> GPTLanguageModel:
@@ -47,9 +53,7 @@ def small_model(dataset: TextDataset, **architecture: object) -> GPTLanguageMode
 def train_once(architecture: dict[str, object] | None = None, **config: object) -> GPTLanguageModel:
     dataset = TextDataset(TEXT, 32)
     model = small_model(dataset, **(architecture or {}))
-    return train_model(
-        model, make_loader(dataset, 8, None, seed=3), dict(learning_rate=3e-3, **config), torch.device("cpu")
-    )
+    return train_model(model, make_loader(dataset, 8, None, seed=3), dict(learning_rate=3e-3, **config), CPU)
 
 
 def test_a_small_text_is_learnt_by_heart():
@@ -219,10 +223,19 @@ def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path)
     assert result.status == 0, result.stderr
     losses = [float(loss) for loss in re.findall(r"Held-out: (\S+) ", result.stdout)]
     assert len(losses) == 30 and losses[-1] > min(losses)
-    assert f"at its lowest held-out loss, {min(losses):.4f}; after it, learning by heart" in result.stderr
+    best = losses.index(min(losses))
+    steps = re.search(rf"at its lowest held-out loss, {min(losses):.4f} at step (\d+) in epoch {best + 1}; after it, "
+                      rf"learning by heart: {losses[-1]:.4f} at the end\n.*--dropout 0.2", result.stderr)  # fmt: skip
+    assert steps and int(steps[1]) % (best + 1) == 0
     model, saved = load_model(tmp_path / "trained_model.pth", tmp_path / "model_config.pth")
     held_out = TextDataset(END_OF_TEXT + text, 16, load_tokenizer(saved.tokenizer)).split_off(0.1)
     assert held_out_loss(model, held_out, 16, model.config.vocab_size) == pytest.approx(min(losses), abs=1e-3)
+
+    stopped = run_script("train_llm.py", *"--batch_size 4 --learning_rate 0.01 --max_epochs 30 --patience 2".split(),
+                         "--dataset_path", "input.txt", cwd=tmp_path)  # fmt: skip
+    end = next(i for i in range(2, 30) if min(losses[i - 1 : i + 1]) >= min(losses[: i - 1]))
+    assert [float(loss) for loss in re.findall(r"Held-out: (\S+) ", stopped.stdout)] == losses[: end + 1]
+    assert "Generated text:" in stopped.stdout
 
 
 def test_out_of_memory_is_a_sentence(capsys):
@@ -242,7 +255,64 @@ def test_a_loss_that_is_no_number_stops_the_training():
         model.head.weight.fill_(math.inf)
     config = dict(learning_rate=0.02, max_epochs=1)
     with pytest.raises(UserError, match=r"--learning_rate 0.02: the loss became nan at step 1; try 0.002"):
-        train_model(model, make_loader(dataset, 8, None, seed=3), config, torch.device("cpu"))
+        train_model(model, make_loader(dataset, 8, None, seed=3), config, CPU)
+
+
+def test_a_training_that_diverged_goes_on_by_the_command_it_names(tmp_path):
+    (tmp_path / "input.txt").write_text(TEXT, encoding="utf-8")
+    assert run_script("llm_model.py", *"--n_embd 32 --n_layer 1 --block_size 16".split(), cwd=tmp_path).status == 0
+    flags = "--dataset_path input.txt --batch_size 4 --max_iters 60 --learning_rate 10 --weight_decay 1"
+    each = "--ckpt_interval 1 --eval_interval 1"
+    failed = run_script("train_llm.py", *flags.split(), *each.split(), cwd=tmp_path)
+    error = failed.stderr.splitlines()[-1]
+    assert failed.status == 2 and error.startswith("error: --learning_rate 10.0: "), failed.stderr
+    found = re.search(r"(?:nan|inf) at step \d+; try 1: python train_llm.py (.*) goes on from the best model", error)
+    for name in ("trained_model.pth", "trained_model.checkpoint.pth"):
+        assert not any(tensor.isnan().any() for tensor in tensors(torch.load(tmp_path / name, weights_only=True))), name
+    rest = run_script("train_llm.py", *found[1].split(), cwd=tmp_path)
+    assert rest.status == 0, rest.stderr
+
+
+def tensors(value: object) -> Iterator[torch.Tensor]:
+    """All tensors in dicts and lists."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from tensors(item)
+
+
+def test_bits_per_byte_do_not_depend_on_what_a_character_is(tmp_path):
+    """Of a text of two-byte characters, half as many bits a byte as a character; `<|endoftext|>` is one byte."""
+    text = "".join(random.Random(0).choices("абвг", k=4000))
+    (tmp_path / "input.txt").write_text(text, encoding="utf-8")
+    assert run_script("llm_model.py", *"--n_embd 16 --n_layer 1 --block_size 16".split(), cwd=tmp_path).status == 0
+    result = run_script("train_llm.py", *"--batch_size 8 --learning_rate 0.01 --max_epochs 3".split(), cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    held_out, bits = map(float, re.findall(r"Held-out: (\S+) \((\S+) bits per byte\)", result.stdout)[-1])
+    assert bits == pytest.approx(held_out / math.log(2) / 2, abs=1e-3) == pytest.approx(1, abs=0.1)
+
+
+@given(st.floats(0.0, 99.0), st.none() | st.floats(0.0, 99.0), st.integers(0, 200 * 10**9), st.integers(1, 10**9))
+def test_the_words_of_progress_are_short(loss, held_out, memory, n_tokens):
+    clock = Clock(TrainConfig(max_iters=10), 10)
+    clock.add(n_tokens, 1)
+    clock.load_state_dict({**clock.state_dict(), "seconds": 100.0})
+    line = words(loss, held_out, clock, memory, operations=1e6, peak=1e15)
+    assert f"{memory / 1e9:.1f} GB" in line and "tokens/s" in line and "MFU" in line
+    assert len(f"100% {line}, 100,000 s left") <= 100
+
+
+def test_a_gpu_is_looked_at_before_anything_is_saved():
+    """What `Step` does not look at on a GPU, a report or a checkpoint does."""
+    saved = []
+    dataset = TextDataset(TEXT, 32)
+    trainer = Trainer(small_model(dataset), make_loader(dataset, 8, None, seed=3), TrainConfig(learning_rate=0.02), CPU,
+                      save=saved.append)  # fmt: skip
+    trainer._updates.append((7, 0.02, Update(torch.tensor(1.0), 1, torch.tensor(math.nan))))
+    with pytest.raises(UserError, match=r"the length of the gradient became nan at step 7; try 0.002"):
+        trainer.run()
+    assert not saved
 
 
 def test_progress_is_a_bar_at_a_terminal_and_lines_elsewhere(tmp_path):
@@ -253,7 +323,7 @@ def test_progress_is_a_bar_at_a_terminal_and_lines_elsewhere(tmp_path):
     assert plain.status == 0 and "\r" not in plain.stderr and "\x1b" not in plain.stdout
     status, shown = run_at_terminal([sys.executable, ROOT / "train_llm.py", *flags], tmp_path)
     assert status == 0
-    assert b"% |" in shown and b"tokens/s" in shown
+    assert b"% |" in shown and b"tokens/s" in shown and b" GB" in shown
 
 
 def run_at_terminal(command: list, folder: Path) -> tuple[int, bytes]:

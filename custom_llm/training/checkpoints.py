@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,7 @@ class Checkpoint:
         config, model: the options of the training and of the model, as plain values.
         text: the key of the token ids.
         trainer: `Trainer.state_dict()`.
-        best: the lowest held-out loss so far.
-        best_model: the weights that had it; None if that was never measured.
+        best_model: the weights of the lowest held-out loss so far; None if that was never measured.
         record: `Record.state_dict()`.
     """
 
@@ -35,7 +33,6 @@ class Checkpoint:
     model: dict[str, Any]
     text: str
     trainer: dict[str, Any]
-    best: float = math.inf
     best_model: dict[str, torch.Tensor] | None = None
     record: dict[str, Any] | None = None
     version: int = VERSION
@@ -70,7 +67,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "training ends; start without --resume"
         )
     values = load_file(path, "a training that is stopped (python train_llm.py, Ctrl-C)")
-    kinds = {"config": dict, "model": dict, "text": str, "trainer": dict, "best": float}
+    kinds = {"config": dict, "model": dict, "text": str, "trainer": dict}
     fits = isinstance(values, dict) and all(isinstance(values.get(name), kind) for name, kind in kinds.items())
     if not fits or values.get("version") != VERSION:
         raise UserError(f"{path} is no checkpoint of a training, or of another version; {AGAIN}")

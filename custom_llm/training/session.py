@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -30,7 +30,7 @@ from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.fastest import use_fastest_settings
 from custom_llm.training.parallel import gathered, is_divided
-from custom_llm.training.step import Batch
+from custom_llm.training.step import Batch, Diverged
 from custom_llm.training.tracking.about import describe
 from custom_llm.training.tracking.history import History
 from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
@@ -106,19 +106,19 @@ def train_on_text(
         torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
     if processes.rank:
         torch.manual_seed(config.seed + processes.rank)  # weights began the same; what is dropped shall not be
-    held_out_text = tokenizer.decode(held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a character
+    held_out_text = tokenizer.decode(held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a byte
     bytes_per_token = len(held_out_text.encode(errors="replace")) / len(held_out)
     history = History(bytes_per_token, record.add if processes.rank == 0 else None)
     sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed), SAMPLE_SHARE)
     # Only one writes, which a model that is divided cannot.
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
-    work = _Work(config, architecture, tokens.key, checkpoint_path(model_path), processes, record)
+    work = _Work(config, architecture, tokens.key, model_path, processes, record)
     work.write = lambda weights: save_trained(model_path, weights, config_path, saved)
+    again = _command(config_path, model_path)
     try:
         trainer = Trainer(
-            model, loader, config, target, _validator(held_out, architecture, processes),
-            lambda loss: work.keep(loss, model), len(held_out_text) / len(held_out), work.checkpoint, processes,
-            history, sample if writes else None,
+            model, loader, config, target, _validator(held_out, architecture, processes), lambda: work.keep(model),
+            bytes_per_token, work.checkpoint, processes, history, sample if writes else None,
         )  # fmt: skip
         if begun is not None:
             work.load(begun, trainer)
@@ -141,25 +141,26 @@ def train_on_text(
         trainer.run()
     except Interrupted:
         record.finish("stopped")
-        _note(
-            f"stopped; the best of what the model has learnt so far is in {model_path}; "
-            "python train_llm.py --resume goes on"
-        )
+        _note(f"stopped; the best of what the model has learnt so far is in {model_path}; {again} --resume goes on")
         return False
+    except Diverged as error:
+        flag = f"--learning_rate {config.learning_rate / 10:g}"
+        goes_on = work.can_go_on(trainer)
+        record.finish("failed")
+        if not goes_on:
+            raise UserError(f"{error}: {again} {flag}") from None
+        raise UserError(f"{error}: {again} --resume {flag} goes on from the best model so far") from None
     except UserError:
         record.finish("failed")
         raise
-    if work.is_behind:
-        _note(f"{model_path} is the model at its lowest held-out loss, {work.best:.4f}; after it, learning by heart")
+    if trainer.lowest.since:
+        _note(_overfitted(trainer, model_path))
     if processes.rank:
         return True
-    divided = is_divided(model.head.weight)
-    if divided:
+    if is_divided(model.head.weight):
         target = torch.device("cpu")  # the whole model need not fit on a GPU
-    if work.is_behind or divided:
-        model = load_model(model_path, config_path)[0].to(target)
     print("Generated text:")
-    text = write_sample(model, tokenizer, TEXT_TOKENS, config.seed)
+    text = write_sample(load_model(model_path, config_path)[0].to(target), tokenizer, TEXT_TOKENS, config.seed)
     print(text, flush=True)
     page = record.finish("finished", text)
     if page is not None:
@@ -167,25 +168,46 @@ def train_on_text(
     return True
 
 
+def _command(config_path: str, model_path: str) -> str:
+    """The command that trains this model."""
+    flags = [] if config_path == "model_config.pth" else ["--config_path", config_path]
+    flags += [] if model_path == "trained_model.pth" else ["--model_path", model_path]
+    return shlex.join(["python", "train_llm.py", *flags])
+
+
+def _overfitted(trainer: Trainer, model_path: str) -> str:
+    """What to say when the held-out loss was lower before the end than at it."""
+    lowest, model = trainer.lowest, trainer.model.config
+    dropout = "--dropout 0.2, " if model.dropout < 0.2 else ""
+    return (
+        f"{model_path} is the model at its lowest held-out loss, {lowest.loss:.4f} at step {lowest.step:,} in epoch "
+        f"{lowest.epoch}; after it, learning by heart: {lowest.last:.4f} at the end\n"
+        f"more text, {dropout}fewer --n_layer or a smaller --n_embd (python llm_model.py), or fewer epochs help"
+    )
+
+
 class _Work:
     """What must not be lost: the model at its lowest held-out loss, and the whole state of the training."""
 
     def __init__(
-        self, config: TrainConfig, model: ModelConfig, text: str, path: Path, processes: Processes, record: Record
+        self, config: TrainConfig, model: ModelConfig, text: str, model_path: str, processes: Processes, record: Record
     ) -> None:
-        self._record = record
-        self._config, self._model, self._text, self._path = asdict(config), model.to_dict(), text, path
-        self._processes = processes
+        self._config, self._model, self._text = asdict(config), model.to_dict(), text
+        self._path, self._processes, self._record = checkpoint_path(model_path), processes, record
         self.write: Callable[[dict[str, torch.Tensor]], object] = lambda weights: None  # writes the model
-        self.best, self._best_model = math.inf, None
-        self.is_behind = False  # whether the model in memory is a later one than the best
+        self._best_model: dict[str, torch.Tensor] | None = None
 
-    def keep(self, held_out: float, model: GPTLanguageModel) -> None:
-        """Write the model of this held-out loss, unless an earlier one was better. All processes call it together."""
-        self.is_behind = held_out >= self.best
-        if self.is_behind:
-            return
-        self.best = held_out
+    def can_go_on(self, trainer: Trainer) -> bool:
+        """After weights have become no numbers, or nearly so: make a checkpoint of the best model, if there is one."""
+        weights = self._processes.shared(lambda: self._best_model)
+        if weights is None:
+            return False
+        trainer.step.begin_anew(weights)
+        trainer.save_checkpoint()
+        return True
+
+    def keep(self, model: GPTLanguageModel) -> None:
+        """Write the model, which is the best so far. All processes call it together."""
         weights = gathered(model.state_dict(), self._processes)
         with self._processes.together():
             if self._processes.rank == 0:
@@ -194,8 +216,8 @@ class _Work:
 
     def checkpoint(self, trainer: dict[str, Any]) -> None:
         """Write the state of the training."""
-        values = (self._config, self._model, self._text, trainer, self.best, self._best_model)
-        save_checkpoint(self._path, Checkpoint(*values, self._record.state_dict()))
+        values = (self._config, self._model, self._text, trainer, self._best_model, self._record.state_dict())
+        save_checkpoint(self._path, Checkpoint(*values))
         self._record.save()
 
     def load(self, begun: Checkpoint, trainer: Trainer) -> None:
@@ -217,12 +239,9 @@ class _Work:
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(f"{self._path} does not hold what this training needs ({error}); {AGAIN}") from None
         self._record.load_state_dict(begun.record)
-        self.best, self._best_model = begun.best, begun.best_model
-        if self._best_model is not None:  # the file may be one that a report at the stop has left
-            if self._processes.rank == 0:
-                self.write(self._best_model)
-            latest = begun.trainer["step"]["model"]
-            self.is_behind = any(not torch.equal(latest[name], best) for name, best in self._best_model.items())
+        self._best_model = begun.best_model
+        if self._best_model is not None and self._processes.rank == 0:
+            self.write(self._best_model)  # the file may be one that a report at the stop has left
 
 
 def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ from custom_llm.training.precision import autocast, precisions_of
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-class Diverged(ArithmeticError):
+class Diverged(UserError):
     """A loss or a gradient is no longer a number."""
 
 
@@ -83,13 +83,15 @@ class Step:
 
         Raises:
             UserError: there is not enough memory for one window.
-            Diverged: the loss or the gradient is no longer a number; weights stay as they are.
+            Diverged: on a CPU, the loss or the gradient is no longer a number; weights stay as they are. On a GPU,
+                `Update.check` raises it later.
         """
         loss = self._backward(batches)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         n_tokens = sum(y.numel() for _, y in batches)
         update = Update(loss, n_tokens, whole(nn.utils.get_total_norm(gradients)))
-        update.check()
+        if self.device.type == "cpu":  # a GPU would have to be waited for
+            update.check()
         if self.config.grad_clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.grad_clip, update.grad_norm)
         set_learning_rate(self.optimizers, learning_rate)
@@ -111,6 +113,12 @@ class Step:
         self._drop()
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)  # the work is done when this returns
+
+    def begin_anew(self, weights: dict[str, torch.Tensor]) -> None:
+        """Go on from other weights, with optimizers that remember nothing."""
+        self._drop()
+        load_model_state(self.model, weights)
+        self.optimizers = make_optimizers(self.model, self.config)
 
     def _backward(self, batches: Sequence[Batch]) -> torch.Tensor:
         """Leave the gradient of the mean loss of all tokens in the parameters; return the sum of their losses.

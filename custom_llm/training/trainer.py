@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,18 +14,21 @@ import torch
 from torch import nn
 
 from custom_llm.config import TrainConfig
-from custom_llm.errors import UserError
 from custom_llm.model import GPTLanguageModel
 from custom_llm.progress import Progress
 from custom_llm.training.clock import Clock
+from custom_llm.training.display import memory_in_use, operations_per_token, peak_of, words
 from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.interrupt import StopRequest
+from custom_llm.training.lowest import Lowest
 from custom_llm.training.precision import autocast
 from custom_llm.training.random_state import get_random_state, set_random_state
 from custom_llm.training.schedule import learning_rate_at
-from custom_llm.training.step import Batch, Diverged, Step
+from custom_llm.training.step import Batch, Diverged, Step, Update
 from custom_llm.training.tracking.history import History
 from custom_llm.training.tracking.sample import in_a_line
+
+UNSEEN = 10  # updates that a GPU may be behind, as looking at one waits for it
 
 
 class Interrupted(Exception):
@@ -36,8 +41,8 @@ def train_model(
     config: TrainConfig | dict[str, Any],
     device: torch.device,
     validate: Callable[[nn.Module], float] | None = None,
-    on_report: Callable[[float], None] | None = None,
-    characters_per_token: float = 1.0,
+    on_lowest: Callable[[], None] | None = None,
+    bytes_per_token: float = 1.0,
 ) -> GPTLanguageModel:
     """Train `model` in place and return it, printing one line an epoch or, by the clock, now and then.
 
@@ -45,15 +50,15 @@ def train_model(
         train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T).
         config: `learning_rate` and `max_epochs`, or `minutes` or `max_iters` instead of the latter.
         validate: the held-out loss in nats per token, reported in each line.
-        on_report: called with each held-out loss, to save the model.
-        characters_per_token: of the held-out text, so that losses of different tokenizers can be compared.
+        on_lowest: called when the held-out loss is the lowest so far, to save the model.
+        bytes_per_token: of the held-out text in UTF-8, so that losses of different tokenizers can be compared.
 
     Raises:
         Interrupted: on Ctrl-C or SIGTERM, after the step that was under way.
-        UserError: the loss is no longer a number.
+        Diverged: a loss or a gradient is no longer a number. (It is a UserError.)
     """
     c = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
-    trainer = Trainer(model, train_loader, c, device, validate, on_report, characters_per_token)
+    trainer = Trainer(model, train_loader, c, device, validate, on_lowest, bytes_per_token)
     trainer.run()
     return model
 
@@ -72,8 +77,8 @@ class Trainer:
         config: TrainConfig,
         device: torch.device,
         validate: Callable[[nn.Module], float] | None = None,
-        on_report: Callable[[float], None] | None = None,
-        characters_per_token: float = 1.0,
+        on_lowest: Callable[[], None] | None = None,
+        bytes_per_token: float = 1.0,
         save: Callable[[dict[str, Any]], None] | None = None,
         processes: Processes = ALONE,
         history: History | None = None,
@@ -89,13 +94,17 @@ class Trainer:
         The others are those of `train_model`.
         """
         self.model, self.loader, self.config, self.processes = model, loader, config, processes
-        self._validate, self._on_report, self._save = validate, on_report, save
-        self._per_token = characters_per_token
+        self._validate, self._on_lowest, self._save = validate, on_lowest, save
+        self._bytes_per_token = bytes_per_token
         self.step = Step(model, config, device, processes)
         processes.sum()  # the clock begins now
         self.clock = Clock(config, -(-len(loader) // self._accumulation), processes.now)
+        self.lowest = Lowest()
         self._losses = _Mean()
         self.history, self._write_sample = history or History(), write_sample
+        self._updates: deque[tuple[int, float, Update]] = deque()  # not looked at yet; with number and learning rate
+        self._loss = math.nan  # the latest one
+        self._operations = operations_per_token(model.config)
 
     @property
     def _accumulation(self) -> int:
@@ -105,11 +114,11 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            Interrupted, UserError: see `train_model`.
+            Interrupted, Diverged: see `train_model`.
         """
         clock = self.clock
         with Progress() as progress, StopRequest() as stop:
-            while not clock.done:
+            while not self.done:
                 for batches in self._steps():
                     stops = self._step(batches, progress, stop)
                     if clock.report_due():
@@ -117,18 +126,24 @@ class Trainer:
                     if clock.point_due():
                         self._log()
                     if stops:
-                        self._checkpoint()  # before the report, which another process would not have made here
+                        self.save_checkpoint()  # before the report, which another process would not have made here
                         self._report(progress, clock.epochs + 1)
                         raise Interrupted
                     if clock.checkpoint_due():
-                        self._checkpoint()
-                    if clock.done:
+                        self.save_checkpoint()
+                    if self.done:
                         break
                 else:
                     clock.epochs, clock.batches = clock.epochs + 1, 0
                     if clock.counts_epochs and (self.config.eval_interval is None or clock.done):
                         self._report(progress, clock.epochs)
-            self._checkpoint()
+            self.save_checkpoint()
+
+    @property
+    def done(self) -> bool:
+        """Whether the training is at its end, or was without a new lowest held-out loss for too long."""
+        patience = self.config.patience
+        return self.clock.done or bool(patience and self.lowest.since >= patience)
 
     def _steps(self) -> Iterable[Sequence[Batch]]:
         """The batches of each step that is left of an epoch."""
@@ -140,23 +155,51 @@ class Trainer:
         """One update on the batches of a step, together; whether the training is to stop after it."""
         c, clock = self.config, self.clock
         rate = learning_rate_at(clock.progress, c.learning_rate, c.min_lr, c.schedule, clock.warm_up)
-        try:
+        with self._explaining(clock.steps + 1):
             update = self.step(batches, rate)
-        except Diverged as error:
-            raise UserError(
-                f"--learning_rate {c.learning_rate}: {error} at step {clock.steps + 1}; try {c.learning_rate / 10:g}"
-            ) from None
-        loss = update.loss.item()
-        self._losses.add(loss, update.n_tokens)
-        self.history.add(loss, update.n_tokens, rate, update.grad_norm)
         clock.add(update.n_tokens, len(batches))
         (wishes,) = self.processes.sum(stop.requested)  # they all stop, or none does
-        words = f"loss {loss / update.n_tokens:.3f}, {clock.tokens / clock.seconds:,.0f} tokens/s"
-        progress.update(clock.progress, words)
+        self._updates.append((clock.steps, rate, update))
+        if self.step.device.type == "cpu" or len(self._updates) >= UNSEEN:
+            self._look()
+            progress.update(clock.progress, self._words())
         return wishes > 0
+
+    def _words(self) -> str:
+        held_out = self.lowest.last if math.isfinite(self.lowest.last) else None
+        device = self.step.device
+        peak = peak_of(device, self.step.precision)
+        peak = peak and peak * self.processes.size
+        return words(self._loss, held_out, self.clock, memory_in_use(device), self._operations, peak)
+
+    def _look(self) -> None:
+        """Wait for the updates that were begun, and count their losses.
+
+        Raises:
+            Diverged: a loss or a gradient is no longer a number.
+        """
+        while self._updates:
+            number, rate, update = self._updates.popleft()
+            with self._explaining(number):
+                update.check()
+            loss = update.loss.item()
+            self._losses.add(loss, update.n_tokens)
+            self.history.add(loss, update.n_tokens, rate, update.grad_norm)
+            self._loss = loss / update.n_tokens
+
+    @contextlib.contextmanager
+    def _explaining(self, step: int) -> Iterator[None]:
+        """Say what to do about a loss that is no longer a number."""
+        rate = self.config.learning_rate
+        try:
+            yield
+        except Diverged as error:
+            self._updates.clear()  # they were made with what came of this one
+            raise Diverged(f"--learning_rate {rate}: {error} at step {step}; try {rate / 10:g}") from None
 
     def _report(self, progress: Progress, epoch: int) -> None:
         """Save and print what there is to say since the last report."""
+        self._look()
         if not self._losses.tokens:
             return
         start = self.clock.now()
@@ -165,10 +208,10 @@ class Trainer:
         if self._validate is not None:
             with autocast(self.step.device, self.step.precision):
                 held_out = self._validate(self.model)
-            bits = held_out / math.log(2) / self._per_token
-            line += f", Held-out: {held_out:.4f} ({bits:.3f} bits per character)"
-            if self._on_report is not None:
-                self._on_report(held_out)
+            bits = held_out / math.log(2) / self._bytes_per_token
+            line += f", Held-out: {held_out:.4f} ({bits:.3f} bits per byte)"
+            if self.lowest.add(held_out, self.clock.steps, epoch) and self._on_lowest is not None:
+                self._on_lowest()
         line += self.step.loads.pop()
         sample = None if self._write_sample is None else self._write_sample()
         self.processes.sum()
@@ -180,10 +223,13 @@ class Trainer:
 
     def _log(self, held_out: float | None = None, sample: str | None = None) -> None:
         """Make a point of the curves."""
+        self._look()
         clock = self.clock
         self.history.log(clock, clock.epochs + clock.batches / len(self.loader), held_out, sample)
 
-    def _checkpoint(self) -> None:
+    def save_checkpoint(self) -> None:
+        """Hand the state to `save`."""
+        self._look()  # what is no number must not be saved
         if self._save is not None:
             began = self.clock.now()
             state = self.state_dict()
@@ -202,6 +248,7 @@ class Trainer:
             "sampler": self.loader.sampler.state_dict(n_read),
             "losses": self._losses.state_dict(),
             "history": self.history.state_dict(),
+            "lowest": self.lowest.state_dict(),
             "random": self.processes.gather(get_random_state()),
             "threads": torch.get_num_threads(),
         }
@@ -213,6 +260,7 @@ class Trainer:
         self.loader.sampler.load_state_dict(state["sampler"])
         self._losses.load_state_dict(state["losses"])
         self.history.load_state_dict(state["history"])
+        self.lowest.load_state_dict(state["lowest"])
         if self.processes.size == len(state["random"]):  # otherwise it goes on differently anyway
             set_random_state(state["random"][self.processes.rank])
             if self.config.threads is None:

@@ -1,0 +1,67 @@
+"""What is said about a training while it is under way."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+from custom_llm.config import ModelConfig
+from custom_llm.model.costs import costs_of
+from custom_llm.training.clock import Clock
+
+BACKWARD = 3  # operations of a forward and a backward pass together, in those of the forward pass
+# Part of the name of a GPU → operations a second with dense bfloat16 that its maker states; the first one that fits.
+PEAKS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "RTX 5090": 209.5e12,
+    "RTX 4090": 165.2e12,
+    "RTX 3090": 71e12,
+}
+
+
+def words(loss: float, held_out: float | None, clock: Clock, memory: int, operations: float, peak: float | None) -> str:
+    """A few words for the line of progress.
+
+    Args:
+        loss, held_out: the latest ones, in nats per token; held_out is None before the first report.
+        memory: bytes in use.
+        operations: floating-point operations for a token in training.
+        peak: operations a second that the device could do at most; None where that is not known.
+    """
+    speed = clock.tokens / clock.seconds
+    parts = [f"loss {loss:.3f}"]
+    parts += [f"held-out {held_out:.3f}"] if held_out is not None else []
+    parts += [f"{speed:,.0f} tokens/s", f"{memory / 1e9:.1f} GB"]
+    # Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+    parts += [f"MFU {speed * operations / peak:.0%}"] if peak else []
+    return ", ".join(parts)
+
+
+def operations_per_token(config: ModelConfig) -> float:
+    """Floating-point operations that training spends on a token."""
+    return BACKWARD * costs_of(config).flops
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes: the most that was held on a GPU so far, or what this process holds now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    return psutil.Process().memory_info().rss
+
+
+def peak_of(device: torch.device, precision: str) -> float | None:
+    """Operations a second that a GPU does at most in bfloat16; None for others, and where that is not known."""
+    if device.type != "cuda" or precision != "bfloat16":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
