@@ -277,6 +277,12 @@ class TrainConfig:
         0.1, "how much the matrices inside shrink in a step, times the learning rate", low=0.0, high=10.0
     )
     grad_clip: float = option(1.0, "longest gradient; longer ones are shortened; 0: none are", low=0.0, high=1e9)
+    ema: float = option(
+        0.0,
+        "how much of the averaged weights stays in a step; the average is the model; 0: no average",
+        low=0.0,
+        high=0.9999,
+    )
     eval_interval: int | None = option(
         None, "steps between two looks at the held-out text (default: each epoch; or ten in all)", low=1, high=10**12
     )

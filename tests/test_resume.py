@@ -51,7 +51,7 @@ def make_trainer(architecture, **options):
         {},
         dict(optimizer="adamw", schedule="wsd", warmup_steps=5),
         dict(total_batch_size="3 * 2**6", eval_interval=7),
-        dict(max_iters=33, schedule="linear", min_lr=0.0),
+        dict(max_iters=33, schedule="linear", min_lr=0.0, ema=0.9),
     ],
     ids=str,
 )
@@ -72,6 +72,8 @@ def test_gone_on_with_from_any_checkpoint(experts, options, capsys):
         assert rest.clock.steps == whole.clock.steps
         for name, tensor in rest.model.state_dict().items():
             assert torch.equal(tensor, expected[name]), name
+        with whole.step.averaged(), rest.step.averaged():
+            assert all(map(torch.equal, rest.model.parameters(), whole.model.parameters()))
         assert printed.endswith(capsys.readouterr().out)
 
 

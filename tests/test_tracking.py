@@ -111,7 +111,7 @@ def test_a_training_leaves_figures_a_picture_and_a_page(folder):
     assert [float(row["epoch"]) for row in reported] == [1, 2, 3, 4]
     for row, line in zip(reported, lines, strict=True):
         assert f"Held-out: {float(row['held_out']):.4f} (" in line
-        assert f"({float(row['bits_per_byte']):.3f} bits per character)" in line, "all characters are of one byte"
+        assert f"({float(row['bits_per_byte']):.3f} bits per byte)" in line
     png = (folder / f"{name}.loss.png").read_bytes()
     assert png.startswith(b"\x89PNG") and struct.unpack(">2I", png[16:24]) == (1200, 675)
     source = (folder / f"{name}.report.html").read_text(encoding="utf-8")

@@ -315,6 +315,32 @@ def test_a_gpu_is_looked_at_before_anything_is_saved():
     assert not saved
 
 
+def test_averaged_weights_are_what_is_evaluated_and_kept():
+    """The average is computed here step by step, from the weights that checkpoints have."""
+    dataset = TextDataset(TEXT, 32)
+    states, kept = [], []
+    config = TrainConfig(learning_rate=3e-3, max_iters=12, ckpt_interval=1, eval_interval=12, ema=0.4)
+    loader = make_loader(dataset, 8, None, seed=3)
+    model = small_model(dataset)
+    average = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+    def validate(model):
+        kept.append({name: weight.detach().clone() for name, weight in model.named_parameters()})
+        return 1.0
+
+    def save(state):
+        states.append({name: tensor.clone() for name, tensor in state["step"]["model"].items()})
+
+    Trainer(model, loader, config, CPU, validate, save=save).run()
+    for n, state in enumerate(states[:12], 1):
+        decay = min(0.4, (1 + n) / (10 + n))
+        average = {name: decay * old + (1 - decay) * state[name] for name, old in average.items()}
+    assert len(kept) == 1
+    for name, weight in kept[0].items():
+        torch.testing.assert_close(weight, average[name])
+        assert torch.equal(model.state_dict()[name], states[-1][name]), "training goes on with the weights themselves"
+
+
 def test_progress_is_a_bar_at_a_terminal_and_lines_elsewhere(tmp_path):
     (tmp_path / "input.txt").write_text(TEXT, encoding="utf-8")
     assert run_script("llm_model.py", "--n_embd", "32", "--block_size", "16", cwd=tmp_path).status == 0

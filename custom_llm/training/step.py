@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from custom_llm.config import TrainConfig
 from custom_llm.errors import UserError, is_out_of_memory
 from custom_llm.model import GPTLanguageModel
 from custom_llm.progress import note
+from custom_llm.training.average import Average
 from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.optimizer import make_optimizers, set_learning_rate
@@ -59,6 +61,7 @@ class Step:
     """Updates a model; what it keeps from one update to the next is in its state.
 
     Attributes:
+        average: the averaged weights, with --ema.
         loads: tokens of each expert since the last report.
         precision: float32 or bfloat16.
         rows: windows that go through the model at once; None: those of a batch.
@@ -76,6 +79,7 @@ class Step:
         self.rows: int | None = None
         self._called = parallelize(model, config.strategy, processes, device)
         self.optimizers = make_optimizers(model, config)
+        self.average = self._new_average()
         self.loads = ExpertLoads(model)
 
     def __call__(self, batches: Sequence[Batch], learning_rate: float) -> Update:
@@ -98,6 +102,8 @@ class Step:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
         self.processes.add_up([mixture.load for mixture in self.model.mixtures])
         self.loads.add()
         self.model.rebalance()
@@ -119,6 +125,14 @@ class Step:
         self._drop()
         load_model_state(self.model, weights)
         self.optimizers = make_optimizers(self.model, self.config)
+        self.average = self._new_average()
+
+    def averaged(self) -> contextlib.AbstractContextManager:
+        """While entered, the model has its averaged weights, if they are averaged."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
+
+    def _new_average(self) -> Average | None:
+        return Average(self.model.parameters(), self.config.ema) if self.config.ema else None
 
     def _backward(self, batches: Sequence[Batch]) -> torch.Tensor:
         """Leave the gradient of the mean loss of all tokens in the parameters; return the sum of their losses.
@@ -198,6 +212,7 @@ class Step:
             "model": gathered(self.model.state_dict(), self.processes),
             "optimizers": gathered([optimizer.state_dict() for optimizer in self.optimizers], self.processes),
             "loads": self.loads.state_dict(),
+            "average": self.average and gathered(self.average.state_dict(), self.processes),
             "precision": self.precision,
             "rows": self.rows,
         }
@@ -207,6 +222,9 @@ class Step:
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             load_optimizer_state(optimizer, values)
         self.loads.load_state_dict(state["loads"])
+        self.average = self._new_average()
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
         self.rows = state["rows"] if self.processes.size == 1 else None
         if self.config.precision == "auto":
             self.precision = precisions_of(self.device, state["precision"])[0]

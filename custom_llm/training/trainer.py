@@ -50,7 +50,8 @@ def train_model(
         train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T).
         config: `learning_rate` and `max_epochs`, or `minutes` or `max_iters` instead of the latter.
         validate: the held-out loss in nats per token, reported in each line.
-        on_lowest: called when the held-out loss is the lowest so far, to save the model.
+        on_lowest: called when the held-out loss is the lowest so far, to save the model, which then has the weights
+            that had it.
         bytes_per_token: of the held-out text in UTF-8, so that losses of different tokenizers can be compared.
 
     Raises:
@@ -206,14 +207,15 @@ class Trainer:
         line = f"Epoch {epoch}{self.clock.of_epochs}, Loss: {self._losses.pop():.4f}"
         held_out = None
         if self._validate is not None:
-            with autocast(self.step.device, self.step.precision):
+            with self.step.averaged(), autocast(self.step.device, self.step.precision):
                 held_out = self._validate(self.model)
+                if self.lowest.add(held_out, self.clock.steps, epoch) and self._on_lowest is not None:
+                    self._on_lowest()
             bits = held_out / math.log(2) / self._bytes_per_token
             line += f", Held-out: {held_out:.4f} ({bits:.3f} bits per byte)"
-            if self.lowest.add(held_out, self.clock.steps, epoch) and self._on_lowest is not None:
-                self._on_lowest()
         line += self.step.loads.pop()
-        sample = None if self._write_sample is None else self._write_sample()
+        with self.step.averaged():
+            sample = None if self._write_sample is None else self._write_sample()
         self.processes.sum()
         self.clock.reported(start)
         self._log(held_out, sample)
