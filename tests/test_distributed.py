@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from train_together import ARCHITECTURES, Case
 
-from custom_llm.config import TrainConfig
+from custom_llm.config import ModelConfig, TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
-from custom_llm.model.checkpoint import load_model
+from custom_llm.model.checkpoint import SavedConfig, load_model, save_config
 from custom_llm.training.distributed import Processes
 
 
@@ -119,8 +119,8 @@ def test_each_batch_is_read_by_one_process(n_tokens, batch_size, size, per_proce
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "input.txt").write_text(STORY * 60, encoding="utf-8")
-    flags = "--n_embd 32 --n_head 4 --n_layer 1 --block_size 16 --dropout 0.1".split()
-    assert run_script("llm_model.py", *flags, cwd=tmp_path).status == 0
+    model = ModelConfig(n_embd=32, n_head=4, n_layer=1, block_size=16, dropout=0.1)
+    save_config(tmp_path / "model_config.pth", SavedConfig(model))
     return tmp_path
 
 
@@ -162,6 +162,7 @@ def test_a_divided_model_is_trained_to_the_end_and_is_an_ordinary_one_in_its_fil
     load_model(folder / "trained_model.pth", folder / "model_config.pth")  # or their names or shapes would be wrong
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others(folder):
     process = torchrun(2, "train_llm.py", *FLAGS, "--max_iters", "100_000", "--ckpt_interval", "2", cwd=folder)
     wait_for(folder / "trained_model.checkpoint.pth")

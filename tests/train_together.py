@@ -53,12 +53,12 @@ class Case:
     begun: dict[str, Any] | None = field(default=None, repr=False)
 
     def run(self, processes: Processes = ALONE) -> dict[str, Any]:
-        """Train; `losses` of each step, the `states` after each, and the `held_out` loss at the end."""
+        """Train; `losses` of each step, the `states` after each, and the `held_out` loss of averaged weights."""
         torch.set_num_threads(1)
         dataset = TextDataset(TEXT, BLOCK_SIZE)
         config = TrainConfig(
             batch_size=BATCH_SIZE, learning_rate=0.01, max_epochs=2, ckpt_interval=1, optimizer=self.optimizer,
-            strategy=self.strategy, total_batch_size=str(self.batches * BATCH_SIZE * BLOCK_SIZE),
+            strategy=self.strategy, ema=0.9, total_batch_size=str(self.batches * BATCH_SIZE * BLOCK_SIZE),
         )  # fmt: skip
         changes = dict(vocab_size=dataset.vocab_size, block_size=BLOCK_SIZE, dropout=self.dropout)
         model = tiny(**{**ARCHITECTURES[self.architecture], **changes})
@@ -72,7 +72,8 @@ class Case:
         if self.begun is not None:
             trainer.load_state_dict(self.begun)
         trainer.run()
-        held_out = held_out_loss(model, dataset.data[:300], BLOCK_SIZE, dataset.vocab_size, processes)
+        with trainer.step.averaged():
+            held_out = held_out_loss(model, dataset.data[:300], BLOCK_SIZE, dataset.vocab_size, processes)
         return {"losses": _losses([self.begun] if self.begun else [], states), "states": states, "held_out": held_out}
 
 
