@@ -278,7 +278,7 @@ class TrainConfig:
     )
     grad_clip: float = option(1.0, "longest gradient; longer ones are shortened; 0: none are", low=0.0, high=1e9)
     ema: float = option(
-        0.0,
+        0.98,
         "how much of the averaged weights stays in a step; the average is the model; 0: no average",
         low=0.0,
         high=0.9999,
@@ -287,7 +287,7 @@ class TrainConfig:
         None, "steps between two looks at the held-out text (default: each epoch; or ten in all)", low=1, high=10**12
     )
     patience: int = option(
-        0, "reports without a new lowest held-out loss after which the training ends; 0: never", low=0, high=10**12
+        5, "reports without a new lowest held-out loss after which the training ends; 0: never", low=0, high=10**12
     )
     ckpt_interval: int | None = option(
         None, "steps between two checkpoints (default: a minute, or more if they take long)", low=1, high=10**12
@@ -306,6 +306,7 @@ class TrainConfig:
         low=1,
         high=1_048_576,
     )
+    compile: bool = option(False, "compile the model before it trains, which takes a minute and pays on a GPU")
     act_recomp: bool = option(
         False, "compute activations again for the backward pass instead of keeping them: less memory, a third more time"
     )

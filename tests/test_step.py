@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from architectures import ATTENTIONS, EXPERTS, tiny
-from conftest import ENVIRONMENT
+from conftest import ENVIRONMENT, STORY, run_script
 
 from custom_llm.config import TrainConfig
 from custom_llm.errors import UserError
@@ -29,7 +29,7 @@ def windows(n: int = 8, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def make_step(architecture: dict | None = None, **options: object) -> Step:
-    return Step(tiny(**(architecture or {})).train(), TrainConfig(**{"learning_rate": 0.01, **options}), CPU)
+    return Step(tiny(**(architecture or {})).train(), TrainConfig(**{"learning_rate": 0.001, **options}), CPU)
 
 
 @pytest.mark.parametrize("experts", EXPERTS)
@@ -40,7 +40,7 @@ def test_every_architecture_trains_in_bfloat16(experts, attention, rest):
     losses = {}
     for precision in ("float32", "bfloat16"):
         step = make_step(architecture, precision=precision)
-        update = step([windows()], 0.01)
+        update = step([windows()], 0.001)
         assert all(parameter.dtype == torch.float32 for parameter in step.model.parameters())
         with autocast(CPU, precision):
             losses[precision] = [
@@ -136,7 +136,7 @@ def test_memory_that_does_not_suffice_for_one_window(capfd):
     step = make_step()
     step.model.blocks[0].register_forward_hook(lambda *_: torch.empty(1 << 50))
     with pytest.raises(UserError, match="not enough memory for one window of 16 tokens; give --act_recomp, or conf"):
-        step([windows(8), windows(3)], 0.01)
+        step([windows(8), windows(3)], 0.001)
     lines = capfd.readouterr().err.splitlines()
     assert lines == [
         "note: out of memory with 8 windows at once; going on with 4, and the same step in 3 parts",
@@ -161,7 +161,7 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 logits = 4 * 64 * 30_000  # bytes, for a window; with gradients and logarithms, some of them at once
 resource.setrlimit(resource.RLIMIT_AS, (used + 50 * logits, resource.RLIM_INFINITY))
 for _ in range(2):
-    update = step([(ids[:, :-1], ids[:, 1:])], 0.01)
+    update = step([(ids[:, :-1], ids[:, 1:])], 0.001)
 print(update.n_tokens, step.rows)
 """
 
@@ -182,3 +182,27 @@ def test_a_device_without_bfloat16_does_not_try_it(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "amx_bf16": False})
     assert precisions_of(CPU, "auto") == ["float32"]
     assert precisions_of(CPU, "bfloat16") == ["bfloat16"]
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_as_it_would_otherwise():
+    losses = {}
+    for is_compiled in (False, True):
+        torch.manual_seed(0)
+        step = make_step({"pos_emb": "rope", "norm": "rms"}, compile=is_compiled, batch_size=8)
+        batches = [windows(8, seed) for seed in range(6)] + [windows(3)]
+        losses[is_compiled] = [step([batch], 0.001).loss.item() for batch in batches]
+        assert (step._compiled is not None) == is_compiled
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_compiled_is_a_sentence(tmp_path):
+    (tmp_path / "input.txt").write_text(STORY * 20, encoding="utf-8")
+    flags = "--n_embd 16 --n_head 2 --n_layer 1 --block_size 16".split()
+    assert run_script("llm_model.py", *flags, cwd=tmp_path).status == 0
+    flags = "--dataset_path input.txt --batch_size 4 --learning_rate 0.001 --max_epochs 1 --compile".split()
+    environment = {"CXX": str(tmp_path / "missing"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = run_script("train_llm.py", *flags, cwd=tmp_path, environment=environment)
+    assert done.status == 2 and not (tmp_path / "trained_model.pth").exists()
+    assert "error: --compile: the model cannot be compiled here (" in done.stderr.splitlines()[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from custom_llm.errors import UserError, is_out_of_memory
 from custom_llm.model import GPTLanguageModel
 from custom_llm.progress import note
 from custom_llm.training.average import Average
+from custom_llm.training.compiled import compiled
 from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.optimizer import make_optimizers, set_learning_rate
@@ -78,6 +79,7 @@ class Step:
         self.precision = precisions_of(device, config.precision)[0]
         self.rows: int | None = None
         self._called = parallelize(model, config.strategy, processes, device)
+        self._compiled: Callable | None = None
         self.optimizers = make_optimizers(model, config)
         self.average = self._new_average()
         self.loads = ExpertLoads(model)
@@ -90,6 +92,8 @@ class Step:
             Diverged: on a CPU, the loss or the gradient is no longer a number; weights stay as they are. On a GPU,
                 `Update.check` raises it later.
         """
+        if self.config.compile and self._compiled is None:  # not before, for what is only rehearsed
+            self._compiled = compiled(self._called)
         loss = self._backward(batches)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         n_tokens = sum(y.numel() for _, y in batches)
@@ -165,12 +169,17 @@ class Step:
                 self._backward_zero(x)
                 continue
             with autocast(self.device, self.precision):
-                _, loss = self._called(x.to(self.device), y.to(self.device))
+                _, loss = self._for(x)(x.to(self.device), y.to(self.device))
             weight = y.numel() / n_tokens * self.processes.size  # the mean over processes becomes a sum
             ((loss + self.model.balance_loss()) * weight).backward()
             total += loss.detach() * y.numel()
         self.processes.add_up([total])
         return total
+
+    def _for(self, x: torch.Tensor) -> Callable:
+        """What to call for a forward pass: a batch that is smaller, at the end of an epoch, is not compiled for."""
+        is_whole = len(x) == min(self.rows or self.config.batch_size, self.config.batch_size)
+        return self._compiled if self._compiled is not None and is_whole else self._called
 
     def _backward_zero(self, x: torch.Tensor) -> None:
         """Take part in a pass of the other processes, without a batch."""
