@@ -30,7 +30,7 @@ from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.trainer import train_model
 
 SHAPE = dict(n_embd=128, n_head=4, n_layer=4, block_size=128)
-BATCH_SIZE, LEARNING_RATE, HELD_OUT = 16, 0.01, 0.1
+BATCH_SIZE, LEARNING_RATE, HELD_OUT = 16, 0.0005, 0.1
 
 
 def main(argv: Sequence[str] | None = None) -> None:

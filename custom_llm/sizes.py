@@ -39,5 +39,5 @@ def choose_sizes(n_characters: int, minutes: float, n_cores: int) -> Sizes:
     dropout = 0.1 if epochs > READ_OFTEN else 0.0
     return Sizes(
         dict(n_embd=n_embd, n_head=n_head, n_layer=n_layer, block_size=block_size, dropout=dropout),
-        dict(batch_size=BATCH_SIZE, learning_rate=round(2 / n_embd, 4)),
+        dict(batch_size=BATCH_SIZE, learning_rate=round(0.008 / n_embd**0.5, 4)),
     )

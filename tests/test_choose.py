@@ -17,7 +17,7 @@ from test_pretrained import make
 from custom_llm.data.pretrained import load_pretrained
 
 MODEL = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0 --vocab_size 300".split()
-TRAINING = "--max_epochs 1 --batch_size 8 --learning_rate 0.003 --cache_dir cache".split()
+TRAINING = "--max_epochs 1 --batch_size 8 --learning_rate 0.0005 --cache_dir cache".split()
 NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
 
 

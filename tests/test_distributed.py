@@ -124,7 +124,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-FLAGS = "--dataset_path input.txt --batch_size 4 --learning_rate 0.01 --cache_dir cache".split()
+FLAGS = "--dataset_path input.txt --batch_size 4 --learning_rate 0.001 --cache_dir cache".split()
 
 
 def wait_for(path: Path) -> None:

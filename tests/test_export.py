@@ -335,7 +335,7 @@ def test_byte_pairs_of_any_language_go_all_the_way(tmp_path):
     (tmp_path / "input.txt").write_text(text * 60, encoding="utf-8")
     flags = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0 --vocab_size 320".split()
     assert run_script("llm_model.py", *flags, cwd=tmp_path).status == 0
-    flags = "--tokenizer bpe --max_epochs 3 --batch_size 8 --learning_rate 0.01 --dataset_path input.txt".split()
+    flags = "--tokenizer bpe --max_epochs 3 --batch_size 8 --learning_rate 0.001 --dataset_path input.txt".split()
     trained = run_script("train_llm.py", *flags, cwd=tmp_path)
     assert trained.status == 0, trained.stderr
     converted = run_script("convert_to_gguf.py", "--quant_type", "Q8_0", "--llama_cpp_path", "none", cwd=tmp_path)

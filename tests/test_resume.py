@@ -32,7 +32,7 @@ def make_trainer(architecture, **options):
     torch.manual_seed(0)
     six = dict(vocab_size=dataset.vocab_size, n_embd=16, n_head=2, n_layer=1, block_size=16, dropout=0.2)
     model = GPTLanguageModel({**six, **architecture})
-    config = TrainConfig(**{"batch_size": 4, "learning_rate": 0.01, "max_epochs": 2, **options})
+    config = TrainConfig(**{"batch_size": 4, "learning_rate": 0.001, "max_epochs": 2, **options})
     saved = []
 
     def save(state):
@@ -97,7 +97,7 @@ def test_the_order_goes_on_where_it_was(n_tokens, batch_size, stride, n_batches,
         assert list(rest.sampler) == order
 
 
-FLAGS = "--batch_size 4 --learning_rate 0.01 --max_epochs 6 --ckpt_interval 5 --cache_dir cache".split()
+FLAGS = "--batch_size 4 --learning_rate 0.001 --max_epochs 6 --ckpt_interval 5 --cache_dir cache".split()
 
 
 @pytest.fixture

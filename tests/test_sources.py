@@ -103,7 +103,7 @@ def test_every_source_goes_all_the_way(notes, source):
     flags = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0 --vocab_size 99".split()
     assert run_script("llm_model.py", *flags, cwd=notes.parent).status == 0
     trained = run_script(
-        "train_llm.py", "--dataset_path", source, "--max_epochs", "1", "--batch_size", "8", "--learning_rate", "0.003",
+        "train_llm.py", "--dataset_path", source, "--max_epochs", "1", "--batch_size", "8", "--learning_rate", "0.0005",
         cwd=notes.parent,
     )  # fmt: skip
     assert trained.status == 0, trained.stderr

@@ -350,7 +350,9 @@ def test_a_shuffle_looks_random():
 
 
 def test_training_from_the_cache_is_the_same_training(tmp_path):
-    flags = "--max_epochs 1 --batch_size 8 --learning_rate 0.003 --tokenizer bpe --vocab_size 300 --cache_dir c".split()
+    flags = (
+        "--max_epochs 1 --batch_size 8 --learning_rate 0.0005 --tokenizer bpe --vocab_size 300 --cache_dir c".split()
+    )
     folder = train(tmp_path, "The fox ran home. " * 99, epochs=1).folder
     results = []
     for _ in range(2):

@@ -29,7 +29,7 @@ from custom_llm.training.tracking.plot import draw_curves
 from custom_llm.training.tracking.sample import WIDEST, in_a_line
 from custom_llm.training.tracking.web_report import describe_overfitting, make_page
 
-FLAGS = "--dataset_path input.txt --batch_size 4 --learning_rate 0.01 --cache_dir cache".split()
+FLAGS = "--dataset_path input.txt --batch_size 4 --learning_rate 0.001 --cache_dir cache".split()
 MEASURED = {"seconds", "tokens_per_second"}  # columns that are never the same twice
 
 
@@ -119,7 +119,7 @@ def test_a_training_leaves_figures_a_picture_and_a_page(folder):
     assert not {"script", "link", "img", "iframe"} & set(page.tags) and "http:" not in source.replace("http-equiv", "")
     assert page.tags.count("h1") == 1 and page.tags.count("svg") == 1 and "i" not in page.tags
     assert any(key == "aria-label" and value.startswith("Loss over") for key, value in page.attributes)
-    assert f"{name}.pth" in page.text and "finished after" in page.text and "learning_rate0.01" in page.text
+    assert f"{name}.pth" in page.text and "finished after" in page.text and "learning_rate0.001" in page.text
     assert page.samples[-1] == result.stdout.split("Generated text:\n")[1].removesuffix("\n")
     assert result.stderr.endswith(f"how it went: {name}.report.html\n") and "warning" not in result.stderr.lower()
 

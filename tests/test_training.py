@@ -53,7 +53,7 @@ def small_model(dataset: TextDataset, **architecture: object) -> GPTLanguageMode
 def train_once(architecture: dict[str, object] | None = None, **config: object) -> GPTLanguageModel:
     dataset = TextDataset(TEXT, 32)
     model = small_model(dataset, **(architecture or {}))
-    return train_model(model, make_loader(dataset, 8, None, seed=3), dict(learning_rate=3e-3, **config), CPU)
+    return train_model(model, make_loader(dataset, 8, None, seed=3), dict(learning_rate=5e-4, **config), CPU)
 
 
 def test_a_small_text_is_learnt_by_heart():
@@ -120,9 +120,10 @@ def test_muon_is_pytorchs_own_in_a_batch(shape):
     torch.manual_seed(0)
     ours = [torch.randn(shape, requires_grad=True) for _ in range(3)]
     theirs = [matrix.detach().clone().requires_grad_() for matrix in ours]
+    wider = max(1, shape[1] / shape[0]) ** 0.5  # its rate grows with the rows over the columns only
     optimizers = [
         Muon(ours, lr=0.1, weight_decay=0.1),
-        torch.optim.Muon(theirs, lr=0.1, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(theirs, lr=0.1 * wider, weight_decay=0.1 / wider, momentum=0.95, adjust_lr_fn="original"),
     ]
     for step in range(4):
         optimizers[1].param_groups[0]["momentum"] = momentum_at(100 * step, 0.95)
@@ -219,7 +220,8 @@ def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path)
     (tmp_path / "input.txt").write_text(text, encoding="utf-8")
     flags = ["--n_embd", "32", "--n_layer", "1", "--block_size", "16"]
     assert run_script("llm_model.py", *flags, cwd=tmp_path).status == 0
-    result = run_script("train_llm.py", *"--batch_size 4 --learning_rate 0.01 --max_epochs 30".split(), cwd=tmp_path)
+    flags = "--batch_size 4 --learning_rate 0.0003 --max_epochs 30 --ema 0".split()
+    result = run_script("train_llm.py", *flags, "--patience", "0", cwd=tmp_path)
     assert result.status == 0, result.stderr
     losses = [float(loss) for loss in re.findall(r"Held-out: (\S+) ", result.stdout)]
     assert len(losses) == 30 and losses[-1] > min(losses)
@@ -231,8 +233,7 @@ def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path)
     held_out = TextDataset(END_OF_TEXT + text, 16, load_tokenizer(saved.tokenizer)).split_off(0.1)
     assert held_out_loss(model, held_out, 16, model.config.vocab_size) == pytest.approx(min(losses), abs=1e-3)
 
-    stopped = run_script("train_llm.py", *"--batch_size 4 --learning_rate 0.01 --max_epochs 30 --patience 2".split(),
-                         "--dataset_path", "input.txt", cwd=tmp_path)  # fmt: skip
+    stopped = run_script("train_llm.py", *flags, "--patience", "2", cwd=tmp_path)
     end = next(i for i in range(2, 30) if min(losses[i - 1 : i + 1]) >= min(losses[: i - 1]))
     assert [float(loss) for loss in re.findall(r"Held-out: (\S+) ", stopped.stdout)] == losses[: end + 1]
     assert "Generated text:" in stopped.stdout
@@ -287,7 +288,7 @@ def test_bits_per_byte_do_not_depend_on_what_a_character_is(tmp_path):
     text = "".join(random.Random(0).choices("абвг", k=4000))
     (tmp_path / "input.txt").write_text(text, encoding="utf-8")
     assert run_script("llm_model.py", *"--n_embd 16 --n_layer 1 --block_size 16".split(), cwd=tmp_path).status == 0
-    result = run_script("train_llm.py", *"--batch_size 8 --learning_rate 0.01 --max_epochs 3".split(), cwd=tmp_path)
+    result = run_script("train_llm.py", *"--batch_size 8 --learning_rate 0.001 --max_epochs 3".split(), cwd=tmp_path)
     assert result.status == 0, result.stderr
     held_out, bits = map(float, re.findall(r"Held-out: (\S+) \((\S+) bits per byte\)", result.stdout)[-1])
     assert bits == pytest.approx(held_out / math.log(2) / 2, abs=1e-3) == pytest.approx(1, abs=0.1)

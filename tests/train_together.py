@@ -57,7 +57,7 @@ class Case:
         torch.set_num_threads(1)
         dataset = TextDataset(TEXT, BLOCK_SIZE)
         config = TrainConfig(
-            batch_size=BATCH_SIZE, learning_rate=0.01, max_epochs=2, ckpt_interval=1, optimizer=self.optimizer,
+            batch_size=BATCH_SIZE, learning_rate=0.001, max_epochs=2, ckpt_interval=1, optimizer=self.optimizer,
             strategy=self.strategy, ema=0.9, total_batch_size=str(self.batches * BATCH_SIZE * BLOCK_SIZE),
         )  # fmt: skip
         changes = dict(vocab_size=dataset.vocab_size, block_size=BLOCK_SIZE, dropout=self.dropout)

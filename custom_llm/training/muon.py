@@ -13,9 +13,6 @@ from custom_llm.training.sharded_muon import orthogonalize_parts
 # Coefficients of the quintic iteration, chosen by its authors to bring singular values near 1 in few steps.
 A, B, C = 3.4445, -4.7750, 2.0315
 STEPS = 5
-# An update of AdamW has a root mean square of about 0.2; scaled to that, Muon takes AdamW's learning rate and weight
-# decay as they are (Liu et al. 2025, https://arxiv.org/abs/2502.16982, section 2.2).
-ADAMW_RMS = 0.2
 # Momentum begins low, while gradients still turn fast, and rises; without that, short trainings learn less (docs/
 # training.md). https://github.com/KellerJordan/modded-nanogpt
 FIRST_MOMENTUM, MOMENTUM_STEPS = 0.85, 300
@@ -23,6 +20,10 @@ FIRST_MOMENTUM, MOMENTUM_STEPS = 0.85, 300
 
 class Muon(torch.optim.Optimizer):
     """SGD with Nesterov momentum whose update of every matrix is replaced by the nearest orthogonal matrix.
+
+    The update of a square matrix has singular values of about `lr`, which then suits matrices of any width (Bernstein
+    2025, https://jeremybernste.in/writing/deriving-muon); longer or wider ones move more, as in Moonlight (Liu et al.
+    2025, arXiv:2502.16982, section 2.2).
 
     For the hidden matrices of a network; embeddings, output layers, norms and biases belong to AdamW. A parameter may
     also be a stack of them, (n, rows, columns), such as the experts of a layer. Matrices of one shape are
@@ -65,7 +66,7 @@ class Muon(torch.optim.Optimizer):
         else:
             updates = orthogonalize_parts(directions, matrices, orthogonalize_all)
         torch._foreach_mul_(parts, 1 - lr * weight_decay)
-        torch._foreach_add_(parts, updates, alpha=-lr * ADAMW_RMS * max(rows, columns) ** 0.5)
+        torch._foreach_add_(parts, updates, alpha=-lr * (max(rows, columns) / min(rows, columns)) ** 0.5)
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:

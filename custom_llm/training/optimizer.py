@@ -11,10 +11,14 @@ from custom_llm.model import GPTLanguageModel
 from custom_llm.training.muon import Muon
 
 BETAS = (0.9, 0.95)
+# What is asked for is a learning rate on AdamW's scale. Beside Muon, models learn most with so many times that: Muon's
+# measures singular values and no single weights, and the AdamW beside it bears more than one that moves all weights.
+# So 0.0003 is careful and 0.001 right for small models, as with AdamW alone (docs/training.md).
+MUON, BESIDE_MUON = 50.0, 20.0
 
 
 def make_optimizers(model: GPTLanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of `config.optimizer`, both on the scale of AdamW's learning rate.
+    """The optimizers of `config.optimizer`, to be given a rate by `set_learning_rate`.
 
     `muon` is Muon for the matrices inside the blocks, experts' as well, and AdamW for the rest: embeddings, output
     layer, norms, biases, and the routers of experts, whose rows are experts to choose among, as the output layer's are
@@ -27,12 +31,15 @@ def make_optimizers(model: GPTLanguageModel, config: TrainConfig) -> list[torch.
 
 
 def _muon(inside: list[torch.Tensor], others: list[torch.Tensor], c: TrainConfig) -> list[torch.optim.Optimizer]:
-    adamw = torch.optim.AdamW(others, lr=c.learning_rate, betas=BETAS, weight_decay=0.0, fused=True)
-    return [Muon(inside, lr=c.learning_rate, weight_decay=c.weight_decay), adamw]
+    matrices = [dict(params=inside, scale=MUON)]
+    rest = [dict(params=others, scale=BESIDE_MUON)]
+    adamw = torch.optim.AdamW(rest, lr=BESIDE_MUON * c.learning_rate, betas=BETAS, weight_decay=0.0, fused=True)
+    return [Muon(matrices, lr=MUON * c.learning_rate, weight_decay=c.weight_decay), adamw]
 
 
 def _adamw(inside: list[torch.Tensor], others: list[torch.Tensor], c: TrainConfig) -> list[torch.optim.Optimizer]:
     groups = [dict(params=inside, weight_decay=c.weight_decay), dict(params=others, weight_decay=0.0)]
+    groups = [dict(group, scale=1.0) for group in groups]
     return [torch.optim.AdamW(groups, lr=c.learning_rate, betas=BETAS, fused=True)]
 
 
@@ -43,7 +50,7 @@ OPTIMIZERS: dict[str, Callable[[list, list, TrainConfig], list[torch.optim.Optim
 
 
 def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], learning_rate: float) -> None:
-    """Use `learning_rate` from the next step on."""
+    """Use `learning_rate`, on AdamW's scale, from the next step on."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = group["scale"] * learning_rate
