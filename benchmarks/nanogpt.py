@@ -1,16 +1,22 @@
-"""Time to the same held-out loss: nanoGPT, unmodified, against train_llm.py, whole processes by the wall clock.
+"""nanoGPT, unmodified, against train_llm.py on tiny Shakespeare: time to the same held-out loss, and tokens per second.
 
     git clone https://github.com/karpathy/nanoGPT ../nanoGPT
     OMP_NUM_THREADS=2 python -m benchmarks.nanogpt ../nanoGPT input.txt --rounds 3
+    OMP_NUM_THREADS=2 python -m benchmarks.nanogpt ../nanoGPT input.txt --rounds 3 --model classic --minutes 0.5
+    OMP_NUM_THREADS=2 python -m benchmarks.nanogpt ../nanoGPT input.txt --rounds 3 --speed
+    python -m benchmarks.nanogpt ../nanoGPT input.txt --setting gpu --rounds 3
 
-nanoGPT trains by its own setting for a CPU on tiny Shakespeare; then our model of at most as many parameters learns the
-same text with the same threads, in the minutes given. Turns alternate, and medians are printed. nanoGPT's loss is the
-one it prints, from 20 random batches; ours is that of the whole last tenth. --model and --training change what we train
-and how.
+nanoGPT trains by its own setting for a CPU (or a GPU); then a model of ours of at most as many parameters learns the
+same text, the same nine tenths of it, with the same threads. Turns alternate. Time is the wall clock of a process, from
+its start to the line with a held-out loss as low as the last one nanoGPT prints in that round (on a GPU: as the
+published 1.4697); ours includes encoding the text. nanoGPT's loss is the mean of random batches, ours that of the whole
+last tenth. --speed trains the same model with the same optimizer on both sides and compares their steps.
 """
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 import re
 import shlex
@@ -19,23 +25,68 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import torch
+
 from custom_llm.cli import ArgumentParser, number
+from custom_llm.config import ModelConfig
 from custom_llm.errors import UserError, run
+from custom_llm.model.costs import costs_of
 
 ROOT = Path(__file__).resolve().parents[1]
-THEIRS = (
-    "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=100 --block_size=64 "
-    "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
-)
-MODELS = {
-    "modern": "--preset modern --n_embd 128 --n_head 4 --n_layer 4 --block_size 64 --dropout 0 --up_dim 320",
-    "classic": "--n_embd 128 --n_head 4 --n_layer 4 --block_size 64 --dropout 0",
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both sides are given.
+
+    Attributes:
+        theirs: arguments of nanoGPT's train.py.
+        models: name → flags of llm_model.py.
+        training: name → flags of train_llm.py.
+        minutes: name → of our training, unless --minutes says otherwise.
+        target: the held-out loss to reach; None: the last of nanoGPT's.
+    """
+
+    theirs: str
+    models: dict[str, str]
+    training: dict[str, str]
+    minutes: dict[str, float]
+    target: float | None = None
+
+
+SETTINGS = {
+    "cpu": Setting(
+        "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=100 "
+        "--block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 "
+        "--dropout=0.0",
+        {
+            "modern": "--preset modern --n_embd 96 --n_head 3 --n_layer 2 --block_size 64 --dropout 0",
+            "classic": "--n_embd 128 --n_head 4 --n_layer 4 --block_size 64 --dropout 0 --no_bias --tie_embeddings",
+        },
+        {
+            "modern": "--batch_size 12 --learning_rate 0.0005 --device cpu",
+            "classic": "--batch_size 12 --learning_rate 0.001 --device cpu",
+        },
+        {"modern": 0.14, "classic": 0.5},
+    ),
+    "gpu": Setting(
+        "config/train_shakespeare_char.py",
+        {
+            "modern": "--preset modern --n_embd 384 --n_head 6 --n_layer 6 --block_size 256 --dropout 0.2",
+            "classic": "--n_embd 384 --n_head 6 --n_layer 6 --block_size 256 --dropout 0.2 --no_bias --tie_embeddings",
+        },
+        dict.fromkeys(("modern", "classic"), "--batch_size 64 --learning_rate 0.0005 --device cuda"),
+        {"modern": 1.0, "classic": 1.0},
+        1.4697,
+    ),
 }
-TRAINING = "--batch_size 6 --learning_rate 0.01"
+# The same model, batch and optimizer as nanoGPT's, for --speed.
+ALIKE = "--optimizer adamw --batch_size 12 --learning_rate 0.001 --max_iters {} --sample_tokens 0 --device cpu"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,28 +94,67 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(__doc__)
     parser.add_argument("nanogpt", metavar="CHECKOUT", help="a clone of nanoGPT")
     parser.add_argument("file", metavar="FILE", help="tiny Shakespeare")
-    parser.add_argument("--model", choices=MODELS, default="modern", help="default: modern")
+    parser.add_argument("--setting", choices=SETTINGS, default="cpu", help="default: cpu")
+    parser.add_argument("--model", choices=("modern", "classic"), default="modern", help="ours (default: modern)")
     parser.add_argument("--model_flags", default="", help="more flags for llm_model.py")
-    parser.add_argument("--training", default=TRAINING, help=f"flags for train_llm.py (default: {TRAINING})")
-    parser.add_argument("--minutes", type=number(float, 0.01), default=0.35, help="of our training (default: 0.35)")
+    parser.add_argument("--training", default="", help="more flags for train_llm.py")
+    parser.add_argument("--minutes", type=number(float, 0.01), help="of our training")
+    parser.add_argument("--target", type=number(float, 0.01), help="the held-out loss to reach")
     parser.add_argument("--rounds", type=number(int, 1), default=3, help="turns of each (default: 3)")
+    parser.add_argument("--speed", action="store_true", help="compare steps of the same model instead")
+    parser.add_argument("--steps", type=number(int, 10), default=200, help="of a turn with --speed (default: 200)")
     parser.add_argument("--only_ours", action="store_true", help="do not run nanoGPT")
     args = parser.parse_args(argv)
-    prepare(Path(args.nanogpt), Path(args.file))
-    ours, theirs = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(args.rounds):
-            if not args.only_ours:
-                theirs.append(run_nanogpt(Path(args.nanogpt), Path(folder)))
-                print(f"nanoGPT {theirs[-1][0]:6.1f} s, held-out {theirs[-1][1]:.4f}", flush=True)
-            flags = f"{args.training} --minutes {args.minutes}"
-            ours.append(run_ours(Path(folder), Path(args.file), f"{MODELS[args.model]} {args.model_flags}", flags))
-            print(f"ours    {ours[-1][0]:6.1f} s, held-out {ours[-1][1]:.4f}", flush=True)
-    ours_seconds, ours_loss = (median(values) for values in zip(*ours, strict=True))
-    print(f"ours    median {ours_seconds:.1f} s, held-out {ours_loss:.4f}")
+    checkout, text, setting = Path(args.nanogpt).resolve(), Path(args.file).resolve(), SETTINGS[args.setting]
+    prepare(checkout, text)
+    if args.speed:
+        compare_speed(checkout, text, setting, args)
+    else:
+        compare_time(checkout, text, setting, args)
+
+
+def compare_time(checkout: Path, text: Path, setting: Setting, args: object) -> None:
+    """Alternate whole trainings, and print after which time each had the loss."""
+    model = f"{setting.models[args.model]} {args.model_flags}"
+    minutes = args.minutes or setting.minutes[args.model]
+    training = f"{setting.training[args.model]} --sample_tokens 0 --minutes {minutes} {args.training}"
+    ours, theirs, lowest = [], [], []
+    for number_of_round in range(1, args.rounds + 1):
+        target = args.target or setting.target
+        if not args.only_ours:
+            losses = train_nanogpt(checkout, setting.theirs)
+            target = target or losses[-1][1]
+            theirs.append(reached(losses, target))
+            print(
+                f"{number_of_round} nanoGPT {theirs[-1]:6.1f} s to {target:.4f}; last {losses[-1][1]:.4f}", flush=True
+            )
+        losses = train_ours(text, model, training)
+        lowest.append(min(loss for _, loss in losses))
+        ours.append(reached(losses, target) if target else losses[-1][0])
+        words = f" to {target:.4f}" if target else ""
+        print(f"{number_of_round} ours    {ours[-1]:6.1f} s{words}; lowest {lowest[-1]:.4f}", flush=True)
+    print(f"ours    median {median(ours):.1f} s, lowest held-out {median(lowest):.4f}")
     if theirs:
-        seconds, loss = (median(values) for values in zip(*theirs, strict=True))
-        print(f"nanoGPT median {seconds:.1f} s, held-out {loss:.4f}; ours {seconds / ours_seconds:.2f} × as soon")
+        print(f"nanoGPT median {median(theirs):.1f} s; ours {median(theirs) / median(ours):.2f} × as soon")
+
+
+def compare_speed(checkout: Path, text: Path, setting: Setting, args: object) -> None:
+    """Alternate trainings of the same model, and print tokens per second and the share of the matrix products' rate."""
+    ours, theirs, peaks = [], [], []
+    model, training = f"{setting.models['classic']} {args.model_flags}", f"{ALIKE.format(args.steps)} {args.training}"
+    for _ in range(args.rounds):
+        peaks.append(multiplications_per_second())
+        steps = f"--max_iters={args.steps} --eval_interval=100000 --eval_iters=1 --log_interval=1"
+        output = run_timed([sys.executable, "-u", "train.py", *shlex.split(f"{setting.theirs} {steps}")], checkout)
+        times = re.findall(r"iter \d+: .*time ([\d.]+)ms", "\n".join(line for _, line in output))
+        theirs.append(12 * 64 / (median(map(float, times[5:])) / 1000))
+        ours.append(train_ours(text, model, training, speed=True)[0][1])
+        print(f"nanoGPT {theirs[-1]:,.0f} tokens/s, ours {ours[-1]:,.0f}", flush=True)
+    flops = 3 * costs_of(ModelConfig(66, 128, 4, 4, 64, 0.0, bias=False, tie_embeddings=True)).flops
+    for name, speeds in (("nanoGPT", theirs), ("ours", ours)):
+        share = median(speeds) * flops / median(peaks)
+        print(f"{name:7s} median {median(speeds):,.0f} tokens/s, {share:.0%} of {median(peaks) / 1e9:.0f} GFLOP/s")
+    print(f"ours {median(ours) / median(theirs):.2f} × as fast")
 
 
 def prepare(checkout: Path, text: Path) -> None:
@@ -76,42 +166,53 @@ def prepare(checkout: Path, text: Path) -> None:
     subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
-def run_nanogpt(checkout: Path, folder: Path) -> tuple[float, float]:
-    """Seconds of a run, and the last held-out loss it prints."""
-    command = [sys.executable, "train.py", *shlex.split(THEIRS), f"--out_dir={folder / 'out'}"]
-    seconds, output = _timed(command, checkout)
-    return seconds, float(re.findall(r"val loss ([\d.]+)", output)[-1])
+def train_nanogpt(checkout: Path, arguments: str) -> list[tuple[float, float]]:
+    """Seconds since the start of the process, and held-out loss, of each evaluation."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-u", "train.py", *shlex.split(arguments), f"--out_dir={folder}"]
+        output = run_timed(command, checkout)
+    found = [(seconds, re.search(r"val loss ([\d.]+)", line)) for seconds, line in output]
+    return [(seconds, float(match[1])) for seconds, match in found if match]
 
 
-def run_ours(folder: Path, text: Path, model: str, training: str) -> tuple[float, float]:
-    """Seconds of a run of train_llm.py, encoding and text generation included, and the lowest held-out loss."""
-    subprocess.run(
-        [sys.executable, ROOT / "llm_model.py", *shlex.split(model)], cwd=folder, check=True, stdout=subprocess.DEVNULL
-    )
-    shutil.rmtree(folder / "cache", ignore_errors=True)
-    command = [
-        sys.executable,
-        str(ROOT / "train_llm.py"),
-        "--dataset_path",
-        str(text.resolve()),
-        "--cache_dir",
-        "cache",
-    ]
-    seconds, output = _timed([*command, *shlex.split(training)], folder)
-    return seconds, min(map(float, re.findall(r"Held-out: ([\d.]+)", output)))
+def train_ours(text: Path, model: str, training: str, speed: bool = False) -> list[tuple[float, float]]:
+    """The same of train_llm.py; with `speed`, only the median of its tokens per second, after 0 seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        make = [sys.executable, str(ROOT / "llm_model.py"), *shlex.split(model)]
+        subprocess.run(make, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        train = [sys.executable, str(ROOT / "train_llm.py"), "--dataset_path", str(text), "--cache_dir", "cache"]
+        output = run_timed([*train, *shlex.split(training)], Path(folder))
+        if speed:
+            with Path(folder, "trained_model.loss.csv").open(encoding="utf-8") as file:
+                return [(0.0, median(float(row["tokens_per_second"]) for row in csv.DictReader(file)))]
+    found = [(seconds, re.search(r"Held-out: ([\d.]+)", line)) for seconds, line in output]
+    return [(seconds, float(match[1])) for seconds, match in found if match]
 
 
-def _timed(command: list[str], folder: Path) -> tuple[float, str]:
+def reached(losses: list[tuple[float, float]], target: float) -> float:
+    """Seconds until the loss was as low as that; infinite if it never was."""
+    return next((seconds for seconds, loss in losses if loss <= target), math.inf)
+
+
+def multiplications_per_second(n: int = 2048, turns: int = 5) -> float:
+    """Floating-point operations a second in products of large matrices, by as many threads as the trainings have."""
+    a, b = torch.randn(n, n), torch.randn(n, n)
+    a @ b
     start = perf_counter()
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)} if command[1].startswith(str(ROOT)) else None,
-    )
-    return perf_counter() - start, done.stdout
+    for _ in range(turns):
+        a @ b
+    return turns * 2 * n**3 / (perf_counter() - start)
+
+
+def run_timed(command: list[str], folder: Path) -> list[tuple[float, str]]:
+    """Lines that a process prints, each with the seconds since its start."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT) if command[1].startswith(str(ROOT)) else ""}
+    start = perf_counter()
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        lines = [(perf_counter() - start, line) for line in process.stdout]
+    if process.returncode:
+        raise UserError(f"{shlex.join(command)} failed; what it said stands above")
+    return lines
 
 
 if __name__ == "__main__":
