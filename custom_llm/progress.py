@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
@@ -28,8 +29,8 @@ class Progress:
         has_end: whether it is known how much there is to do; if not, only the words and the time are shown.
         """
         self._title = f"{title} " if title else ""
-        self._fraction = 0.0
-        self._start = self._last_line = time.monotonic()
+        self._fraction = 0.0  # that the bar shows
+        self._start = self._last_shown = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
             layout = "{percentage:3.0f}% |{bar}| {elapsed}<{remaining}" if has_end else "{elapsed}"
@@ -44,15 +45,22 @@ class Progress:
         """Since the beginning."""
         return time.monotonic() - self._start
 
-    def update(self, fraction: float, words: str) -> None:
-        """Say that `fraction` of the whole is done (0 where that is not known), and what else is worth saying."""
+    def update(self, fraction: float, words: str | Callable[[], str]) -> None:
+        """Say that `fraction` of the whole is done (0 where that is not known), and what else is worth saying.
+
+        Args:
+            words: or what makes them, which is called only if they are shown.
+        """
+        now = time.monotonic()
+        if now - self._last_shown < (SECONDS_BETWEEN_LINES if self._bar is None else self._bar.mininterval):
+            return
+        self._last_shown = now
+        words = words if isinstance(words, str) else words()
         if self._bar is not None:
             self._bar.set_postfix_str(words, refresh=False)
             self._bar.update(fraction - self._fraction)
-        self._fraction = fraction
-        now = time.monotonic()
-        if self._bar is None and now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = now
+            self._fraction = fraction
+        else:
             if fraction:
                 words = f"{fraction:4.0%} {words}, {self.seconds * (1 - fraction) / fraction:,.0f} s left"
             print(f"{self._title}{words}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from custom_llm.config import TrainConfig
 from custom_llm.training.schedule import WARM_UP
 
 POINTS = 200  # of the curves that are drawn, besides those at reports
-REPORTS = 10  # in a training by the clock or by steps, at most, and
+REPORTS = 20  # in a training by the clock or by steps, at most, and
 REPORT_SHARE = 0.05  # of its time that goes into them
 CHECKPOINT_SECONDS = 60  # between two checkpoints, at least, and
 CHECKPOINT_SHARE = 0.05  # of the time that goes into them
@@ -24,10 +24,12 @@ class Clock:
         steps, epochs, tokens: finished so far.
         batches: read in the epoch that is under way.
         paused: seconds in reports and checkpoints.
+        n_held_out: tokens that a report reads, if that is known.
     """
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic) -> None:
         self.now = now
+        self.n_held_out = 0
         self.steps = self.epochs = self.tokens = self.batches = 0
         self.counts_epochs = config.minutes is None and config.max_iters is None
         self._config = config
@@ -85,11 +87,16 @@ class Clock:
             return False
         pause = 1 / REPORTS
         if self._config.minutes is not None:  # what was measured must not decide over what is counted in steps
-            pause = max(pause, self.report_seconds / (REPORT_SHARE * self._seconds))
+            seconds = self.report_seconds or self._guess()
+            pause = max(pause, seconds / (REPORT_SHARE * self._seconds))
         if self.progress < min(1.0, self._reported + pause):
             return False
         self._reported = self.progress
         return True
+
+    def _guess(self) -> float:
+        """Seconds of a first report: a forward pass is about a third of a step on as many tokens."""
+        return self.seconds / 3 * self.n_held_out / max(1, self.tokens)
 
     def point_due(self) -> bool:
         """Whether it is time for a point of the curves."""

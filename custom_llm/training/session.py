@@ -6,9 +6,8 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -24,20 +23,22 @@ from custom_llm.files import Kind, check_distinct, check_target
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_config, load_model, save_trained
 from custom_llm.sizes import BYTE_PAIRS
-from custom_llm.torchrun import local_rank
-from custom_llm.training.checkpoints import AGAIN, Checkpoint, checkpoint_path, save_checkpoint
+from custom_llm.training.checkpoints import Checkpoint, checkpoint_path
+from custom_llm.training.device import pick_device
 from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.fastest import use_fastest_settings
-from custom_llm.training.parallel import gathered, is_divided
+from custom_llm.training.parallel import is_divided
 from custom_llm.training.step import Batch, Diverged
 from custom_llm.training.tracking.about import describe
 from custom_llm.training.tracking.history import History
 from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
 from custom_llm.training.tracking.sample import write_sample
 from custom_llm.training.trainer import Interrupted, Trainer
+from custom_llm.training.work import Work
 
 HELD_OUT, HELD_OUT_TOKENS = 0.1, 1 << 20  # share of the text, at its end, and how much of a long one
+NOISE = 0.002  # share of a held-out loss by which a later one may be higher and mean nothing
 TEXT_TOKENS = 200  # length of the text shown at the end
 _WHAT = {
     "char": "the characters of the text and its end",
@@ -99,7 +100,7 @@ def train_on_text(
         _note(f"vocab_size becomes {tokenizer.vocab_size}, {_WHAT.get(tokenizer.kind, f'that of {config.tokenizer}')}")
     architecture = replace(architecture, vocab_size=tokenizer.vocab_size)
     saved = SavedConfig(architecture, tokenizer.to_dict(), tokens.sample)
-    target = _pick_device(device, processes)
+    target = pick_device(device, processes)
     model = _build(architecture)
     loader = make_loader(train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
     if config.threads is not None:
@@ -112,7 +113,7 @@ def train_on_text(
     sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed), SAMPLE_SHARE)
     # Only one writes, which a model that is divided cannot.
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
-    work = _Work(config, architecture, tokens.key, model_path, processes, record)
+    work = Work(config, architecture, tokens.key, model_path, processes, record)
     work.write = lambda weights: save_trained(model_path, weights, config_path, saved)
     again = _command(config_path, model_path)
     try:
@@ -120,6 +121,7 @@ def train_on_text(
             model, loader, config, target, _validator(held_out, architecture, processes), lambda: work.keep(model),
             bytes_per_token, work.checkpoint, processes, history, sample if writes else None,
         )  # fmt: skip
+        trainer.clock.n_held_out = len(held_out)
         if begun is not None:
             work.load(begun, trainer)
         else:
@@ -178,79 +180,14 @@ def _command(config_path: str, model_path: str) -> str:
 def _overfitted(trainer: Trainer, model_path: str) -> str:
     """What to say when the held-out loss was lower before the end than at it."""
     lowest, model = trainer.lowest, trainer.model.config
+    kept = f"{model_path} is the model at its lowest held-out loss, {lowest.loss:.4f} at step {lowest.step:,}"
+    if lowest.last < (1 + NOISE) * lowest.loss:
+        return f"{kept} in epoch {lowest.epoch}"
     dropout = "--dropout 0.2, " if model.dropout < 0.2 else ""
     return (
-        f"{model_path} is the model at its lowest held-out loss, {lowest.loss:.4f} at step {lowest.step:,} in epoch "
-        f"{lowest.epoch}; after it, learning by heart: {lowest.last:.4f} at the end\n"
+        f"{kept} in epoch {lowest.epoch}; after it, learning by heart: {lowest.last:.4f} at the end\n"
         f"more text, {dropout}fewer --n_layer or a smaller --n_embd (python llm_model.py), or fewer epochs help"
     )
-
-
-class _Work:
-    """What must not be lost: the model at its lowest held-out loss, and the whole state of the training."""
-
-    def __init__(
-        self, config: TrainConfig, model: ModelConfig, text: str, model_path: str, processes: Processes, record: Record
-    ) -> None:
-        self._config, self._model, self._text = asdict(config), model.to_dict(), text
-        self._path, self._processes, self._record = checkpoint_path(model_path), processes, record
-        self.write: Callable[[dict[str, torch.Tensor]], object] = lambda weights: None  # writes the model
-        self._best_model: dict[str, torch.Tensor] | None = None
-
-    def can_go_on(self, trainer: Trainer) -> bool:
-        """After weights have become no numbers, or nearly so: make a checkpoint of the best model, if there is one."""
-        weights = self._processes.shared(lambda: self._best_model)
-        if weights is None:
-            return False
-        trainer.step.begin_anew(weights)
-        trainer.save_checkpoint()
-        return True
-
-    def keep(self, model: GPTLanguageModel) -> None:
-        """Write the model, which is the best so far. All processes call it together."""
-        weights = gathered(model.state_dict(), self._processes)
-        with self._processes.together():
-            if self._processes.rank == 0:
-                self.write(weights)
-                self._best_model = _copied(weights)
-
-    def checkpoint(self, trainer: dict[str, Any]) -> None:
-        """Write the state of the training."""
-        values = (self._config, self._model, self._text, trainer, self._best_model, self._record.state_dict())
-        save_checkpoint(self._path, Checkpoint(*values))
-        self._record.save()
-
-    def load(self, begun: Checkpoint, trainer: Trainer) -> None:
-        """Go on with a training.
-
-        Raises:
-            UserError: it is one of another model or text.
-        """
-        for name, value in self._model.items():
-            if begun.model.get(name) != value:
-                raise UserError(
-                    f"{self._path} is the training of a model with {name} {begun.model.get(name)}, and this one has "
-                    f"{value}; {AGAIN}"
-                )
-        if begun.text != self._text:
-            raise UserError(f"{self._path} is the training on another text, or on other tokens of it; {AGAIN}")
-        try:
-            trainer.load_state_dict(begun.trainer)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise UserError(f"{self._path} does not hold what this training needs ({error}); {AGAIN}") from None
-        self._record.load_state_dict(begun.record)
-        self._best_model = begun.best_model
-        if self._best_model is not None and self._processes.rank == 0:
-            self.write(self._best_model)  # the file may be one that a report at the stop has left
-
-
-def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same on the CPU; a matrix that has two names is still one."""
-    copies: dict[int, torch.Tensor] = {}
-    return {
-        name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
-        for name, tensor in weights.items()
-    }
 
 
 def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: Path) -> Tokens:
@@ -284,22 +221,6 @@ def _batch_of(data: TextDataset, n_windows: int) -> Batch:
 
 def _validator(held_out: torch.Tensor, config: ModelConfig, processes: Processes) -> Callable[[torch.nn.Module], float]:
     return lambda model: held_out_loss(model, held_out, config.block_size, config.vocab_size, processes)
-
-
-def _pick_device(name: str | None, processes: Processes) -> torch.device:
-    """The named device, or the fastest there is. Each of several processes has a GPU of its own."""
-    there = ["cpu"]
-    there += ["cuda"] if torch.cuda.is_available() else []
-    there += ["mps"] if torch.backends.mps.is_available() and processes.size == 1 else []
-    if name is not None and name not in there:
-        raise UserError(f"--device {name}: this machine has {', '.join(there)}")
-    device = torch.device(name or there[-1])
-    if device.type == "cuda" and processes.size > 1:
-        n = torch.cuda.device_count()
-        if local_rank() >= n:
-            raise UserError(f"--device cuda: this machine has {n} GPUs; start torchrun with --nproc-per-node {n}")
-        torch.cuda.set_device(local_rank())
-    return device
 
 
 def _build(config: ModelConfig) -> GPTLanguageModel:

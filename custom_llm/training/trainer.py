@@ -163,7 +163,7 @@ class Trainer:
         self._updates.append((clock.steps, rate, update))
         if self.step.device.type == "cpu" or len(self._updates) >= UNSEEN:
             self._look()
-            progress.update(clock.progress, self._words())
+            progress.update(clock.progress, self._words)
         return wishes > 0
 
     def _words(self) -> str:
