@@ -26,7 +26,7 @@ from custom_llm.data.stories import generate_stories
 from custom_llm.data.token_file import open_tokens
 from custom_llm.errors import UserError, describe_os_error, run
 from custom_llm.files import write_bytes
-from custom_llm.omp import wait_briefly
+from custom_llm.omp import choose_waiting
 from custom_llm.sizes import choose_sizes
 
 TEXT_TOKENS = 1500
@@ -51,7 +51,7 @@ def make_parser() -> StepParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     quant_type = convert_to_gguf.parse_quant_types(args.quant_type)[0]
-    wait_briefly()
+    choose_waiting()
     folder = _make_folder(args.output_dir)
     dataset = args.file
     if dataset is None:

@@ -24,7 +24,7 @@ from custom_llm.cli import StepParser
 from custom_llm.config import TrainConfig
 from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
 from custom_llm.exports import lazy
-from custom_llm.omp import wait_briefly
+from custom_llm.omp import choose_waiting
 from custom_llm.sizes import BYTE_PAIRS, LONG_TEXT
 from custom_llm.torchrun import only_the_first_speaks, world_size
 from custom_llm.training.distributed import Processes
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     if world_size() > 1:
-        wait_briefly()
+        choose_waiting()
     with Processes.joined() as processes:
         return _train(parser, args, processes)
 
@@ -105,7 +105,7 @@ def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
     from custom_llm.data.cache import default_cache
     from custom_llm.data.choose import choose_corpus
 
-    wait_briefly()
+    choose_waiting()
     cache = Path(args.cache_dir) if args.cache_dir else default_cache()
     corpus = processes.in_turns(lambda: choose_corpus(
         config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters,
@@ -135,7 +135,7 @@ def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
 
 def _load_begun(model_path: str) -> Checkpoint:
     """The training whose model is in `model_path`, as it was when it was stopped."""
-    wait_briefly()
+    choose_waiting()
     from custom_llm.training.checkpoints import checkpoint_path, load_checkpoint
 
     return load_checkpoint(checkpoint_path(model_path))
