@@ -85,18 +85,21 @@ class Clock:
             return self.steps % self._config.eval_interval == 0 or (not self.counts_epochs and self.progress >= 1.0)
         if self.counts_epochs:
             return False
-        pause = 1 / REPORTS
-        if self._config.minutes is not None:  # what was measured must not decide over what is counted in steps
-            seconds = self.report_seconds or self._guess()
-            pause = max(pause, seconds / (REPORT_SHARE * self._seconds))
+        pause = max(1 / REPORTS, self._report_share() / REPORT_SHARE)
         if self.progress < min(1.0, self._reported + pause):
             return False
         self._reported = self.progress
         return True
 
-    def _guess(self) -> float:
-        """Seconds of a first report: a forward pass is about a third of a step on as many tokens."""
-        return self.seconds / 3 * self.n_held_out / max(1, self.tokens)
+    def _report_share(self) -> float:
+        """What a report costs, as a share of the training."""
+        if self._config.minutes is not None and self.report_seconds:
+            return self.report_seconds / self._seconds
+        # What was measured must not decide over what is counted in steps. A forward pass is a third of a step on as
+        # many tokens.
+        steps = self.n_held_out / 3 * self.steps / max(1, self.tokens)
+        total = self._total_steps if self._config.minutes is None else self.steps / max(self.progress, 1e-9)
+        return steps / total
 
     def point_due(self) -> bool:
         """Whether it is time for a point of the curves."""
