@@ -469,7 +469,7 @@ def test_a_file_name_that_is_no_text_is_a_note(folder, capsys):
 
 # --- configs/ ---------------------------------------------------------------------------------------------------------
 
-SMALL = ("tutorial", "shakespeare_cpu")
+SMALL = ("tutorial", "shakespeare_cpu", "shakespeare_fast")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
