@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TextDataset", "get_training_config", "train_model"]
 
+ENDS = ("minutes", "max_iters", "max_epochs")  # what ends a training: the one that was said last
+
 __getattr__ = lazy(__name__, TextDataset="custom_llm.data.dataset", train_model="custom_llm.training.trainer")
 
 
@@ -48,7 +50,7 @@ def get_training_config(values: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def make_parser() -> StepParser:
     """The command line."""
-    parser = StepParser(__doc__, "train_llm", lists=["dataset_path"])
+    parser = StepParser(__doc__, "train_llm", lists=["dataset_path"], instead=ENDS)
     parser.add_argument(
         "--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)"
     )
@@ -94,7 +96,10 @@ def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
     values = given(TrainConfig, args)
     begun = _load_begun(args.model_path) if args.resume else None
     if begun is not None:
-        values = {**begun.config, **values}
+        before = begun.config
+        if any(name in values for name in ENDS):
+            before = {name: value for name, value in before.items() if name not in ENDS}
+        values = {**before, **values}
     if {"minutes", "max_iters"} & values.keys():  # then epochs do not end the training, and are not asked for
         values.setdefault("max_epochs", TrainConfig.max_epochs)
     if not Path(args.config_path).exists():

@@ -32,14 +32,16 @@ class StepParser(ArgumentParser):
     Attributes:
         script: the step, which is the name of its section in the file.
         lists: attributes of flags that take several values with commas, which may be a list in the file.
+        instead: attributes of which a given one takes the place of all that the file says of them.
         checks: attribute → what makes its value of the typed text, where the script does that after parsing; it raises
             ValueError with a message that begins with the name.
     """
 
-    def __init__(self, description: str, script: str, lists: Sequence[str] = ()) -> None:
+    def __init__(self, description: str, script: str, lists: Sequence[str] = (), instead: Sequence[str] = ()) -> None:
         super().__init__(description)
         self.script = script
         self.lists = lists
+        self.instead = instead
         self.checks: dict[str, Callable[[str], Any]] = {}
         self.add_argument(
             "--config", metavar="FILE", help="options from a YAML file (docs/configuration.md); flags win over it"
@@ -56,7 +58,10 @@ class StepParser(ArgumentParser):
             return found
         from custom_llm.run_file import read_options
 
-        self.set_defaults(**read_options(found.config, self))
+        options = read_options(found.config, self)
+        if any(getattr(found, name) is not None for name in self.instead):
+            options = {name: value for name, value in options.items() if name not in self.instead}
+        self.set_defaults(**options)
         return super().parse_args(args, namespace)
 
 

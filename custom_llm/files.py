@@ -23,6 +23,16 @@ class Kind(Enum):
     GGUF = (b"GGUF",)
 
 
+def beside(path: str | Path, ending: str) -> Path:
+    """The file that belongs to another one: `m.yaml` for `m.pth`; for other names the ending after the whole name.
+
+    >>> str(beside("run-0.1", ".yaml"))  # and not that of run-0.2
+    'run-0.1.yaml'
+    """
+    path = Path(path)
+    return path.with_name((path.stem if path.suffix == ".pth" else path.name) + ending)
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to; renamed over `path` when the block ends well, removed when it does not.

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import yaml
 
 from custom_llm.errors import UserError, describe_os_error
-from custom_llm.files import check_target, write_bytes
+from custom_llm.files import beside, check_target, write_bytes
 from custom_llm.options import YES_OR_NO, shown
 from custom_llm.yaml_file import Node, read_yaml
 
@@ -101,8 +101,7 @@ def write_beside(output: str | Path, parser: Step, values: Mapping[str, Any]) ->
 
     What cannot be written, or would replace a file of the person's own, is a note on stderr: the output is there.
     """
-    output = Path(output)
-    path = output.with_suffix(".yaml") if output.suffix == ".pth" else output.with_name(f"{output.name}.yaml")
+    path = beside(output, ".yaml")
     try:
         write_run_file(path, parser, values)
     except (UserError, OSError) as error:

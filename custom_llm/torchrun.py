@@ -15,18 +15,33 @@ SECONDS_TO_SPEAK = 10  # that the first process has to say what is wrong
 
 
 def world_size() -> int:
-    """How many processes there are on all machines together; 1 where torchrun has started none."""
-    return int(os.environ["WORLD_SIZE"]) if "LOCAL_RANK" in os.environ else 1
+    """How many processes there are on all machines together; 1 where torchrun has started none.
+
+    Raises:
+        UserError: somebody else has set what torchrun sets.
+    """
+    return max(1, _number("WORLD_SIZE")) if "LOCAL_RANK" in os.environ else 1
 
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return int(os.environ["RANK"]) if world_size() > 1 else 0
+    return _number("RANK") if world_size() > 1 else 0
 
 
 def local_rank() -> int:
     """Its number among those of this machine, from 0."""
-    return int(os.environ["LOCAL_RANK"]) if world_size() > 1 else 0
+    return _number("LOCAL_RANK") if world_size() > 1 else 0
+
+
+def _number(name: str) -> int:
+    """What torchrun says in a variable."""
+    text = os.environ.get(name, "")
+    if text.isdecimal() and (name == "WORLD_SIZE" or int(text) < _number("WORLD_SIZE")):
+        return int(text)
+    raise UserError(
+        f"the variable {name} is {text!r}, beside LOCAL_RANK, which torchrun sets; start with torchrun, or unset "
+        "LOCAL_RANK"
+    )
 
 
 @contextlib.contextmanager

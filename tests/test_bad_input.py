@@ -24,6 +24,7 @@ MODEL, TRAIN, CONVERT, INFER, QUICK = (
 TRAINING = "--batch_size 4 --learning_rate 0.001 --max_epochs 1 --dataset_path"
 TOKENIZER = f"{TRAINING} input.txt --tokenizer t"
 CONVERSION = "--llama_cpp_path none"
+CHECKPOINT = "trained_model.checkpoint.pth"
 
 
 def torch_file(value: object) -> bytes:
@@ -60,6 +61,16 @@ def altered_weights(folder: Path, name: str, tensor: torch.Tensor | None) -> byt
     else:
         weights[name] = tensor
     return torch_file(weights)
+
+
+def altered_checkpoint(part: str | None = None, **changes: object):
+    """The checkpoint of the trained model with other content, or with another content of a part of it."""
+
+    def alter(folder: Path) -> bytes:
+        values = torch.load(folder / CHECKPOINT, weights_only=True)
+        return torch_file({**values, **(changes if part is None else {part: {**values[part], **changes}})})
+
+    return alter
 
 
 def cut(name: str, share: float):
@@ -287,12 +298,87 @@ CASES = [
     (INFER, "--query x --gguf_path input.txt", {}, "input.txt: not a GGUF file"),
 ]  # fmt: skip
 
+# (flags of a training on input.txt, files to write first, part of the message)
+TRAININGS = [
+    ("--ema 1", {}, "--ema 1.0 is not a number from 0.0 to 0.9999"),
+    ("--ema nan", {}, "--ema nan is not a number"),
+    ("--ema=-0.1", {}, "--ema -0.1 is not a number"),
+    ("--ema", {}, "--ema: expected one argument"),
+    ("--patience -1", {}, "--patience -1 is not a whole number from 0"),
+    ("--patience 1e3", {}, "--patience '1e3' is not a whole number"),
+    ("--precision float16", {}, "--precision 'float16' is not one of auto, float32, bfloat16"),
+    ("--precision Auto", {}, "--precision 'Auto' is not one of"),
+    ("--tracker mlflow", {}, "--tracker 'mlflow' is not one of none, tensorboard, wandb"),
+    ("--tracker tensorboard", {"trained_model.tensorboard": b""}, "move trained_model.tensorboard away"),
+    ("--sample_tokens -1", {}, "--sample_tokens -1 is not a whole number from 0"),
+    ("--sample_tokens 100001", {}, "--sample_tokens 100001 is not"),
+    ("--strategy zero3", {}, "--strategy 'zero3' is not one of ddp, fsdp"),
+    ("--act_recomp yes", {}, "unrecognized arguments: yes"),
+    ("--threads 0", {}, "--threads 0 is not a whole number from 1 to 4096"),
+    ("--threads two", {}, "--threads 'two' is not a whole number"),
+    ("--seed 9223372036854775808", {}, "--seed 9223372036854775808 is not a whole number from 0"),
+    ("--max_iters 1e4", {}, "--max_iters '1e4' is not a whole number"),
+    ("--max_iters 9999999999999", {}, "--max_iters 9999999999999 is not a whole number from 1"),
+    ("--max_epochs 0", {}, "--max_epochs 0 is not a whole number from 1"),
+    ("--minutes 0.0001", {}, "--minutes 0.0001 is not a number from 0.001"),
+    ("--minutes nan", {}, "--minutes nan is not a number"),
+    ("--learning_rate 1e308", {}, "--learning_rate 1e+308 is not a number from 1e-12 to 10.0"),
+    ("--learning_rate -0", {}, "--learning_rate -0.0 is not a number"),
+    ("--min_lr nan", {}, "--min_lr nan is not a number from 0.0 to 10.0"),
+    ("--min_lr 0.0011", {}, "min_lr 0.0011 is above learning_rate 0.001"),
+    ("--grad_clip 1e308", {}, "--grad_clip 1e+308 is not a number"),
+    ("--weight_decay 11", {}, "--weight_decay 11.0 is not a number from 0.0 to 10.0"),
+    ("--stride 1048577", {}, "--stride 1048577 is not a whole number"),
+    ("--batch_size 1048577", {}, "--batch_size 1048577 is not a whole number"),
+    ("--eval_interval ten", {}, "--eval_interval 'ten' is not a whole number"),
+    ("--ckpt_interval 0", {}, "--ckpt_interval 0 is not a whole number from 1"),
+    ("--device cuda:7", {}, "--device cuda:7: this machine has cpu"),
+    *((f"--total_batch_size={text}", {}, f"total_batch_size {text!r} is not a whole number, or + - * // ** of such")
+      for text in ("", "-64", "64.0", "1e3", "True", "1//0", "2**-1", "[64]", "(lambda:1)()", "__import__('os')")),
+    ("--total_batch_size 10**16", {}, "total_batch_size '10**16' is not from 1 to 1e+15"),
+    ("--total_batch_size 65", {}, "--total_batch_size 65 is no multiple of the"),
+    # one file for two things
+    ("--model_path m.pth --config_path m.checkpoint.pth", {"m.checkpoint.pth": altered_config},
+     "--config_path and --model_path are both m.checkpoint.pth"),
+    ("--config_path fifo", {}, "fifo is not a regular file; make one with python llm_model.py"),
+    ("--model_path fifo", {}, "fifo is not a regular file"),
+    # checkpoints
+    ("--resume", {CHECKPOINT: cut(CHECKPOINT, 0.5)}, f"{CHECKPOINT} is damaged"),
+    ("--resume", {CHECKPOINT: cut(CHECKPOINT, 0.999)}, f"{CHECKPOINT} is damaged"),
+    ("--resume", {CHECKPOINT: pickled}, f"{CHECKPOINT} is damaged"),
+    ("--resume", {CHECKPOINT: cut("trained_model.pth", 1)}, f"{CHECKPOINT} is no checkpoint of a training"),
+    ("--resume", {CHECKPOINT: torch_file([1])}, f"{CHECKPOINT} is no checkpoint of a training"),
+    ("--resume --model_path m.pth", {"m.checkpoint.pth/a": b""}, "cannot read m.checkpoint.pth: is a directory"),
+    ("--resume --model_path fifo", {}, "fifo.checkpoint.pth is not a regular file"),
+    ("--resume", {CHECKPOINT: altered_checkpoint(version=1)}, "of another version; start anew without --resume"),
+    ("--resume", {CHECKPOINT: altered_checkpoint(magic=1)}, "is no checkpoint of this version"),
+    ("--resume", {CHECKPOINT: altered_checkpoint("config", magic=1)}, "unexpected keyword argument 'magic'); start"),
+    ("--resume", {CHECKPOINT: altered_checkpoint("config", ema=2.0)}, "(ema 2.0 is not a number from 0.0 to 0.9999)"),
+    ("--resume", {CHECKPOINT: altered_checkpoint(record="r")}, "is no checkpoint of a training"),
+    ("--resume", {CHECKPOINT: altered_checkpoint(best_model=[1])}, "is no checkpoint of a training"),
+    ("--resume", {CHECKPOINT: altered_checkpoint("trainer", clock={})}, "does not hold what this training needs"),
+    ("--resume", {CHECKPOINT: altered_checkpoint("trainer", random=[{}])}, "does not hold what this training needs"),
+    ("--resume --optimizer adamw", {}, f"{CHECKPOINT} is a training with --optimizer muon; give that, or start anew"),
+    ("--resume --tokenizer bpe", {}, "is the training of a model with vocab_size"),
+    ("--resume --max_chars 2000", {}, f"{CHECKPOINT} is the training"),
+    ("--resume", {"model_config.pth": lambda f: altered_config(f, n_layer=1)}, "of a model with n_layer 2, and this"),
+    # files of options
+    ("--config run.yaml", {"run.yaml": b"train_llm: {ema: 2}"}, "run.yaml: ema 2.0 is not a number from 0.0"),
+    ("--config run.yaml", {"run.yaml": b"patience: [1, 2]"}, "run.yaml: patience is a list"),
+    ("--config run.yaml", {"run.yaml": b"act_recomp: 1"}, "run.yaml: act_recomp '1' is not yes or no"),
+    ("--config run.yaml", {"run.yaml": b"presicion: float32"}, "no option presicion; did you mean precision?"),
+    ("--config run.yaml", {"run.yaml": b"total_batch_size: 2**"}, "total_batch_size '2**' is not a whole number"),
+]  # fmt: skip
+CASES += [(TRAIN, f"{TRAINING} input.txt {flags}", files, message) for flags, files, message in TRAININGS]
+
 
 @pytest.fixture
 def folder(trained, tmp_path, monkeypatch):
     """A folder of a trained model, one that is lost if anything in it changes."""
     for path in trained.folder.iterdir():
         shutil.copy(path, tmp_path)
+    for name in ("fifo", "fifo.checkpoint.pth"):
+        os.mkfifo(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     return tmp_path
@@ -326,7 +412,12 @@ def test_one_line_and_status_2(folder, capsys, script, arguments, files, message
 
 
 def test_there_are_enough_cases():
-    assert len(CASES) >= 60
+    assert len(CASES) >= 150 and len(TRAININGS) >= 50
+
+
+def test_another_end_takes_the_place_of_that_in_a_checkpoint(folder):
+    Path(CHECKPOINT).write_bytes(altered_checkpoint("config", max_iters=10**6)(folder))
+    assert run(importlib.import_module(TRAIN).main, ["--resume", "--minutes", "0.001"]) == 0
 
 
 def test_a_folder_without_permission(folder):

@@ -176,6 +176,22 @@ def test_a_process_that_dies_ends_the_others(folder):
     assert not any(worker.is_running() for worker in workers)
 
 
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "the variable WORLD_SIZE is '', beside LOCAL_RANK"),
+        ({"WORLD_SIZE": "two"}, "the variable WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "the variable RANK is '2'"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "the processes do not find each other"),
+    ],
+    ids=str,
+)
+def test_variables_that_torchrun_has_not_set(folder, variables, message):
+    result = run_script("train_llm.py", *FLAGS, cwd=folder, environment={"LOCAL_RANK": "0", **variables})
+    assert result.status == 2
+    assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1, result.stderr
+
+
 def test_what_is_wrong_is_said_once(folder):
     process = torchrun(2, "train_llm.py", *FLAGS, "--max_epochs", "1", "--total_batch_size", "3 * 64", cwd=folder)
     output, errors = process.communicate(timeout=60)

@@ -97,6 +97,15 @@ def test_the_order_goes_on_where_it_was(n_tokens, batch_size, stride, n_batches,
         assert list(rest.sampler) == order
 
 
+def test_another_batch_size_goes_on_at_the_same_place():
+    whole, saved = make_trainer({}, ckpt_interval=1)
+    whole.run()
+    rest, _ = make_trainer({})
+    rest.loader = make_loader(TextDataset(TEXT, 16), 8, None, 3)
+    rest.load_state_dict(saved[3])
+    assert rest.state_dict()["sampler"]["read"] == saved[3]["sampler"]["read"] == 16
+
+
 FLAGS = "--batch_size 4 --learning_rate 0.001 --max_epochs 6 --ckpt_interval 5 --cache_dir cache".split()
 
 

@@ -132,6 +132,15 @@ def test_a_flag_wins_over_the_file(folder):
     assert parser_of("quickstart").parse_args(["--config", "run.yaml", "b.txt"]).file == "b.txt"
 
 
+@pytest.mark.parametrize("end", ["minutes", "max_iters", "max_epochs"])
+def test_a_flag_that_ends_a_training_takes_the_place_of_all_that_the_file_says_of_it(folder, end):
+    Path("run.yaml").write_text("max_iters: 5\nmax_epochs: 3\nseed: 1")
+    args = parser_of("train_llm").parse_args(["--config", "run.yaml", f"--{end}", "7"])
+    found = {name: getattr(args, name) for name in ("minutes", "max_iters", "max_epochs")}
+    assert {name: value for name, value in found.items() if value is not None} == {end: "7"}
+    assert args.seed == 1
+
+
 def test_what_the_file_says_is_not_asked(call):
     Path("run.yaml").write_text("llm_model:\n  n_embd: 64\n  n_layer: 2\n")
     status, out, err = call("llm_model", "--config run.yaml --dropout 0")

@@ -302,6 +302,8 @@ def test_the_words_of_progress_are_short(loss, held_out, memory, n_tokens):
     line = words(loss, held_out, clock, memory, operations=1e6, peak=1e15)
     assert f"{memory / 1e9:.1f} GB" in line and "tokens/s" in line and "MFU" in line
     assert len(f"100% {line}, 100,000 s left") <= 100
+    clock = Clock(TrainConfig(max_iters=10), 10, now=lambda: 0.0)  # has not moved since the beginning
+    assert words(loss, held_out, clock, memory, operations=1e6, peak=None).startswith(f"loss {loss:.3f}")
 
 
 def test_a_gpu_is_looked_at_before_anything_is_saved():

@@ -153,6 +153,8 @@ def _to_bytes(value: Any) -> bytes:
 
 
 def load_file(path: str | Path, remedy: str) -> Any:
+    if Path(path).is_fifo():  # to open it would wait for a writer
+        raise UserError(f"{path} is not a regular file; make one with {remedy}")
     try:
         with Path(path).open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about foreign files before it refuses them

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from custom_llm.config import TrainConfig
 from custom_llm.errors import UserError
-from custom_llm.files import write_bytes
+from custom_llm.files import beside, write_bytes
 from custom_llm.model.checkpoint import load_file
 
 VERSION = 2
@@ -40,7 +41,7 @@ class Checkpoint:
 
 def checkpoint_path(model_path: str | Path) -> Path:
     """`trained_model.pth` → `trained_model.checkpoint.pth`."""
-    return Path(model_path).with_suffix(".checkpoint.pth")
+    return beside(model_path, ".checkpoint.pth")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -67,11 +68,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "training ends; start without --resume"
         )
     values = load_file(path, "a training that is stopped (python train_llm.py, Ctrl-C)")
-    kinds = {"config": dict, "model": dict, "text": str, "trainer": dict}
+    maybe = (dict, type(None))
+    kinds = {"config": dict, "model": dict, "text": str, "trainer": dict, "best_model": maybe, "record": maybe}
     fits = isinstance(values, dict) and all(isinstance(values.get(name), kind) for name, kind in kinds.items())
     if not fits or values.get("version") != VERSION:
         raise UserError(f"{path} is no checkpoint of a training, or of another version; {AGAIN}")
     try:
+        TrainConfig(**values["config"])  # options may come and go
         return Checkpoint(**values)
-    except TypeError as error:
-        raise UserError(f"{path} is no checkpoint of a training ({error}); {AGAIN}") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is no checkpoint of this version ({error}); {AGAIN}") from None

@@ -20,6 +20,7 @@ PEAKS = {
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
     "RTX 5090": 209.5e12,
     "RTX 4090": 165.2e12,
@@ -36,7 +37,7 @@ def words(loss: float, held_out: float | None, clock: Clock, memory: int, operat
         operations: floating-point operations for a token in training.
         peak: operations a second that the device could do at most; None where that is not known.
     """
-    speed = clock.tokens / clock.seconds
+    speed = clock.tokens / max(clock.seconds, 1e-9)  # some clocks stand still for 16 ms
     parts = [f"loss {loss:.3f}"]
     parts += [f"held-out {held_out:.3f}"] if held_out is not None else []
     parts += [f"{speed:,.0f} tokens/s", f"{memory / 1e9:.1f} GB"]

@@ -60,7 +60,10 @@ class Processes:
         import torch.distributed as dist
 
         # Tensors on a CPU travel by gloo, those on a GPU by NCCL.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+        except (ValueError, dist.DistError) as error:
+            raise UserError(f"the processes do not find each other ({error}); start them with torchrun") from None
         patient = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
         processes = cls(dist.get_rank(), dist.get_world_size(), patient)
         try:

@@ -260,6 +260,7 @@ class Trainer:
         self.step.load_state_dict(state["step"])
         self.clock.load_state_dict(state["clock"])
         self.loader.sampler.load_state_dict(state["sampler"])
+        self.clock.batches = -(-state["sampler"]["read"] // (self.loader.batch_size or 1))  # of the size they have now
         self._losses.load_state_dict(state["losses"])
         self.history.load_state_dict(state["history"])
         self.lowest.load_state_dict(state["lowest"])

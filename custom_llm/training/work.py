@@ -66,6 +66,9 @@ class Work:
                 )
         if begun.text != self._text:
             raise UserError(f"{self._path} is the training on another text, or on other tokens of it; {AGAIN}")
+        optimizer = begun.config.get("optimizer", self._config["optimizer"])
+        if optimizer != self._config["optimizer"]:
+            raise UserError(f"{self._path} is a training with --optimizer {optimizer}; give that, or {AGAIN}")
         try:
             trainer.load_state_dict(begun.trainer)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from custom_llm.errors import UserError, describe_os_error
-from custom_llm.files import LOSSES, write_bytes
+from custom_llm.files import LOSSES, beside, write_bytes
 from custom_llm.training.tracking.about import About
 from custom_llm.training.tracking.history import History, Point, to_csv
 from custom_llm.training.tracking.plot import draw_curves
@@ -49,10 +49,9 @@ class Record:
     """Keeps what is to be looked at. What cannot be written is a note, once; the training goes on."""
 
     def __init__(self, model_path: str, tracker: str) -> None:
-        """Raises UserError if the package of the tracker is not installed."""
-        path = Path(model_path)
-        self._csv, self._page = path.with_suffix(LOSSES), path.with_suffix(".report.html")
-        self._png = path.with_suffix(".loss.png")
+        """Raises UserError if the tracker is not installed, or its folder cannot be."""
+        self._csv, self._page = beside(model_path, LOSSES), beside(model_path, ".report.html")
+        self._png = beside(model_path, ".loss.png")
         self._kind, self._run = tracker, None
         self._tracker = TRACKERS[tracker](model_path) if tracker in TRACKERS else None
         self._history: History | None = None

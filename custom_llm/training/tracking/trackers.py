@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from custom_llm.errors import UserError
+from custom_llm.files import beside
 from custom_llm.training.tracking.history import Point
 
 INSTALL = "pip install -r requirements-track.txt"
@@ -28,7 +29,7 @@ class Tracker(Protocol):
     """Where the points of a training are sent."""
 
     def __init__(self, model_path: str) -> None:
-        """Raises UserError if its package is not installed."""
+        """Raises UserError if its package is not installed, or its folder cannot be."""
 
     def start(self, run: str | None, step: int, settings: Mapping[str, Any]) -> str:
         """Begin, or go on with `run` behind `step`; what `run` is to be the next time."""
@@ -49,7 +50,9 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UserError(f"--tracker tensorboard needs a package that is not installed; {INSTALL}") from None
-        self._make, self._folder = SummaryWriter, Path(model_path).with_suffix(".tensorboard")
+        self._make, self._folder = SummaryWriter, beside(model_path, ".tensorboard")
+        if self._folder.exists() and not self._folder.is_dir():
+            raise UserError(f"--tracker tensorboard needs a folder of that name; move {self._folder} away")
 
     def start(self, run: str | None, step: int, settings: Mapping[str, Any]) -> str:
         name = run or time.strftime("%Y-%m-%d_%H-%M-%S")
