@@ -284,7 +284,7 @@ class TrainConfig:
         high=0.9999,
     )
     eval_interval: int | None = option(
-        None, "steps between two looks at the held-out text (default: each epoch; or ten in all)", low=1, high=10**12
+        None, "steps between two looks at the held-out text (default: each epoch; or 20 in all)", low=1, high=10**12
     )
     patience: int = option(
         5, "reports without a new lowest held-out loss after which the training ends; 0: never", low=0, high=10**12

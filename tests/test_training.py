@@ -237,6 +237,7 @@ def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path)
     end = next(i for i in range(2, 30) if min(losses[i - 1 : i + 1]) >= min(losses[: i - 1]))
     assert [float(loss) for loss in re.findall(r"Held-out: (\S+) ", stopped.stdout)] == losses[: end + 1]
     assert "Generated text:" in stopped.stdout
+    assert "--patience 2 ended it" in stopped.stderr and "ended it" not in result.stderr
 
 
 def test_out_of_memory_is_a_sentence(capsys):

@@ -156,6 +156,11 @@ def train_on_text(
     except UserError:
         record.finish("failed")
         raise
+    if not trainer.clock.done:
+        _note(
+            f"--patience {config.patience} ended it: so many reports in a row had no lower held-out loss; {again} "
+            "--resume --patience 0 goes on"
+        )
     if trainer.lowest.since:
         _note(_overfitted(trainer, model_path))
     if processes.rank:
