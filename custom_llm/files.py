@@ -30,7 +30,7 @@ def beside(path: str | Path, ending: str) -> Path:
     'run-0.1.yaml'
     """
     path = Path(path)
-    return path.with_name((path.stem if path.suffix == ".pth" else path.name) + ending)
+    return path.parent / ((path.stem if path.suffix == ".pth" else path.name) + ending)  # with_name refuses "."
 
 
 @contextlib.contextmanager

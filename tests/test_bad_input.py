@@ -342,6 +342,7 @@ TRAININGS = [
      "--config_path and --model_path are both m.checkpoint.pth"),
     ("--config_path fifo", {}, "fifo is not a regular file; make one with python llm_model.py"),
     ("--model_path fifo", {}, "fifo is not a regular file"),
+    ("--resume --model_path .", {}, ".checkpoint.pth is not there"),
     # checkpoints
     ("--resume", {CHECKPOINT: cut(CHECKPOINT, 0.5)}, f"{CHECKPOINT} is damaged"),
     ("--resume", {CHECKPOINT: cut(CHECKPOINT, 0.999)}, f"{CHECKPOINT} is damaged"),

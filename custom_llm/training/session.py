@@ -78,9 +78,9 @@ def train_on_text(
     """
     for path in corpus.files:
         check_distinct(dataset_path=str(path), config_path=config_path, model_path=model_path)
-    check_distinct(config_path=config_path, model_path=checkpoint_path(model_path))
     for path in (config_path, model_path):
         check_target(path, Kind.PTH)
+    check_distinct(config_path=config_path, model_path=checkpoint_path(model_path))
     check_target(checkpoint_path(model_path), Kind.PTH)
     record = Record(model_path, config.tracker)
     record.check(corpus.files)
