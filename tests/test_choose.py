@@ -66,7 +66,9 @@ def test_a_dataset_of_the_hub_goes_all_the_way_and_again_without_the_hub(folder,
     assert (folder / "trained_model.pth").read_bytes() == first
 
 
-@pytest.mark.parametrize("form", ["gpt-2", "llama-3", "qwen2"])
+@pytest.mark.parametrize(
+    "form", ["gpt-2", *(pytest.param(form, marks=pytest.mark.slow) for form in ("llama-3", "qwen2"))]
+)
 def test_a_pretrained_tokenizer_of_the_hub_goes_all_the_way(folder, tmp_path, form):
     make(form, tmp_path / "hub/models/owner" / form)
     (folder / "input.txt").write_text("<|endoftext|>".join(STORIES), encoding="utf-8")

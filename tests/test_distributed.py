@@ -133,7 +133,8 @@ def wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_signal_to_torchrun_stops_all_after_the_step_and_one_process_goes_on(folder, strategy):
     flags = [*FLAGS, "--strategy", strategy, "--total_batch_size", "4 * 16 * 2", "--max_iters", "2_000"]
     process = torchrun(2, "train_llm.py", *flags, "--ckpt_interval", "5", cwd=folder)
@@ -158,7 +159,7 @@ def test_a_divided_model_is_trained_to_the_end_and_is_an_ordinary_one_in_its_fil
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert output.count("Generated text:") == 1
-    assert len(re.findall(r"^Epoch \d+, Loss: .* Held-out: ", output, re.MULTILINE)) == 10
+    assert len(re.findall(r"^Epoch \d+, Loss: .* Held-out: ", output, re.MULTILINE)) == 4
     load_model(folder / "trained_model.pth", folder / "model_config.pth")  # or their names or shapes would be wrong
 
 

@@ -145,7 +145,9 @@ def until_saved(checkpoint: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGTERM))]
+)
 def test_a_training_that_is_stopped_ends_as_if_it_was_not(folder, number):
     done = run_script("train_llm.py", "--dataset_path", "input.txt", *FLAGS, cwd=folder)
     assert done.status == 0, done.stderr

@@ -68,7 +68,7 @@ def start_training(folder, *flags):
     return child
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stopped_training_keeps_what_it_learnt(tmp_path, number):
     (tmp_path / "input.txt").write_text(STORY * 50, encoding="utf-8")
     assert run_script("llm_model.py", "--n_embd", "32", "--block_size", "16", cwd=tmp_path).status == 0

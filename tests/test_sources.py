@@ -97,7 +97,9 @@ def test_what_is_in_a_jsonl_comes_out(tmp_path_factory, documents):
     assert documents_of(path) == expected
 
 
-@pytest.mark.parametrize("source", ["notes", "a.parquet", "notes/*.gz"])
+@pytest.mark.parametrize(
+    "source", ["notes", *(pytest.param(source, marks=pytest.mark.slow) for source in ("a.parquet", "notes/*.gz"))]
+)
 def test_every_source_goes_all_the_way(notes, source):
     parquet.write_table(pyarrow.table({"text": STORIES}), notes.parent / "a.parquet")
     flags = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0 --vocab_size 99".split()

@@ -349,6 +349,7 @@ def test_a_shuffle_looks_random():
 # --- the script -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_from_the_cache_is_the_same_training(tmp_path):
     flags = (
         "--max_epochs 1 --batch_size 8 --learning_rate 0.0005 --tokenizer bpe --vocab_size 300 --cache_dir c".split()
@@ -362,6 +363,7 @@ def test_training_from_the_cache_is_the_same_training(tmp_path):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_bounds_of_a_training(tmp_path):
     train(tmp_path, "abcdefgh ijkl. " * 999, epochs=1)
     for bound in ("--max_chars", "--max_tokens"):

@@ -124,6 +124,7 @@ def test_a_training_leaves_figures_a_picture_and_a_page(folder):
     assert result.stderr.endswith(f"how it went: {name}.report.html\n") and "warning" not in result.stderr.lower()
 
 
+@pytest.mark.slow
 def test_samples_leave_the_weights_as_they_are(folder):
     with_samples = train(folder, "--max_epochs", "2", "--threads", "1")
     weights = (folder / "trained_model.pth").read_bytes()
@@ -134,6 +135,7 @@ def test_samples_leave_the_weights_as_they_are(folder):
     assert not any(line.startswith("  ") for line in without.stderr.splitlines())
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_goes_on_in_its_file(folder):
     flags = "--max_epochs 8 --ckpt_interval 40 --threads 1".split()
     train(folder, *flags)
@@ -326,6 +328,7 @@ def test_figures_are_no_text_to_learn_from(folder):
     assert "trained_model.loss.csv: training writes its figures there; give the text another name" in result.stderr
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_one_run_however_often_it_was_stopped(folder):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -349,6 +352,7 @@ def test_tensorboard_shows_one_run_however_often_it_was_stopped(folder):
     assert {"settings/text_summary", "sample/text_summary"} <= set(events.Tags()["tensors"])
 
 
+@pytest.mark.slow
 def test_wandb_keeps_a_run_without_asking(folder):
     pytest.importorskip("wandb").init  # noqa: B018 (a folder of runs can be imported, too)
     nobody = {"HOME": str(folder), "NETRC": str(folder / "netrc"), "WANDB_MODE": ""}

@@ -11,7 +11,8 @@ from custom_llm.training.schedule import WARM_UP
 
 POINTS = 200  # of the curves that are drawn, besides those at reports
 REPORTS = 20  # in a training by the clock or by steps, at most, and
-REPORT_SHARE = 0.05  # of its time that goes into them
+REPORT_SHARE = 0.05  # of its time that goes into them, but
+STEPS_REPORTS = 4  # in one by steps are made, whatever they take
 CHECKPOINT_SECONDS = 60  # between two checkpoints, at least, and
 CHECKPOINT_SHARE = 0.05  # of the time that goes into them
 
@@ -86,6 +87,8 @@ class Clock:
         if self.counts_epochs:
             return False
         pause = max(1 / REPORTS, self._report_share() / REPORT_SHARE)
+        if self._config.minutes is None:
+            pause = min(pause, 1 / STEPS_REPORTS)
         if self.progress < min(1.0, self._reported + pause):
             return False
         self._reported = self.progress
