@@ -43,7 +43,7 @@ def load(folder: Path):
     return load_pretrained(str(folder))[0]
 
 
-@pytest.mark.parametrize("how", ["--stream", "--no_stream"])
+@pytest.mark.parametrize("how", [pytest.param("--stream", marks=pytest.mark.slow), "--no_stream"])
 def test_a_local_copy_of_tinystories_goes_all_the_way(folder, how):
     write_stories(folder / "stories")
     notes = check_road(folder, "--dataset", "hf:./stories", how, HF_HOME=str(folder / "home"), USE_TORCH="0")

@@ -313,8 +313,8 @@ def test_export_to_hf_takes_the_two_files(tmp_path):
     "text",
     [
         "春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。",
-        "كان يا ما كان في قديم الزمان. ",
-        "กาลครั้งหนึ่งนานมาแล้ว มีเด็กคนหนึ่ง ",
+        pytest.param("كان يا ما كان في قديم الزمان. ", marks=pytest.mark.slow),
+        pytest.param("กาลครั้งหนึ่งนานมาแล้ว มีเด็กคนหนึ่ง ", marks=pytest.mark.slow),
         "🐶 chased 🐱! 🎉👩‍👩‍👧 ",
     ],
 )

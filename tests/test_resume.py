@@ -161,6 +161,7 @@ def test_a_training_that_is_stopped_ends_as_if_it_was_not(folder, number):
     assert rest.stdout.splitlines()[-3:] == done.stdout.splitlines()[-3:]
 
 
+@pytest.mark.slow
 def test_killed_before_the_first_checkpoint(folder):
     """The options are there to begin anew with, and --resume says so."""
     options = folder / "trained_model.yaml"

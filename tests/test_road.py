@@ -82,6 +82,7 @@ def test_a_stopped_training_keeps_what_it_learnt(tmp_path, number):
     assert run_script("convert_to_gguf.py", "--llama_cpp_path", "none", cwd=tmp_path).status == 0
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_no_half_written_file(tmp_path):
     """Killed at random moments while it writes without pause, a training leaves files that load."""
     (tmp_path / "input.txt").write_text(STORY * 3, encoding="utf-8")
