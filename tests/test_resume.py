@@ -178,13 +178,15 @@ def test_killed_before_the_first_checkpoint(folder):
 @pytest.mark.slow
 def test_twenty_kills(folder):
     """At random moments: while Python starts, while the text is encoded, between and in the middle of checkpoints."""
-    epochs = ["--max_epochs", "60"]
+    epochs = ["--max_epochs", "60", "--patience", "0"]
+    start = time.monotonic()
     done = run_script("train_llm.py", "--dataset_path", "input.txt", *FLAGS, *epochs, cwd=folder)
+    seconds = time.monotonic() - start
     expected = weights(folder)
     for path in folder.glob("trained_model*"):
         path.unlink()
     generator = random.Random(0)
-    waits = [generator.uniform(0.3, 3.5) for _ in range(20)]
+    waits = [generator.uniform(0.3, 0.6 * seconds) for _ in range(20)]
     assert sum(stopped(folder, signal.SIGKILL, lambda _, wait=wait: time.sleep(wait), *epochs) for wait in waits) >= 5
     rest = run_script("train_llm.py", "--resume", "--cache_dir", "cache", cwd=folder)
     assert rest.status == 0, rest.stderr
