@@ -17,6 +17,7 @@ import stat
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from typing import TYPE_CHECKING
 from custom_llm.cli import Repeatable, StepParser, log_to, number
 from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
 from custom_llm.inference.resources import monitor_resources
+from custom_llm.inference.sampling import Sampling
+from custom_llm.wizard import add_flags, given
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine, Statistics
@@ -33,7 +36,6 @@ __all__ = ["main", "monitor_resources", "run_inference"]
 LOG_FILE = "inference.log"
 ALL_LAYERS = -1
 MAX_UNKNOWN_SHOWN = 10
-SAMPLING_FLAGS = ("temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
 
 
 def run_inference(
@@ -50,10 +52,10 @@ def run_inference(
 ) -> str:
     """Return `query` followed by up to `max_tokens` tokens of the model's text.
 
-    sampling: temp, top_k, top_p, min_p, repeat_penalty, seed. use_gpu puts all layers on the GPU,
+    sampling: fields of `Sampling`. use_gpu puts all layers on the GPU,
     n_gpu_layers that many. Raises UserError for a file or a setting that cannot be used.
     """
-    from custom_llm.inference.engine import Sampling, clean
+    from custom_llm.inference.text import clean
 
     settings = Sampling(**sampling)
     with _open_engine(gguf_path, use_gpu, n_gpu_layers, threads) as engine:
@@ -66,28 +68,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = perf_counter()
     parser = make_parser()
     args = parser.parse_args(argv)
+    sampling = Sampling(**given(Sampling, args))
     if args.save_config is not None:
         from custom_llm.run_file import check_run_file
 
         check_run_file(args.save_config)
     log = log_to(LOG_FILE)
-    log.info("start: %s", vars(args))
+    log.info("start: %s", {**vars(args), **asdict(sampling)})
     try:
-        status = _generate(args, parser, started)
+        status = _generate(args, sampling, parser, started)
     except UserError as error:
         log.error("%s", error)
         raise
     return status
 
 
-def _generate(args: argparse.Namespace, parser: StepParser, started: float) -> int:
+def _generate(args: argparse.Namespace, sampling: Sampling, parser: StepParser, started: float) -> int:
     """Stream the text, then one line of figures and one of resources to stderr."""
     gguf_path = args.gguf_path or _newest_gguf()
     query = _query_from_stdin() if args.query is None else args.query
 
-    from custom_llm.inference.engine import Sampling, clean  # imports llama.cpp
+    from custom_llm.inference.text import clean
 
-    sampling = Sampling(**{name: getattr(args, name) for name in SAMPLING_FLAGS})
     with _open_engine(gguf_path, args.use_gpu, args.n_gpu_layers, args.threads) as engine:
         _warn_of_unknown(engine, query)
         loaded = perf_counter()
@@ -117,12 +119,6 @@ def make_parser() -> StepParser:
     add("--gguf_path", metavar="FILE", help="the model (default: the newest .gguf in this folder)")
     add("--query", metavar="TEXT", help="the text to continue (default: what is piped in, else an empty page)")
     add("--max_tokens", type=number(int, 0), default=100, metavar="N", help="tokens to write (default: 100)")
-    add("--temp", type=number(float, 0), default=0.8, metavar="T", help="0: always the likeliest (default: 0.8)")
-    add("--top_k", type=number(int, 0, 2**31 - 1), default=40, metavar="K", help="0: off (default: 40)")
-    add("--top_p", type=number(float, 0, 1), default=0.95, metavar="P", help="1: off (default: 0.95)")
-    add("--min_p", type=number(float, 0, 1), default=0.05, metavar="P", help="0: off (default: 0.05)")
-    add("--repeat_penalty", type=number(float, 0.01, 100), default=1.0, metavar="X", help="1: off (default: 1)")
-    add("--seed", type=number(int, 0, 2**32 - 2), metavar="N", help="same seed, same text (default: random)")
     add(
         "--stop",
         type=_text,
@@ -135,6 +131,7 @@ def make_parser() -> StepParser:
     add("--use_gpu", action="store_true", help="compute all layers on the GPU")
     add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
     add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
+    add_flags(parser, Sampling, "sampling")
     add("--save_config", metavar="FILE", help="write all options of this run, its seed too, as a file for --config")
     return parser
 
@@ -177,7 +174,7 @@ def _open_engine(
 
 
 def _warn_of_unknown(engine: Engine, query: str) -> None:
-    known, unknown = engine.split_unknown(query)
+    _, known, unknown = engine.read(query)
     if unknown:
         shown = ", ".join(map(repr, unknown[:MAX_UNKNOWN_SHOWN]))
         more = len(unknown) - MAX_UNKNOWN_SHOWN

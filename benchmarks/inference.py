@@ -23,7 +23,8 @@ from time import perf_counter
 
 from custom_llm.cli import ArgumentParser, number
 from custom_llm.errors import run
-from custom_llm.inference.engine import Engine, Sampling
+from custom_llm.inference.engine import Engine
+from custom_llm.inference.sampling import Sampling
 
 ROOT = Path(__file__).parents[1]
 LLAMA_BENCH_PLACES = ("llama.cpp/build/bin/llama-bench", "llama.cpp/llama-bench")

@@ -34,7 +34,8 @@ from custom_llm.export.huggingface import write_hf_directory
 from custom_llm.export.parity import Reference
 from custom_llm.export.pipeline import convert_to_gguf
 from custom_llm.export.plan import plan_export
-from custom_llm.inference.engine import Engine, Sampling
+from custom_llm.inference.engine import Engine
+from custom_llm.inference.sampling import Sampling
 from custom_llm.llamacpp import Model
 from custom_llm.training.trainer import train_model
 

@@ -27,7 +27,8 @@ from custom_llm.export.huggingface import write_hf_directory
 from custom_llm.export.parity import Reference, check_bound
 from custom_llm.export.pipeline import convert_to_gguf, load_trained
 from custom_llm.export.vocabulary import read_vocabulary
-from custom_llm.inference.engine import Engine, Sampling
+from custom_llm.inference.engine import Engine
+from custom_llm.inference.sampling import Sampling
 from custom_llm.llamacpp import Model
 from custom_llm.model.checkpoint import SavedConfig, save_config, save_weights
 
@@ -295,7 +296,7 @@ def engine(exported):
 @given(TEXTS)
 @settings(max_examples=100, **MANY)
 def test_nothing_is_unknown_to_the_engine(engine, text):
-    assert engine.split_unknown(text) == (text, [])
+    assert engine.read(text)[1:] == (text, [])
     assert isinstance("".join(engine.generate(text, 3, Sampling(seed=1))), str)
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT
 
 PACKAGE = ROOT / "custom_llm"
-FOUNDATION = {"blocks", "config", "errors", "files", "options", "progress"}
+FOUNDATION = {"blocks", "config", "errors", "files", "options", "progress", "windows"}
 
 # part of the package → the parts it may import
 ALLOWED = {
@@ -28,14 +28,16 @@ ALLOWED = {
     "progress": set(),
     "run_file": {"errors", "files", "options", "yaml_file"},
     "sizes": {"config"},
+    "torch_engine": {"data.tokenizer", "export", "inference", "llamacpp", "model"},
     "torchrun": {"errors"},
+    "windows": set(),
     "wizard": {"cli", "config", "errors", "options"},
     "yaml_file": {"errors", "options"},
     "data": FOUNDATION,
     "model": FOUNDATION,
     "training": FOUNDATION | {"data", "model", "sizes", "torchrun"},
     "export": FOUNDATION | {"data.bpe", "data.tokenizer", "model", "llamacpp"},
-    "inference": {"config", "errors", "llamacpp"},
+    "inference": {"config", "errors", "llamacpp", "options", "windows"},
     "evaluation": FOUNDATION,
 }
 

@@ -19,8 +19,9 @@ from tiny_gguf import write_gpt2
 
 import inference_gguf
 from custom_llm.errors import UserError
-from custom_llm.inference import engine as engine_module
-from custom_llm.inference.engine import Engine, Sampling, choose_threads
+from custom_llm.inference.engine import Engine, choose_threads
+from custom_llm.inference.sampling import Sampling
+from custom_llm.inference.text import Piece, StopStrings
 from custom_llm.llamacpp import Context, Model, score_windows
 
 ENGLISH = "abcdefghijklmnopqrstuvwxyz ABC.,\n"
@@ -161,13 +162,13 @@ def test_the_log_file_tells_settings_figures_and_errors(english, tmp_path):
     [
         (("--max_tokens", "-1"), "argument --max_tokens: '-1' is not a whole number of at least 0"),
         (("--max_tokens", "1e3"), "argument --max_tokens: '1e3' is not a whole number of at least 0"),
-        (("--temp", "nan"), "argument --temp: 'nan' is not a number of at least 0"),
-        (("--temp", "inf"), "argument --temp: 'inf' is not a number of at least 0"),
-        (("--top_p", "1.5"), "argument --top_p: '1.5' is not a number from 0 to 1"),
-        (("--min_p", "-0.1"), "argument --min_p: '-0.1' is not a number from 0 to 1"),
-        (("--top_k", "99999999999"), "argument --top_k: '99999999999' is not a whole number from 0 to 2147483647"),
-        (("--repeat_penalty", "0"), "argument --repeat_penalty: '0' is not a number from 0.01 to 100"),
-        (("--seed", "4294967295"), "argument --seed: '4294967295' is not a whole number from 0 to 4294967294"),
+        (("--temp", "nan"), "--temp nan is not a number from 0 to 100"),
+        (("--temp", "inf"), "--temp inf is not a number from 0 to 100"),
+        (("--top_p", "1.5"), "--top_p 1.5 is not a number from 0 to 1"),
+        (("--min_p", "-0.1"), "--min_p -0.1 is not a number from 0 to 1"),
+        (("--top_k", "99999999999"), "--top_k 99999999999 is not a whole number from 0 to 2147483647"),
+        (("--repeat_penalty", "0"), "--repeat_penalty 0.0 is not a number from 0.01 to 100"),
+        (("--seed", "4294967295"), "--seed 4294967295 is not a whole number from 0 to 4294967294"),
         (("--threads", "0"), "argument --threads: '0' is not a whole number from 1 to 512"),
         (("--stop", ""), "argument --stop: empty, it would stop at once; give the text to stop at"),
         (("--tempo", "1"), "unrecognized arguments: --tempo 1"),
@@ -204,7 +205,7 @@ def test_run_inference_returns_the_query_and_the_text(english, tmp_path, monkeyp
     text = inference_gguf.run_inference(english, "the cat", 20, temp=0)
     assert text.startswith("the cat")
     assert len(text) == len("the cat") + 20
-    with pytest.raises(UserError, match=r"^top_p: 2 is not a number from 0 to 1$"):
+    with pytest.raises(UserError, match=r"^top_p 2 is not a number from 0 to 1$"):
         inference_gguf.run_inference(english, "the cat", top_p=2)
 
 
@@ -336,7 +337,7 @@ def test_text_of_multi_byte_characters_arrives_whole(tmp_path, characters):
 @given(query=st.text(max_size=200))
 @settings(max_examples=150, deadline=None)
 def test_any_query_is_continued(engine, query):
-    known, unknown = engine.split_unknown(query)
+    _, known, unknown = engine.read(query)
     assert set(known) <= set(ENGLISH) | set("<|endoftext|>")
     assert not set(unknown) & set(ENGLISH)
     assert len(write(engine, query, 5)) == 5
@@ -345,14 +346,14 @@ def test_any_query_is_continued(engine, query):
 @given(query=st.text(alphabet=ENGLISH + "é中", max_size=100))
 @settings(max_examples=50, deadline=None)
 def test_exactly_the_unknown_characters_are_left_out(engine, query):
-    known, unknown = engine.split_unknown(query)
+    _, known, unknown = engine.read(query)
     assert known == "".join(character for character in query if character in ENGLISH)
     assert set(unknown) == set(query) - set(ENGLISH)
 
 
 def test_end_of_text_written_in_the_query_is_the_token(engine):
     query = "ab<|endoftext|>cß"
-    assert engine.split_unknown(query) == ("ab<|endoftext|>c", ["ß"])
+    assert engine.read(query)[1:] == ("ab<|endoftext|>c", ["ß"])
     assert engine.model.tokenize("<|endoftext|>") == [engine.model.eos]
 
 
@@ -384,7 +385,7 @@ def test_stop_strings_cut_where_the_first_of_them_is_complete(text, stops):
     seen = text[: min(ends)] if ends else text
     starts = [seen.find(stop) for stop in stops if stop in seen]
     expected = seen[: min(starts)] if starts else seen
-    assert "".join(engine_module._until(stops, iter(text))) == expected
+    assert "".join(piece.text for piece in StopStrings(stops).cut(map(Piece, text))) == expected
 
 
 def test_a_repeat_penalty_changes_the_text_and_zero_tokens_give_none(engine):

@@ -231,7 +231,7 @@ BAD = [
     ("llm_model", "layer_configs: [{attn: mha}]", "run.yaml: layer_configs is a list"),
     ("convert_to_gguf", "quant_type: [Q4_0, Q9_9]", "run.yaml: quant_type Q9_9: no such type; known are F32"),
     ("convert_to_gguf", "quant_type: []", "run.yaml: quant_type is empty"),
-    ("inference_gguf", "temp: -1", "run.yaml: temp '-1' is not a number of at least 0"),
+    ("inference_gguf", "temp: -1", "run.yaml: temp -1.0 is not a number from 0 to 100"),
     ("inference_gguf", "stop: [a, '']", "run.yaml: stop empty, it would stop at once"),
     ("quickstart", "minutes: 0", "run.yaml: minutes '0' is not a number from 0.01"),
 ]

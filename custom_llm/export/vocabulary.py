@@ -66,6 +66,14 @@ def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
         raise UserError(f"{path}: {error}; export the model anew with convert_to_gguf.py") from None
 
 
+def gguf_vocabulary(tokenizer: Tokenizer) -> GGUFVocabulary:
+    """What goes into a GGUF file of a model with this tokenizer."""
+    content = json.loads(WRITERS[tokenizer.kind](tokenizer))
+    if not content.get("pre_tokenizer"):
+        return _read_characters(content)
+    return _read_bpe(content, tokenizer.end_of_text)
+
+
 def _write_characters(tokenizer: CharTokenizer) -> str:
     from tokenizers import AddedToken, decoders, models
     from tokenizers import Tokenizer as HFTokenizer

@@ -12,58 +12,41 @@ from __future__ import annotations
 import codecs
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from custom_llm.errors import UserError
+from custom_llm.inference.sampling import MAX_SEED, Sampling
+from custom_llm.inference.scores import Score, score_of
+from custom_llm.inference.text import Piece, StopStrings, clean
 from custom_llm.llamacpp import PENALTY_LAST_N, Context, Model, Sampler
+from custom_llm.windows import windows
 
 MAX_WINDOW = 4096  # tokens; models trained on more would fill the memory with their cache
 MAX_BATCH = 64  # tokens decoded in one call; a small buffer is quicker to set up and stays in the CPU's cache
-MAX_SEED = 2**32 - 2  # llama.cpp takes 2**32 - 1 for "choose one"
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # A thread pays once its share of the work outweighs waking and joining it, for each token anew.
 THREADS_BY_PARAMETERS = ((30_000_000, 1), (100_000_000, 2), (400_000_000, 4))
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen; the names and defaults are llama.cpp's. seed None: a new one each time."""
-
-    temp: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        """Raise UserError for a setting that is out of range."""
-        rules = (
-            ("temp", 0 <= self.temp < float("inf"), "a number of at least 0"),
-            ("top_k", 0 <= self.top_k < 2**31, "a whole number of at least 0"),
-            ("top_p", 0 <= self.top_p <= 1, "a number from 0 to 1"),
-            ("min_p", 0 <= self.min_p <= 1, "a number from 0 to 1"),
-            ("repeat_penalty", 0 < self.repeat_penalty < float("inf"), "a number greater than 0"),
-            ("seed", self.seed is None or 0 <= self.seed <= MAX_SEED, f"a whole number from 0 to {MAX_SEED}"),
-        )
-        for name, holds, rule in rules:
-            if not holds:
-                raise UserError(f"{name}: {getattr(self, name)} is not {rule}")
-
-
 @dataclass
 class Statistics:
-    """Counts and times of one `generate`."""
+    """Counts and times of one text."""
 
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    prompt_seconds: float = 0.0  # reading the query
     seconds: float = 0.0  # from the end of reading the query to the last token
     first_text_seconds: float | None = None  # from the call to the first piece of text
+    finish_reason: str = "length"  # or "stop": at a stop string or the end of the text
 
     @property
     def tokens_per_second(self) -> float:
@@ -71,23 +54,58 @@ class Statistics:
         return self.generated_tokens / self.seconds if self.seconds else 0.0
 
 
+class Query(NamedTuple):
+    """A text as the model reads it.
+
+    Attributes:
+        tokens: its ids.
+        text: the part of it that they spell.
+        unknown: the characters that the model's vocabulary does not have.
+    """
+
+    tokens: list[int]
+    text: str
+    unknown: list[str]
+
+
+class Reader(Protocol):
+    """What an engine needs of a model that reads: a `Context` of llama.cpp is one."""
+
+    n_ctx: int
+    n_batch: int
+    n_past: int
+
+    def clear(self) -> None: ...
+    def decode(self, tokens: Sequence[int], all_logits: bool = False) -> None: ...
+    def logits(self, index: int = -1) -> np.ndarray: ...
+    def sample(self, sampler: Sampler) -> int: ...
+    def close(self) -> None: ...
+
+
 class Engine:
     """A model and its working memory, ready to continue texts one after another (never two at a time).
 
     Raises UserError when the file is no model that llama.cpp can read. `statistics` and `seed` tell about the
-    latest `generate`.
+    latest text.
     """
 
     def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None) -> None:
         """n_gpu_layers: -1 means all. n_threads: None chooses by the size of the model."""
-        self.model = Model(path, n_gpu_layers)
-        self.n_threads = n_threads or choose_threads(self.model.n_params)
-        self.window = min(self.model.block_size, MAX_WINDOW)
-        self._context = Context(self.model, self.window, min(self.window, MAX_BATCH), self.n_threads)
+        model = Model(path, n_gpu_layers)
+        n_threads = n_threads or choose_threads(model.n_params)
+        window = min(model.block_size, MAX_WINDOW)
+        # The cache is as exact as the weights: what was not rounded computes what PyTorch does.
+        reader = Context(model, window, min(window, MAX_BATCH), n_threads, f32_cache=model.is_f32)
+        self._set_up(model, reader, n_threads)
+
+    def _set_up(self, model: Model, reader: Reader, n_threads: int) -> None:
+        """model: whose vocabulary counts. reader: computes with weights, of `model` or of elsewhere."""
+        self.model, self._reader, self.n_threads = model, reader, n_threads
+        self.window = reader.n_ctx
         self.statistics = Statistics()
         self.seed: int | None = None
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,17 +113,8 @@ class Engine:
 
     def close(self) -> None:
         """Free the model and its working memory."""
-        self._context.close()
+        self._reader.close()
         self.model.close()
-
-    def split_unknown(self, query: str) -> tuple[str, list[str]]:
-        """`query` without the characters that the model's vocabulary does not have, and those characters.
-
-        >>> engine.split_unknown("Straße")  # a model of English
-        ('Strae', ['ß'])
-        """
-        _, known, unknown = self._read(query)
-        return known, unknown
 
     def generate(
         self,
@@ -121,85 +130,140 @@ class Engine:
         the first of the `stop` strings. Characters that the model does not know are left out of the query;
         of a query longer than the window the last part counts; an empty one starts a new document.
         """
-        sampling = sampling or Sampling()
-        if any(not string for string in stop):
-            raise UserError("stop: an empty string would stop at once; give the text to stop at")
-        start = perf_counter()
-        self.seed = secrets.randbelow(MAX_SEED + 1) if sampling.seed is None else sampling.seed
-        tokens = self._read(query)[0] or [self._first_token()]
-        self.statistics = Statistics(prompt_tokens=len(tokens))
-        ends = self.model.ends_text
-        banned = [token for token in range(self.model.n_vocab) if ends(token)] if ignore_eos else []
-        settings = {**asdict(sampling), "seed": self.seed, "banned": banned}
-        return self._text(tokens, max_tokens, settings, stop, start)
+        return _texts(self.stream(self.read(query).tokens, max_tokens, sampling, stop, ignore_eos))
 
-    def _read(self, query: str) -> tuple[list[int], str, list[str]]:
-        """Tokens of `query`; the part of it that they spell; the characters that are missing."""
+    def read(self, text: str) -> Query:
+        """A text as tokens.
+
+        >>> engine.read("Straße").unknown  # a model of English
+        ['ß']
+        """
         model = self.model
-        query = clean(query)
-        tokens = model.tokenize(query)
-        if model.spell(tokens) == query.encode():
-            return tokens, query, []
+        text = clean(text)
+        tokens = model.tokenize(text)
+        if model.spell(tokens) == text.encode():
+            return Query(tokens, text, [])
         end = model.spell([model.eos]).decode() if model.eos >= 0 else ""
-        documents = query.split(end) if end else [query]
+        documents = text.split(end) if end else [text]
         characters = dict.fromkeys("".join(documents))
         unknown = [c for c in characters if c.encode() not in model.spell(model.tokenize(c))]
         table = str.maketrans(dict.fromkeys(unknown))
         known = end.join(document.translate(table) for document in documents)
-        return model.tokenize(known), known, unknown
+        return Query(model.tokenize(known), known, unknown)
 
-    def _text(
-        self, tokens: list[int], max_tokens: int, settings: dict[str, Any], stop: Sequence[str], start: float
-    ) -> Iterator[str]:
+    def stream(
+        self,
+        tokens: Sequence[int],
+        max_tokens: int,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        ignore_eos: bool = False,
+        logit_bias: Mapping[int, float] | None = None,
+        n_top: int | None = None,
+    ) -> Iterator[Piece]:
+        """As `generate`, after tokens.
+
+        logit_bias: token → what is added to its logit. n_top: also tell how likely each token was, and as many of the
+        likeliest in its place; before sampling settings count.
+        """
+        sampling = sampling or Sampling()
+        if any(not string for string in stop):
+            raise UserError("stop: an empty string would stop at once; give the text to stop at")
+        if ignore_eos and sampling.grammar is not None:
+            raise UserError(
+                "--grammar ends where the text fits it, and --ignore_eos would not let it; give one of them"
+            )
+        start = perf_counter()
+        self.seed = secrets.randbelow(MAX_SEED + 1) if sampling.seed is None else sampling.seed
+        tokens = list(tokens) or [self._first_token()]
+        self.statistics = Statistics(prompt_tokens=len(tokens))
+        ends = [token for token in range(self.model.n_vocab) if self.model.ends_text(token)] if ignore_eos else []
+        bias = {**(logit_bias or {}), **dict.fromkeys(ends, -float("inf"))}
+        sampler = Sampler(self.model, **{**asdict(sampling), "seed": self.seed, "logit_bias": bias})
+        return self._pieces(tokens, max_tokens, sampler, StopStrings(stop), n_top, start)
+
+    def score(self, tokens: Sequence[int], n_top: int = 0) -> Iterator[Score]:
+        """How likely the model finds each token of a text after those before it, in windows side by side."""
+        spell = self.model.spell
+        if tokens:
+            yield Score(tokens[0], spell(tokens[:1]), None)
+        for inputs, targets in windows(tokens, self.window):
+            for logits, target in zip(self.logits(inputs), targets, strict=True):
+                yield score_of(target, logits, n_top, spell)
+
+    def logits(self, tokens: Sequence[int]) -> Iterator[np.ndarray]:
+        """(n_vocab,) float32 for each token of a window, about what follows it; valid until the next one."""
+        reader = self._reader
+        reader.clear()
+        for start in range(0, len(tokens), reader.n_batch):
+            part = tokens[start : start + reader.n_batch]
+            reader.decode(part, all_logits=True)
+            for place in range(len(part)):
+                yield reader.logits(place)
+
+    def _pieces(
+        self, tokens: list[int], max_tokens: int, sampler: Sampler, stop: StopStrings, n_top: int | None, start: float
+    ) -> Iterator[Piece]:
         """Yield the text up to a stop string, noting how long after `start` the first of it came."""
-        with Sampler(self.model, **settings) as sampler:
+        with sampler:
             sampler.accept(tokens[-PENALTY_LAST_N:])
-            for text in _until(stop, self._characters(tokens[-self.window :], max_tokens, sampler)):
+            for piece in stop.cut(self._characters(tokens[-self.window :], max_tokens, sampler, n_top)):
                 if self.statistics.first_text_seconds is None:
                     self.statistics.first_text_seconds = perf_counter() - start
-                yield text
+                if stop.found:
+                    self.statistics.finish_reason = "stop"
+                yield piece
+            if stop.found:
+                self.statistics.finish_reason = "stop"
 
-    def _characters(self, history: list[int], max_tokens: int, sampler: Sampler) -> Iterator[str]:
+    def _characters(self, history: list[int], max_tokens: int, sampler: Sampler, n_top: int | None) -> Iterator[Piece]:
         """Yield the text of sampled tokens as its characters complete; what is left over as U+FFFD."""
-        token_bytes = self.model.token_bytes
+        model, reader = self.model, self._reader
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        scores: list[Score] = []
         for token in self._tokens(history, max_tokens, sampler):
-            text = decoder.decode(token_bytes(token))
+            if n_top is not None:
+                scores.append(score_of(token, reader.logits(), n_top, model.spell))
+            text = decoder.decode(model.token_bytes(token))
             if text:
-                yield text
+                yield Piece(text, tuple(scores))
+                scores = []
         rest = decoder.decode(b"", final=True)
-        if rest:
-            yield rest
+        if rest or scores:
+            yield Piece(rest, tuple(scores))
 
     def _tokens(self, history: list[int], max_tokens: int, sampler: Sampler) -> Iterator[int]:
         """Yield up to `max_tokens` sampled tokens that follow `history` (at most one window of tokens)."""
         if max_tokens < 1:
             return
-        context, window, statistics = self._context, self.window, self.statistics
+        reader, window, statistics = self._reader, self.window, self.statistics
         ends_text = self.model.ends_text
-        context.clear()
-        context.decode(history)
-        if np.isnan(context.logits()).any():
+        start = perf_counter()
+        reader.clear()
+        reader.decode(history)
+        if np.isnan(reader.logits()).any():
             raise UserError(f"{self.model.path}: the model computes nan; its training diverged, train it again")
+        statistics.prompt_seconds = perf_counter() - start
         start = perf_counter()
         try:
             while True:
-                token = sampler.sample(context)
+                token = reader.sample(sampler)
                 if ends_text(token):
+                    statistics.finish_reason = "stop"
                     return
                 statistics.generated_tokens += 1
                 yield token
                 if statistics.generated_tokens == max_tokens:
                     return
                 history.append(token)
-                if context.n_past < window:
-                    context.decode((token,))
+                if reader.n_past < window:
+                    reader.decode((token,))
                 else:
                     # The window is full, and cached keys carry their positions with them: read its last half
                     # again from position 0. One such batch every window / 2 tokens costs little.
                     history = history[-max(1, window // 2) :]
-                    context.clear()
-                    context.decode(history)
+                    reader.clear()
+                    reader.decode(history)
         finally:
             statistics.seconds = perf_counter() - start
 
@@ -208,6 +272,12 @@ class Engine:
         if self.model.eos >= 0:
             return self.model.eos
         return (self.model.tokenize("\n") or [0])[0]
+
+
+def _texts(pieces: Iterator[Piece]) -> Iterator[str]:
+    with closing(pieces):
+        for piece in pieces:
+            yield piece.text
 
 
 def choose_threads(n_params: int) -> int:
@@ -221,43 +291,8 @@ def choose_threads(n_params: int) -> int:
     return _physical_cores()
 
 
-def clean(text: str) -> str:
-    """`text` as valid Unicode: bytes that a command line could not decode are decoded, or become U+FFFD."""
-    try:
-        data = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # a lone surrogate that is no escaped byte
-        data = text.encode("utf-8", "surrogatepass")
-    return data.decode("utf-8", "replace")
-
-
 def _physical_cores() -> int:
     import psutil
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(psutil.cpu_count(logical=False) or usable, usable)
-
-
-def _until(stop: Sequence[str], pieces: Iterator[str]) -> Iterator[str]:
-    """Pass `pieces` on up to the first of the strings in `stop`, holding back only what could begin one."""
-    if not stop:
-        yield from pieces
-        return
-    held = ""
-    for piece in pieces:
-        held += piece
-        found = [position for string in stop if (position := held.find(string)) >= 0]
-        if found:
-            if min(found):
-                yield held[: min(found)]
-            return
-        safe = len(held) - max(_overlap(held, string) for string in stop)
-        if safe:
-            yield held[:safe]
-            held = held[safe:]
-    if held:
-        yield held
-
-
-def _overlap(text: str, string: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `string`, but not all of it."""
-    return next(n for n in range(min(len(text), len(string) - 1), -1, -1) if text.endswith(string[:n]))

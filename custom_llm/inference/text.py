@@ -1,0 +1,64 @@
+"""Text on its way in and out of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from custom_llm.inference.scores import Score
+
+
+class Piece(NamedTuple):
+    """Whole characters, and the scores of the tokens that begin in them (if they were asked for)."""
+
+    text: str
+    scores: tuple[Score, ...] = ()
+
+
+class StopStrings:
+    """Ends a text before the first of some strings.
+
+    Attributes:
+        found: whether there was one.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = strings
+        self.found = False
+
+    def cut(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """Pass `pieces` on up to the first of the strings, holding back only what could begin one."""
+        if not self._strings:
+            yield from pieces
+            return
+        held = ""
+        scores: list[tuple[int, Score]] = []  # of what is held, each with its place in it
+        for piece in pieces:
+            scores.extend((len(held), score) for score in piece.scores)
+            held += piece.text
+            places = [place for string in self._strings if (place := held.find(string)) >= 0]
+            self.found = bool(places)
+            safe = min(places) if places else len(held) - max(_overlap(held, string) for string in self._strings)
+            if safe:
+                passed = tuple(score for place, score in scores if place < safe)
+                yield Piece(held[:safe], passed)
+                held = held[safe:]
+                scores = [(place - safe, score) for place, score in scores if place >= safe]
+            if self.found:
+                return
+        if held:
+            yield Piece(held, tuple(score for _, score in scores))
+
+
+def clean(text: str) -> str:
+    """`text` as valid Unicode: bytes that a command line could not decode are decoded, or become U+FFFD."""
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a lone surrogate that is no escaped byte
+        data = text.encode("utf-8", "surrogatepass")
+    return data.decode("utf-8", "replace")
+
+
+def _overlap(text: str, string: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `string`, but not all of it."""
+    return next(n for n in range(min(len(text), len(string) - 1), -1, -1) if text.endswith(string[:n]))
