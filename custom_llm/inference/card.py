@@ -1,0 +1,63 @@
+"""What a GGUF file says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from custom_llm.llamacpp import Model
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a person wants to know of a model before using it; texts are empty where the file does not tell.
+
+    Attributes:
+        name: its title.
+        architecture: llama.cpp's name for what it computes.
+        n_params: weights.
+        context: tokens that it reads at once.
+        n_vocab: tokens that it knows.
+        quantization: the type of its weights, as llama.cpp calls it.
+        description: what it is, in a sentence.
+        trained_on: the text.
+        training: how long, and how well it did, in a line.
+        example: what it wrote when it was finished.
+        author, license: of the model.
+    """
+
+    name: str
+    architecture: str
+    n_params: int
+    context: int
+    n_vocab: int
+    quantization: str
+    description: str = ""
+    trained_on: str = ""
+    training: str = ""
+    example: str = ""
+    author: str = ""
+    license: str = ""
+
+
+# field → where it stands in the file
+_TEXTS = {
+    "description": "general.description",
+    "trained_on": "general.dataset.0.name",
+    "training": "custom_llm.training",
+    "example": "custom_llm.example",
+    "author": "general.author",
+    "license": "general.license",
+}
+
+
+def card_of(model: Model) -> Card:
+    """The card of a model that is loaded."""
+    return Card(
+        name=model.metadata("general.name") or model.path.name,
+        architecture=model.metadata("general.architecture") or "",
+        n_params=model.n_params,
+        context=model.block_size,
+        n_vocab=model.n_vocab,
+        quantization=model.quantization,
+        **{field: model.metadata(key) or "" for field, key in _TEXTS.items()},
+    )
