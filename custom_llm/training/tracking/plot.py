@@ -21,6 +21,8 @@ COLORS = {
     "train": "#2b6cb0", "held-out": "#c2410c", "rate": "#b8c0c9",
 }  # fmt: skip
 INCHES, DOTS_PER_INCH = (8.0, 4.5), 150
+# Shares of the width and height that are left to numbers such as 0.00015; finding out takes half as long as drawing.
+MARGINS = dict(left=0.1, right=0.885, bottom=0.115, top=0.96)
 
 
 def draw_curves(points: list[Point]) -> tuple[bytes, str]:
@@ -60,7 +62,8 @@ def _draw(points: list[Point]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    figure = Figure(figsize=INCHES, layout="constrained")
+    figure = Figure(figsize=INCHES)
+    figure.subplots_adjust(**MARGINS)
     loss = figure.add_subplot()
     rate = loss.twinx()
     loss.set_zorder(rate.get_zorder() + 1)  # above the learning rate
