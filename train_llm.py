@@ -13,6 +13,7 @@ text is held out: its loss says how well the model does on text it has not seen.
 
 from __future__ import annotations
 
+import gc
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -133,6 +134,7 @@ def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
     def keep_options(resolved: TrainConfig) -> None:
         write_beside(args.model_path, parser, {**vars(args), **asdict(resolved), "resume": False})
 
+    gc.freeze()  # what was imported stays; looking through it again and again for garbage takes 0.3 s
     files = (args.config_path, args.model_path, cache)
     finished = train_on_text(config, corpus, *files, args.device, begun, keep_options, processes)
     return 0 if finished else EXIT_INTERRUPTED
