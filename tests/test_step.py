@@ -53,7 +53,7 @@ def test_every_architecture_trains_in_bfloat16(experts, attention, rest):
 
 @pytest.mark.parametrize("experts", EXPERTS)
 def test_choosing_settings_leaves_everything_else_as_it_is(experts, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr("custom_llm.training.precision.multiplies_bfloat16", lambda device: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     step = make_step({**EXPERTS[experts], "dropout": 0.3})

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ATTENTIONS, EXPERTS, POSITIONS, tiny
+from architectures import EXPERTS, tiny
 from conftest import ENVIRONMENT, ROOT, STORY, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,8 +34,6 @@ from custom_llm.training.clock import Clock
 from custom_llm.training.display import words
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.loads import ExpertLoads
-from custom_llm.training.muon import Muon, momentum_at, orthogonalize
-from custom_llm.training.optimizer import make_optimizers
 from custom_llm.training.schedule import learning_rate_at
 from custom_llm.training.step import Update
 from custom_llm.training.trainer import Trainer, train_model
@@ -100,80 +98,6 @@ def test_the_learning_rate_rises_and_falls():
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
     assert max(rates) == pytest.approx(0.01) and rates[-1] == pytest.approx(0.001) and rates[0] > 0
-
-
-@given(st.integers(1, 4), st.integers(1, 24), st.integers(1, 24), st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
-def test_orthogonalized_matrices_have_singular_values_near_1(n, rows, columns, seed):
-    matrices = torch.randn(n, rows, columns, generator=torch.Generator().manual_seed(seed))
-    values = torch.linalg.svdvals(orthogonalize(matrices))
-    small = torch.linalg.svdvals(matrices) < 0.05 * matrices.norm(dim=(1, 2))[:, None]
-    assert values.max() < 1.3
-    assert values[~small].min() > 0.5  # what is next to nothing takes more steps
-    alone = torch.cat([orthogonalize(matrix[None]) for matrix in matrices])
-    torch.testing.assert_close(orthogonalize(matrices), alone, atol=1e-2, rtol=0)  # steps of bfloat16
-
-
-@pytest.mark.parametrize("shape", [(16, 16), (64, 16), (16, 64)])
-def test_muon_is_pytorchs_own_in_a_batch(shape):
-    """torch.optim.Muon does one matrix at a time, in bfloat16."""
-    torch.manual_seed(0)
-    ours = [torch.randn(shape, requires_grad=True) for _ in range(3)]
-    theirs = [matrix.detach().clone().requires_grad_() for matrix in ours]
-    wider = max(1, shape[1] / shape[0]) ** 0.5  # its rate grows with the rows over the columns only
-    optimizers = [
-        Muon(ours, lr=0.1, weight_decay=0.1),
-        torch.optim.Muon(theirs, lr=0.1 * wider, weight_decay=0.1 / wider, momentum=0.95, adjust_lr_fn="original"),
-    ]
-    for step in range(4):
-        optimizers[1].param_groups[0]["momentum"] = momentum_at(100 * step, 0.95)
-        optimizers[0].param_groups[0]["steps"] = 100 * step
-        gradients = [torch.randn(shape) for _ in ours]
-        for matrices, optimizer in zip((ours, theirs), optimizers, strict=True):
-            for matrix, gradient in zip(matrices, gradients, strict=True):
-                matrix.grad = gradient.clone()
-            optimizer.step()
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, atol=2e-2, rtol=0)
-
-
-def test_muon_takes_each_expert_as_a_matrix_of_its_own():
-    """A stack of three matrices, one of two, and one matrix of the same shape are six matrices."""
-    torch.manual_seed(0)
-
-    def in_stacks(six: torch.Tensor) -> list[torch.Tensor]:
-        return [six[:3].clone(), six[3:5].clone(), six[5].clone()]
-
-    def one_by_one(six: torch.Tensor) -> list[torch.Tensor]:
-        return [matrix.clone() for matrix in six]
-
-    start, gradients = torch.randn(6, 8, 24), torch.randn(4, 6, 8, 24)
-    results = []
-    for arrange in (in_stacks, one_by_one):
-        parameters = [parameter.requires_grad_() for parameter in arrange(start)]
-        optimizer = Muon(parameters, lr=0.1)
-        for gradient in gradients:
-            for parameter, its in zip(parameters, arrange(gradient), strict=True):
-                parameter.grad = its
-            optimizer.step()
-        results.append(torch.cat([parameter.view(-1, 8, 24) for parameter in parameters]))
-    assert not torch.isclose(results[0], start).all(-1).any()
-    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("experts", EXPERTS)
-@pytest.mark.parametrize("pos_emb", POSITIONS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_every_parameter_has_one_optimizer(attention, pos_emb, experts):
-    for tied in (False, True):
-        model = tiny(pos_emb, tie_embeddings=tied, **ATTENTIONS[attention], **EXPERTS[experts])
-        muon, adamw = make_optimizers(model, TrainConfig(learning_rate=1e-3))
-        names = {parameter: name for name, parameter in model.named_parameters()}
-        of_muon, of_adamw = ([names[p] for group in o.param_groups for p in group["params"]] for o in (muon, adamw))
-        assert sorted(of_muon + of_adamw) == sorted(names.values())
-        for name in names.values():
-            matrix_inside = re.search(r"attn\.\w+\.weight|ffn\.(\d|shared\.\w+|gate|up|down)(\.weight)?$", name)
-            assert (name in of_muon) == bool(matrix_inside and "norm" not in name), name
 
 
 @pytest.mark.parametrize("experts", [name for name in EXPERTS if name != "dense"])

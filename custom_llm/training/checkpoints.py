@@ -14,7 +14,7 @@ from custom_llm.errors import UserError
 from custom_llm.files import beside, write_bytes
 from custom_llm.model.checkpoint import load_file
 
-VERSION = 3
+VERSION = 4
 AGAIN = "start anew without --resume"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+from custom_llm.training.base_optimizer import Optimizer, own
+from custom_llm.training.precision import multiplies_bfloat16
 from custom_llm.training.sharded_muon import orthogonalize_parts
 
 # Coefficients of the quintic iteration, chosen by its authors to bring singular values near 1 in few steps.
@@ -18,7 +20,7 @@ STEPS = 5
 FIRST_MOMENTUM, MOMENTUM_STEPS = 0.85, 300
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimizer):
     """SGD with Nesterov momentum whose update of every matrix is replaced by the nearest orthogonal matrix.
 
     The update of a square matrix has singular values of about `lr`, which then suits matrices of any width (Bernstein
@@ -31,33 +33,25 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, matrices: Iterable[torch.Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.1
+        self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.95, weight_decay: float = 0.1
     ) -> None:
         """Args:
         momentum: which it reaches after MOMENTUM_STEPS steps.
         """
-        super().__init__(matrices, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, steps=0))
+        super().__init__(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:
-        """Update every matrix that has a gradient."""
-        for group in self.param_groups:
-            momentum = momentum_at(group["steps"], group["momentum"])
-            group["steps"] += 1
-            by_shape: dict[torch.Size, list[torch.Tensor]] = defaultdict(list)
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    by_shape[matrix.shape[-2:]].append(matrix)
-            for matrices in by_shape.values():
-                self._step_together(matrices, group["lr"], momentum, group["weight_decay"])
+    def update(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
+        momentum = momentum_at(self.steps - 1, group["momentum"])
+        by_shape: dict[torch.Size, list[torch.Tensor]] = defaultdict(list)
+        for matrix in parameters:
+            by_shape[matrix.shape[-2:]].append(matrix)
+        for matrices in by_shape.values():
+            self._update_together(matrices, group["lr"], momentum, group["weight_decay"])
 
-    def _step_together(self, matrices: list[torch.Tensor], lr: float, momentum: float, weight_decay: float) -> None:
-        for matrix in matrices:
-            if not self.state[matrix]:
-                self.state[matrix]["momentum"] = torch.zeros_like(matrix)
-        parts = [_own(matrix) for matrix in matrices]
-        gradients = [_own(matrix.grad) for matrix in matrices]
-        momenta = [_own(self.state[matrix]["momentum"]) for matrix in matrices]
+    def _update_together(self, matrices: list[torch.Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+        parts = [own(matrix) for matrix in matrices]
+        gradients = [own(matrix.grad) for matrix in matrices]
+        momenta = self.kept("momentum", matrices)
         torch._foreach_lerp_(momenta, gradients, 1 - momentum)
         directions = torch._foreach_lerp(gradients, momenta, momentum)
         rows, columns = matrices[0].shape[-2:]
@@ -67,11 +61,6 @@ class Muon(torch.optim.Optimizer):
             updates = orthogonalize_parts(directions, matrices, orthogonalize_all)
         torch._foreach_mul_(parts, 1 - lr * weight_decay)
         torch._foreach_add_(parts, updates, alpha=-lr * (max(rows, columns) / min(rows, columns)) ** 0.5)
-
-
-def _own(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part of a tensor that is divided among several; else the tensor."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def orthogonalize_all(stacks: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -100,15 +89,10 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     """
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT  # the products below are then of the smaller side
-    if _multiplies_bfloat16(x.device):
+    if multiplies_bfloat16(x.device):
         x = x.bfloat16()  # as its authors do; twice as fast
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(STEPS):
         gram = x @ x.mT  # (n, small, small)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
     return (x if wide else x.mT).type_as(matrices)
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bfloat16; elsewhere they are slower than float32."""
-    return device.type == "cuda" or (device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False))

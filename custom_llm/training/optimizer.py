@@ -8,6 +8,8 @@ import torch
 
 from custom_llm.config import TrainConfig
 from custom_llm.model import GPTLanguageModel
+from custom_llm.training.adamw import AdamW
+from custom_llm.training.base_optimizer import Optimizer
 from custom_llm.training.muon import Muon
 
 BETAS = (0.9, 0.95)
@@ -17,7 +19,7 @@ BETAS = (0.9, 0.95)
 MUON, BESIDE_MUON = 50.0, 20.0
 
 
-def make_optimizers(model: GPTLanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: GPTLanguageModel, config: TrainConfig) -> list[Optimizer]:
     """The optimizers of `config.optimizer`, to be given a rate by `set_learning_rate`.
 
     `muon` is Muon for the matrices inside the blocks, experts' as well, and AdamW for the rest: embeddings, output
@@ -30,26 +32,26 @@ def make_optimizers(model: GPTLanguageModel, config: TrainConfig) -> list[torch.
     return OPTIMIZERS[config.optimizer](inside, others, config)
 
 
-def _muon(inside: list[torch.Tensor], others: list[torch.Tensor], c: TrainConfig) -> list[torch.optim.Optimizer]:
+def _muon(inside: list[torch.Tensor], others: list[torch.Tensor], c: TrainConfig) -> list[Optimizer]:
     matrices = [dict(params=inside, scale=MUON)]
     rest = [dict(params=others, scale=BESIDE_MUON)]
-    adamw = torch.optim.AdamW(rest, lr=BESIDE_MUON * c.learning_rate, betas=BETAS, weight_decay=0.0, fused=True)
+    adamw = AdamW(rest, lr=BESIDE_MUON * c.learning_rate, betas=BETAS, weight_decay=0.0)
     return [Muon(matrices, lr=MUON * c.learning_rate, weight_decay=c.weight_decay), adamw]
 
 
-def _adamw(inside: list[torch.Tensor], others: list[torch.Tensor], c: TrainConfig) -> list[torch.optim.Optimizer]:
+def _adamw(inside: list[torch.Tensor], others: list[torch.Tensor], c: TrainConfig) -> list[Optimizer]:
     groups = [dict(params=inside, weight_decay=c.weight_decay), dict(params=others, weight_decay=0.0)]
     groups = [dict(group, scale=1.0) for group in groups]
-    return [torch.optim.AdamW(groups, lr=c.learning_rate, betas=BETAS, fused=True)]
+    return [AdamW(groups, lr=c.learning_rate, betas=BETAS)]
 
 
-OPTIMIZERS: dict[str, Callable[[list, list, TrainConfig], list[torch.optim.Optimizer]]] = {
+OPTIMIZERS: dict[str, Callable[[list, list, TrainConfig], list[Optimizer]]] = {
     "muon": _muon,
     "adamw": _adamw,
 }
 
 
-def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], learning_rate: float) -> None:
+def set_learning_rate(optimizers: Iterable[Optimizer], learning_rate: float) -> None:
     """Use `learning_rate`, on AdamW's scale, from the next step on."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -79,16 +79,6 @@ def load_model_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     model.load_state_dict({name: divided_like(own.get(name), tensor) for name, tensor in state.items()})
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """`optimizer.load_state_dict` of whole tensors."""
-    parameters = (p for group in optimizer.param_groups for p in group["params"])
-    states = {
-        number: {name: divided_like(p, value) for name, value in state["state"].get(number, {}).items()}
-        for number, p in enumerate(parameters)
-    }
-    optimizer.load_state_dict({**state, "state": {number: values for number, values in states.items() if values}})
-
-
 def divided_like(parameter: Any, value: Any) -> Any:
     """This process's part of a tensor, if the parameter is divided and of the same shape; else the value as it is."""
     if not is_divided(parameter) or getattr(value, "shape", None) != parameter.shape:

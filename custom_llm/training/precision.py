@@ -6,6 +6,7 @@ float32's range, so that losses need no scaling (Kalamkar et al. 2019, arXiv:190
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import torch
@@ -28,7 +29,7 @@ def precisions_of(device: torch.device, wanted: str) -> list[str]:
         raise UserError("--precision bfloat16 needs macOS 14 on this GPU; give --precision float32")
     if wanted != "auto":
         return [wanted]
-    return ["float32", "bfloat16"] if _multiplies_bfloat16(device) else ["float32"]
+    return ["float32", "bfloat16"] if multiplies_bfloat16(device) else ["float32"]
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -36,8 +37,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bfloat16; without them they take seconds to try."""
+@functools.cache
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16; without them these are slower than float32."""
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()
         return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's

@@ -19,14 +19,7 @@ from custom_llm.training.compiled import compiled
 from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.optimizer import make_optimizers, set_learning_rate
-from custom_llm.training.parallel import (
-    gathered,
-    load_model_state,
-    load_optimizer_state,
-    parallelize,
-    send_gradients,
-    whole,
-)
+from custom_llm.training.parallel import gathered, load_model_state, parallelize, send_gradients, whole
 from custom_llm.training.precision import autocast, precisions_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -105,7 +98,7 @@ class Step:
         set_learning_rate(self.optimizers, learning_rate)
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
         if self.average is not None:
             self.average.update()
         self.processes.add_up([mixture.load for mixture in self.model.mixtures])
@@ -229,7 +222,7 @@ class Step:
     def load_state_dict(self, state: dict[str, object]) -> None:
         load_model_state(self.model, state["model"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-            load_optimizer_state(optimizer, values)
+            optimizer.load_state_dict(values)
         self.loads.load_state_dict(state["loads"])
         self.average = self._new_average()
         if self.average is not None and state["average"] is not None:
