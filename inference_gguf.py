@@ -1,12 +1,14 @@
 """Step 4: let a GGUF model continue a text.
 
     python inference_gguf.py --gguf_path model.gguf.Q8_0.gguf --query "To be or not" --max_tokens 200
-    python inference_gguf.py                                  # the newest .gguf here, from an empty page
+    python inference_gguf.py                                  # the newest .gguf here; at a terminal, a prompt
     cat scene.txt | python inference_gguf.py --temp 0.6 --seed 1 > continued.txt
     python inference_gguf.py --query "ROMEO:" --stop "JULIET:" --use_gpu
+    python inference_gguf.py --prompts prompts.jsonl --json > texts.jsonl
+    python inference_gguf.py --gguf_path trained_model.pth    # the same in PyTorch, to compare
 
 The text, starting with the query, goes to stdout as it is written; speed, memory and warnings go to stderr
-and to inference.log. Ctrl-C ends the text early.
+and to inference.log. Ctrl-C ends the text early. docs/inference.md tells more.
 """
 
 from __future__ import annotations
@@ -16,26 +18,28 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from custom_llm.cli import Repeatable, StepParser, log_to, number
-from custom_llm.errors import EXIT_INTERRUPTED, UserError, run
+from custom_llm.errors import EXIT_INTERRUPTED, UserError, describe_os_error, run
 from custom_llm.inference.resources import monitor_resources
 from custom_llm.inference.sampling import Sampling
+from custom_llm.inference.settings import INTERRUPTED, Settings
+from custom_llm.open_engine import open_engine
 from custom_llm.wizard import add_flags, given
 
 if TYPE_CHECKING:
-    from custom_llm.inference.engine import Engine, Statistics
+    from custom_llm.inference.engine import Engine
+    from custom_llm.inference.writing import Text
 
 __all__ = ["main", "monitor_resources", "run_inference"]
 
 LOG_FILE = "inference.log"
-ALL_LAYERS = -1
-MAX_UNKNOWN_SHOWN = 10
+HISTORY = "prompt_history"  # in the user's cache
+LIKELIEST, MAX_LIKELIEST = 5, 100  # that --logprobs shows
 
 
 def run_inference(
@@ -58,66 +62,98 @@ def run_inference(
     from custom_llm.inference.text import clean
 
     settings = Sampling(**sampling)
-    with _open_engine(gguf_path, use_gpu, n_gpu_layers, threads) as engine:
+    with open_engine(gguf_path, use_gpu, n_gpu_layers, threads, warn=_warn) as engine:
         _warn_of_unknown(engine, query)
         return clean(query) + "".join(engine.generate(query, max_tokens, settings, stop, ignore_eos))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the query and its continuation to stdout; return the exit status."""
+    """Write texts to stdout as the flags say; return the exit status."""
     started = perf_counter()
     parser = make_parser()
     args = parser.parse_args(argv)
     sampling = Sampling(**given(Sampling, args))
-    if args.save_config is not None:
-        from custom_llm.run_file import check_run_file
-
-        check_run_file(args.save_config)
     log = log_to(LOG_FILE)
     log.info("start: %s", {**vars(args), **asdict(sampling)})
     try:
-        status = _generate(args, sampling, parser, started)
+        return _start(args, sampling, parser, started)
     except UserError as error:
         log.error("%s", error)
         raise
-    return status
 
 
-def _generate(args: argparse.Namespace, sampling: Sampling, parser: StepParser, started: float) -> int:
-    """Stream the text, then one line of figures and one of resources to stderr."""
+def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, started: float) -> int:
+    """Check what can be checked before a model is loaded; then write one text, or many, or with a person."""
+    is_chat = args.query is None and args.prompts is None and not args.json and _is_at_terminal()
+    if args.prompts is not None and args.query is not None:
+        raise UserError("--query and --prompts are both given; give one of them")
+    if args.save_config is not None:
+        if is_chat or args.prompts is not None:
+            raise UserError("--save_config is about one text, which it repeats; give --query")
+        from custom_llm.run_file import check_run_file
+
+        check_run_file(args.save_config)
+    if args.grammar_file is not None:
+        if sampling.grammar is not None:
+            raise UserError("--grammar and --grammar_file are both given; give one of them")
+        sampling = replace(sampling, grammar=_read_grammar(args.grammar_file))
+    settings = Settings(sampling, args.max_tokens, tuple(args.stop), args.ignore_eos, args.logprobs)
+    if args.prompts is not None:
+        from custom_llm.inference.batch import read_requests
+
+        requests = read_requests(args.prompts, settings)
     gguf_path = args.gguf_path or _newest_gguf()
-    query = _query_from_stdin() if args.query is None else args.query
+    query = _query_from_stdin() if args.query is None and args.prompts is None and not is_chat else args.query
+    with open_engine(gguf_path, args.use_gpu, args.n_gpu_layers, args.threads, args.config_path, warn=_warn) as engine:
+        load_seconds = perf_counter() - started
+        if is_chat:
+            return _chat(engine, settings, load_seconds, args.stats)
+        if args.prompts is not None:
+            from custom_llm.inference.batch import write_all
 
-    from custom_llm.inference.text import clean
+            texts = write_all(engine, requests, args.json)
+        else:
+            from custom_llm.inference.writing import print_text
 
-    with _open_engine(gguf_path, args.use_gpu, args.n_gpu_layers, args.threads) as engine:
-        _warn_of_unknown(engine, query)
-        loaded = perf_counter()
-        interrupted = False
-        pieces = engine.generate(query, args.max_tokens, sampling, args.stop, args.ignore_eos)
-        with closing(pieces):  # so that the statistics are final after Ctrl-C too
-            try:
-                print(clean(query), end="", flush=True)
-                for piece in pieces:
-                    print(piece, end="", flush=True)
-            except KeyboardInterrupt:
-                interrupted = True
-        print(flush=True)
-        _report(engine, engine.statistics, loaded - started)
+            _warn_of_unknown(engine, query)
+            texts = [print_text(engine, query, settings, args.json)]
+        _report(engine, texts, load_seconds, args.stats)
         if args.save_config is not None:
             from custom_llm.run_file import write_run_file
 
             used = {"gguf_path": gguf_path, "query": query, "seed": engine.seed, "threads": engine.n_threads}
             write_run_file(args.save_config, parser, {**vars(args), **used})
-    return EXIT_INTERRUPTED if interrupted else 0
+    return EXIT_INTERRUPTED if texts[-1].finish_reason == INTERRUPTED else 0
+
+
+def _chat(engine: Engine, settings: Settings, load_seconds: float, show_stats: bool) -> int:
+    """A prompt at the terminal."""
+    from custom_llm.data.cache import default_cache
+    from custom_llm.inference.chat import Chat
+    from custom_llm.inference.console import Console
+
+    engine.check(settings.sampling, settings.ignore_eos)
+    try:
+        history_file = default_cache() / HISTORY
+    except UserError:  # there is no home
+        history_file = None
+    console = Console(history_file, lambda line: print(line, file=sys.stderr))
+    Chat(engine, settings, load_seconds, show_stats).run(console)
+    return 0
 
 
 def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "inference_gguf")
     add = parser.add_argument
-    add("--gguf_path", metavar="FILE", help="the model (default: the newest .gguf in this folder)")
-    add("--query", metavar="TEXT", help="the text to continue (default: what is piped in, else an empty page)")
+    add("--gguf_path", metavar="FILE", help="the model (default: the newest .gguf in this folder); or a .pth")
+    add("--config_path", metavar="FILE", help="of a .pth (default: model_config.pth beside it)")
+    add(
+        "--query",
+        metavar="TEXT",
+        help="the text to continue (default: what is piped in; at a terminal what you type; else an empty page)",
+    )
+    add("--prompts", metavar="FILE", help="continue each line of FILE: JSON with a prompt and settings, or text")
     add("--max_tokens", type=number(int, 0), default=100, metavar="N", help="tokens to write (default: 100)")
     add(
         "--stop",
@@ -128,10 +164,21 @@ def make_parser() -> StepParser:
         help="end before TEXT; repeatable",
     )
     add("--ignore_eos", action="store_true", help="write on where the model would end its text")
+    add("--json", action="store_true", help="write each text as a line of JSON")
+    add("--stats", action="store_true", help="tell the times of loading, reading and writing")
+    add(
+        "--logprobs",
+        type=number(int, 0, MAX_LIKELIEST),
+        nargs="?",
+        const=LIKELIEST,
+        metavar="N",
+        help=f"tell the logarithm of each token's probability, and of the N likeliest (N alone: {LIKELIEST})",
+    )
     add("--use_gpu", action="store_true", help="compute all layers on the GPU")
     add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
     add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
     add_flags(parser, Sampling, "sampling")
+    add("--grammar_file", metavar="FILE", help="the grammar is in FILE")
     add("--save_config", metavar="FILE", help="write all options of this run, its seed too, as a file for --config")
     return parser
 
@@ -160,26 +207,27 @@ def _query_from_stdin() -> str:
     return sys.stdin.buffer.read().decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
 
 
-def _open_engine(
-    gguf_path: str | os.PathLike[str], use_gpu: bool, n_gpu_layers: int | None, threads: int | None
-) -> Engine:
-    from custom_llm.inference.engine import Engine
-    from custom_llm.llamacpp import gpu_available
+def _is_at_terminal() -> bool:
+    """Whether a person can type and see; where stdout goes to a file, a text is wanted and no prompt."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
-    layers = n_gpu_layers if n_gpu_layers is not None else ALL_LAYERS if use_gpu else 0
-    if layers and not gpu_available():
-        _warn("this build of llama-cpp-python has no GPU support; computing on the CPU")
-        layers = 0
-    return Engine(gguf_path, layers, threads)
+
+def _read_grammar(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--grammar_file {describe_os_error(error)}; give a file in llama.cpp's GBNF") from None
+    except ValueError:  # a NUL in the name, or bytes that are no text
+        raise UserError(f"--grammar_file {path!r} is not UTF-8 text; give a file in llama.cpp's GBNF") from None
 
 
 def _warn_of_unknown(engine: Engine, query: str) -> None:
-    _, known, unknown = engine.read(query)
-    if unknown:
-        shown = ", ".join(map(repr, unknown[:MAX_UNKNOWN_SHOWN]))
-        more = len(unknown) - MAX_UNKNOWN_SHOWN
-        _warn(f"not in the model's vocabulary, left out: {shown}" + (f" and {more} more" if more > 0 else ""))
-    if query and not known:
+    from custom_llm.inference.writing import left_out
+
+    read = engine.read(query)
+    if message := left_out(read):
+        _warn(message)
+    if query and not read.text:
         _warn("nothing of the query is left; starting from an empty page")
 
 
@@ -188,23 +236,16 @@ def _warn(message: str) -> None:
     log_to(LOG_FILE).warning("%s", message)
 
 
-def _report(engine: Engine, statistics: Statistics, load_seconds: float) -> None:
-    """For example `100 tokens, 8,123 tokens/s, first text after 0.05 s, peak memory 61 MB`."""
-    count = statistics.generated_tokens
-    figures = [f"{count} token{'' if count == 1 else 's'}"]
-    if count:
-        figures.append(f"{statistics.tokens_per_second:,.0f} tokens/s")
-    if statistics.first_text_seconds is not None:
-        figures.append(f"first text after {load_seconds + statistics.first_text_seconds:.2f} s")
-    use = monitor_resources()
-    figures.append(f"peak memory {use['memory_peak'] / 1e6:,.0f} MB")
-    threads = f"{engine.n_threads} thread{'' if engine.n_threads == 1 else 's'}"
-    devices = [f"CPU {use['process_cpu_percent']:.0f} % of one core ({threads})"]
-    for gpu in use["gpus"]:
-        devices.append(f"{gpu['name']} {gpu['load_percent']:.0f} %, {gpu['memory_used'] / 1e6:,.0f} MB")
+def _report(engine: Engine, texts: Sequence[Text], load_seconds: float, show_timings: bool) -> None:
+    """Figures of all texts together, to stderr and the log."""
+    from custom_llm.inference.report import devices, summary, timings, together
+
+    statistics = together([text.statistics for text in texts])
+    lines = [summary(statistics, load_seconds), devices(engine)]
     log = log_to(LOG_FILE)
-    for line in (", ".join(figures), "; ".join(devices)):
+    for line in timings(statistics, load_seconds) if show_timings else lines:
         print(line, file=sys.stderr)
+    for line in lines:
         log.info("%s", line)
     log.info("seed %s, %d tokens read, %s", engine.seed, statistics.prompt_tokens, engine.model.path)
 

@@ -25,6 +25,7 @@ ALLOWED = {
     "files": {"errors"},
     "llamacpp": {"errors"},
     "omp": set(),
+    "open_engine": {"errors", "inference", "llamacpp", "torch_engine"},
     "progress": set(),
     "run_file": {"errors", "files", "options", "yaml_file"},
     "sizes": {"config"},
@@ -37,7 +38,7 @@ ALLOWED = {
     "model": FOUNDATION,
     "training": FOUNDATION | {"data", "model", "sizes", "torchrun"},
     "export": FOUNDATION | {"data.bpe", "data.tokenizer", "model", "llamacpp"},
-    "inference": {"config", "errors", "llamacpp", "options", "windows"},
+    "inference": {"config", "errors", "files", "llamacpp", "options", "progress", "windows", "wizard"},
     "evaluation": FOUNDATION,
 }
 

@@ -45,7 +45,7 @@ def load_trained(
         if text is None:
             raise UserError(
                 f"{config_path} holds no vocabulary (its model is untrained, or the tutorial's); give the text it was "
-                "trained on with --dataset_path"
+                "trained on to convert_to_gguf.py, with --dataset_path"
             )
         # The tutorial's vocabulary had no end-of-text token. (Ours gets lost when step 1 is run again after step 2.)
         tokenizer = CharTokenizer.from_text(text, end_of_text=not saved.from_tutorial)

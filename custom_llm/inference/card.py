@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
+from custom_llm.inference.text import printable
 from custom_llm.llamacpp import Model
 
 
@@ -61,3 +63,32 @@ def card_of(model: Model) -> Card:
         quantization=model.quantization,
         **{field: model.metadata(key) or "" for field, key in _TEXTS.items()},
     )
+
+
+SHOWN = 300  # characters of each text
+INDENT = " " * 14
+
+
+def card_lines(card: Card, columns: int) -> list[str]:
+    """A card for a terminal that is `columns` wide; what the file does not tell is left out."""
+    rows = {
+        "model": card.name,
+        "": card.description,
+        "architecture": card.architecture,
+        "parameters": f"{card.n_params:,}",
+        "context": f"{card.context:,} tokens",
+        "vocabulary": f"{card.n_vocab:,} tokens",
+        "quantization": card.quantization,
+        "trained on": card.trained_on,
+        "training": card.training,
+        "author": card.author,
+        "license": card.license,
+        "example": card.example,
+    }
+    lines = []
+    for name, text in rows.items():
+        words = textwrap.shorten(printable(text), SHOWN, placeholder=" …")
+        if words:
+            width = max(columns - 1, len(INDENT) + 10)
+            lines += textwrap.wrap(words, width, initial_indent=f"{name:<{len(INDENT)}}", subsequent_indent=INDENT)
+    return lines

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from custom_llm.errors import UserError
+from custom_llm.inference.card import Card, card_of
 from custom_llm.inference.sampling import MAX_SEED, Sampling
 from custom_llm.inference.scores import Score, score_of
 from custom_llm.inference.text import Piece, StopStrings, clean
@@ -42,6 +43,7 @@ class Statistics:
     """Counts and times of one text."""
 
     prompt_tokens: int = 0
+    prompt_read: int = 0  # how many of them the window held
     generated_tokens: int = 0
     prompt_seconds: float = 0.0  # reading the query
     seconds: float = 0.0  # from the end of reading the query to the last token
@@ -111,6 +113,10 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def card(self) -> Card:
+        """What is known of the model."""
+        return card_of(self.model)
+
     def close(self) -> None:
         """Free the model and its working memory."""
         self._reader.close()
@@ -169,18 +175,16 @@ class Engine:
         sampling = sampling or Sampling()
         if any(not string for string in stop):
             raise UserError("stop: an empty string would stop at once; give the text to stop at")
-        if ignore_eos and sampling.grammar is not None:
-            raise UserError(
-                "--grammar ends where the text fits it, and --ignore_eos would not let it; give one of them"
-            )
         start = perf_counter()
         self.seed = secrets.randbelow(MAX_SEED + 1) if sampling.seed is None else sampling.seed
         tokens = list(tokens) or [self._first_token()]
         self.statistics = Statistics(prompt_tokens=len(tokens))
-        ends = [token for token in range(self.model.n_vocab) if self.model.ends_text(token)] if ignore_eos else []
-        bias = {**(logit_bias or {}), **dict.fromkeys(ends, -float("inf"))}
-        sampler = Sampler(self.model, **{**asdict(sampling), "seed": self.seed, "logit_bias": bias})
+        sampler = self._sampler(sampling, self.seed, ignore_eos, logit_bias or {})
         return self._pieces(tokens, max_tokens, sampler, StopStrings(stop), n_top, start)
+
+    def check(self, sampling: Sampling, ignore_eos: bool = False) -> None:
+        """Raise UserError for settings that this model can write nothing with: a grammar that cannot be read."""
+        self._sampler(sampling, 0, ignore_eos, {}).close()
 
     def score(self, tokens: Sequence[int], n_top: int = 0) -> Iterator[Score]:
         """How likely the model finds each token of a text after those before it, in windows side by side."""
@@ -200,6 +204,15 @@ class Engine:
             reader.decode(part, all_logits=True)
             for place in range(len(part)):
                 yield reader.logits(place)
+
+    def _sampler(self, sampling: Sampling, seed: int, ignore_eos: bool, logit_bias: Mapping[int, float]) -> Sampler:
+        if ignore_eos and sampling.grammar is not None:
+            raise UserError(
+                "--grammar ends where the text fits it, and --ignore_eos would not let it; give one of them"
+            )
+        ends = [token for token in range(self.model.n_vocab) if self.model.ends_text(token)] if ignore_eos else []
+        bias = {**logit_bias, **dict.fromkeys(ends, -float("inf"))}
+        return Sampler(self.model, **{**asdict(sampling), "seed": seed, "logit_bias": bias})
 
     def _pieces(
         self, tokens: list[int], max_tokens: int, sampler: Sampler, stop: StopStrings, n_top: int | None, start: float
@@ -244,6 +257,7 @@ class Engine:
         if np.isnan(reader.logits()).any():
             raise UserError(f"{self.model.path}: the model computes nan; its training diverged, train it again")
         statistics.prompt_seconds = perf_counter() - start
+        statistics.prompt_read = len(history)
         start = perf_counter()
         try:
             while True:

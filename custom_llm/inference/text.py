@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from custom_llm.inference.scores import Score
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Piece(NamedTuple):
@@ -57,6 +60,11 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:  # a lone surrogate that is no escaped byte
         data = text.encode("utf-8", "surrogatepass")
     return data.decode("utf-8", "replace")
+
+
+def printable(text: str) -> str:
+    """`text` without what would move a terminal's cursor or change its state, from a file of a stranger."""
+    return CONTROL.sub("", text)
 
 
 def _overlap(text: str, string: str) -> int:

@@ -1,0 +1,133 @@
+"""Many prompts from a file, each a line, continued one after the other by a model that is loaded once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from custom_llm.errors import UserError, describe_os_error
+from custom_llm.inference.settings import INTERRUPTED, NAMES, Settings
+from custom_llm.inference.writing import Text, print_text
+from custom_llm.options import shown
+from custom_llm.progress import Progress
+
+if TYPE_CHECKING:
+    from custom_llm.inference.engine import Engine
+
+JSON_STARTS = ("{", "[", '"')  # a line that begins otherwise is a prompt as it stands
+SECONDS_UNTIL_SHOWN = 1.0  # before that no bar is worth its flicker
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt, how it is to be continued, and where it stands: "prompts.jsonl, line 3"."""
+
+    prompt: str
+    settings: Settings
+    place: str
+
+
+def read_requests(path: str, settings: Settings) -> list[Request]:
+    """The lines of a file: JSON objects with `prompt` and maybe settings of its own, JSON strings, or plain text.
+
+    settings: count where a line says nothing else. Empty lines are left out.
+
+    Raises:
+        UserError: the file cannot be read or holds nothing; or a line is wrong, by number.
+    """
+    try:
+        data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = describe_os_error(error) if isinstance(error, OSError) else f"{error}"
+        raise UserError(f"--prompts {reason}; give a file with a prompt on each line") from None
+    requests = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        place = f"{path}, line {number}"
+        try:
+            text = line.decode("utf-8").removesuffix("\r")
+            if text.strip():
+                requests.append(_request(text, settings, place))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{place}: not UTF-8 (byte {error.start + 1})") from None
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+    if not requests:
+        raise UserError(f"--prompts {path} holds no prompts; write one on each line")
+    return requests
+
+
+def check_requests(engine: Engine, requests: Sequence[Request]) -> None:
+    """Raise UserError for the first line whose settings do not fit the model."""
+    checked = set()
+    for request in requests:
+        settings = request.settings
+        if settings.sampling.grammar in checked:
+            continue
+        with located(request):
+            engine.check(settings.sampling, settings.ignore_eos)
+        checked.add(settings.sampling.grammar)
+
+
+def write_all(engine: Engine, requests: Sequence[Request], in_json: bool) -> list[Text]:
+    """Write a text for each request to stdout, up to one that Ctrl-C ends; how far it is goes to stderr.
+
+    Raises:
+        UserError: the settings of a request do not fit the model; before anything is written, if that can be told.
+    """
+    check_requests(engine, requests)
+    texts: list[Text] = []
+    with contextlib.ExitStack() as stack:
+        # Where the texts themselves are seen, they tell how far it is.
+        progress = None if sys.stdout.isatty() else stack.enter_context(Progress("texts", SECONDS_UNTIL_SHOWN))
+        for number, request in enumerate(requests, 1):
+            if len(requests) > 1 and not in_json:
+                print(f"--- {number} of {len(requests)} ---", flush=True)
+            with located(request):
+                texts.append(print_text(engine, request.prompt, request.settings, in_json))
+            if texts[-1].finish_reason == INTERRUPTED:
+                break
+            if progress is not None:
+                progress.update(number / len(requests), f"{number} of {len(requests)}")
+    return texts
+
+
+@contextlib.contextmanager
+def located(request: Request) -> Iterator[None]:
+    """Name the line in a UserError."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{request.place}: {error}") from None
+
+
+def _request(line: str, settings: Settings, place: str) -> Request:
+    if not line.lstrip().startswith(JSON_STARTS):
+        return Request(line, settings, place)
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"not JSON ({error.msg}, column {error.colno}), which a line is that begins with {', '.join(JSON_STARTS)}"
+        ) from None
+    except (ValueError, RecursionError):
+        raise UserError("not JSON that can be read: a number is too long, or it is nested too deeply") from None
+    if isinstance(value, str):
+        return Request(value, settings, place)
+    if not isinstance(value, dict):
+        raise UserError("a list; give an object with a prompt, or a text in quotes")
+    return _from_object(value, settings, place)
+
+
+def _from_object(value: dict[str, Any], settings: Settings, place: str) -> Request:
+    values = {name: item for name, item in value.items() if item is not None}
+    if "prompt" not in values:
+        raise UserError(f"there is no prompt; beside it there may be {', '.join(NAMES)}")
+    prompt = values.pop("prompt")
+    if not isinstance(prompt, str):
+        raise UserError(f"prompt {shown(prompt)} is not a text")
+    return Request(prompt, settings.changed(values), place)

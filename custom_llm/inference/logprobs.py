@@ -1,0 +1,77 @@
+"""Log-probabilities of a text's tokens, as a table for people and in the form of OpenAI's completions for programs."""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from custom_llm.inference.scores import Score
+
+NOTHING = "-"  # in a table, of what nothing stood before
+
+
+def completion_logprobs(scores: Sequence[Score], token_bytes: Callable[[int], bytes]) -> dict[str, Any]:
+    """`tokens`, `token_logprobs`, `top_logprobs` and `text_offset` of a text: its place in the text, in characters.
+
+    token_bytes: what a token adds to the text.
+    """
+    offsets, length = [], 0
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for score in scores:
+        offsets.append(length)
+        length += len(decoder.decode(token_bytes(score.token)))
+    return {
+        "tokens": [spelling(score.spelled) for score in scores],
+        "token_logprobs": [score.logprob for score in scores],
+        "top_logprobs": [{spelling(token): logprob for token, logprob in score.top} for score in scores],
+        "text_offset": offsets,
+    }
+
+
+def spelling(token: bytes) -> str:
+    r"""A token as text; as OpenAI does it, the bytes of what is only a part of a character.
+
+    >>> spelling("é".encode()[:1])
+    'bytes:\\xc3'
+    """
+    try:
+        return token.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
+
+
+def logprob_table(scores: Sequence[Score]) -> list[str]:
+    """A line for each token: it, its logarithm, and the likeliest in its place with theirs.
+
+    >>> logprob_table([Score(0, b"a", -0.5, ((b"a", -0.5),)), Score(1, b"bc", -12.25, ((b"a", -0.25),))])
+    ['token  logprob  likeliest', "'a'      -0.500  'a' -0.500", "'bc'    -12.250  'a' -0.250"]
+    """
+    rows = [
+        [
+            repr(spelling(score.spelled)),
+            NOTHING if score.logprob is None else f"{score.logprob:.3f}",
+            *(f"{spelling(token)!r} {logprob:.3f}" for token, logprob in score.top),
+        ]
+        for score in scores
+    ]
+    head = ["token", "logprob", *(["likeliest"] if any(score.top for score in scores) else [])]
+    n_columns = max(map(len, [head, *rows]))
+    table = [row + [""] * (n_columns - len(row)) for row in [head, *rows]]
+    widths = [max(map(_width, column)) for column in zip(*(table if rows else [head]), strict=True)]
+    return [
+        "  ".join(
+            " " * (width - _width(cell)) + cell if place == 1 else cell + " " * (width - _width(cell))
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that `text` takes."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )

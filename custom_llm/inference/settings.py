@@ -1,0 +1,87 @@
+"""What decides over a text beside what stands before it: one set of settings for flags, prompt and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from custom_llm.errors import UserError
+from custom_llm.inference.sampling import Sampling
+from custom_llm.options import shown
+from custom_llm.wizard import parse
+
+SAMPLING = {item.name: item for item in fields(Sampling)}
+NAMES = (*SAMPLING, "max_tokens", "stop")  # what may be changed from text to text
+DEFAULT = "default"  # what is typed to have a setting as it was
+
+INTERRUPTED = "interrupted"  # why a text ended: by Ctrl-C
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a text is written.
+
+    Attributes:
+        stop: it ends before the first of these.
+        ignore_eos: it does not end where the model would end it.
+        n_top: how many of the likeliest tokens to tell in the place of each; None: not even how likely it was.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int = 100
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    n_top: int | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of one of `NAMES`."""
+        return getattr(self.sampling if name in SAMPLING else self, name)
+
+    def changed(self, values: Mapping[str, Any]) -> Settings:
+        """These settings with other `values` for some of `NAMES`.
+
+        Raises:
+            UserError: there is no such setting, or it cannot have such a value.
+        """
+        for name in values:
+            if name not in NAMES:
+                raise UserError(f"there is no setting {shown(name)[1:-1]}; there are {', '.join(NAMES)}")
+        sampling = {name: value for name, value in values.items() if name in SAMPLING}
+        return replace(
+            self,
+            sampling=Sampling(**{**asdict(self.sampling), **sampling}),
+            max_tokens=_count(values.get("max_tokens", self.max_tokens)),
+            stop=_texts(values.get("stop", self.stop)),
+        )
+
+
+def value_of(name: str, text: str) -> Any:
+    r"""What `text` says a setting is, for `Settings.changed`; in a stop string `\n` is a new line.
+
+    Raises:
+        UserError: it cannot be that.
+    """
+    if name == "stop":
+        return text.replace("\\n", "\n")
+    if name not in SAMPLING:
+        return int(text) if text.isdecimal() and len(text) < 19 else text
+    try:
+        return parse(SAMPLING[name], text)
+    except ValueError as error:
+        raise UserError(f"{error}") from None
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(f"max_tokens {shown(value)} is not a whole number of at least 0")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"stop {shown(value)} is not a text, nor a list of texts")
+    if "" in texts:
+        raise UserError("stop: an empty string would stop at once; give the text to stop at")
+    return tuple(texts)

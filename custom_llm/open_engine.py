@@ -1,0 +1,67 @@
+"""The engine for a file: llama.cpp for a GGUF, PyTorch for a .pth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from custom_llm.errors import UserError
+
+if TYPE_CHECKING:
+    from custom_llm.inference.engine import Engine
+
+ALL_LAYERS = -1
+
+
+def open_engine(
+    path: str | os.PathLike[str],
+    use_gpu: bool = False,
+    n_gpu_layers: int | None = None,
+    n_threads: int | None = None,
+    config_path: str | None = None,
+    *,
+    warn: Callable[[str], None],
+) -> Engine:
+    """Load a model.
+
+    Args:
+        n_gpu_layers: how many layers of a GGUF are on the GPU; use_gpu: all of them.
+        n_threads: None chooses by the size of the model.
+        config_path: of a .pth; None: model_config.pth beside it.
+        warn: is told when there is no GPU to use.
+
+    Raises:
+        UserError: the file cannot be used, or not with these settings.
+    """
+    if Path(path).suffix == ".pth":
+        if n_gpu_layers is not None:
+            raise UserError("--n_gpu_layers is for GGUF files; --use_gpu puts all of a .pth on the GPU")
+        return _open_torch(Path(path), config_path, use_gpu, n_threads, warn)
+    if config_path is not None:
+        raise UserError("--config_path is for a .pth; a GGUF file holds its own configuration")
+    from custom_llm.inference.engine import Engine
+    from custom_llm.llamacpp import gpu_available
+
+    layers = n_gpu_layers if n_gpu_layers is not None else ALL_LAYERS if use_gpu else 0
+    if layers and not gpu_available():
+        warn("this build of llama-cpp-python has no GPU support; computing on the CPU")
+        layers = 0
+    return Engine(path, layers, n_threads)
+
+
+def _open_torch(
+    path: Path, config_path: str | None, use_gpu: bool, n_threads: int | None, warn: Callable[[str], None]
+) -> Engine:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"{path} runs in PyTorch, which cannot be loaded ({error}); pip install torch") from None
+    from custom_llm.torch_engine import TorchEngine
+
+    has_gpu = torch.cuda.is_available()
+    if use_gpu and not has_gpu:
+        warn("PyTorch sees no GPU; computing on the CPU")
+    device = "cuda" if use_gpu and has_gpu else "cpu"
+    return TorchEngine(path, config_path or path.with_name("model_config.pth"), device, n_threads)
