@@ -28,7 +28,7 @@ from custom_llm.errors import EXIT_INTERRUPTED, UserError, describe_os_error, ru
 from custom_llm.inference.resources import monitor_resources
 from custom_llm.inference.sampling import Sampling
 from custom_llm.inference.settings import INTERRUPTED, Settings
-from custom_llm.open_engine import open_engine
+from custom_llm.open_engine import newest_gguf, open_engine
 from custom_llm.wizard import add_flags, given
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
         from custom_llm.inference.batch import read_requests
 
         requests = read_requests(args.prompts, settings)
-    gguf_path = args.gguf_path or _newest_gguf()
+    gguf_path = args.gguf_path or newest_gguf()
     query = _query_from_stdin() if args.query is None and args.prompts is None and not is_chat else args.query
     with open_engine(gguf_path, args.use_gpu, args.n_gpu_layers, args.threads, args.config_path, warn=_warn) as engine:
         load_seconds = perf_counter() - started
@@ -187,16 +187,6 @@ def _text(value: str) -> str:
     if not value:
         raise argparse.ArgumentTypeError("empty, it would stop at once; give the text to stop at")
     return value
-
-
-def _newest_gguf() -> Path:
-    """The .gguf in the current folder written last: after a conversion, the quantized one."""
-    found = [path for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith(".")]
-    if not found:
-        raise UserError("no .gguf file in this folder; run convert_to_gguf.py first, or give --gguf_path")
-    newest = max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
-    print(f"using {newest}", file=sys.stderr)
-    return newest
 
 
 def _query_from_stdin() -> str:

@@ -1,8 +1,9 @@
-"""The engine for a file: llama.cpp for a GGUF, PyTorch for a .pth."""
+"""Which file is meant, and the engine for it: llama.cpp for a GGUF, PyTorch for a .pth."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine
 
 ALL_LAYERS = -1
+
+
+def newest_gguf() -> Path:
+    """The .gguf in the current folder written last: after a conversion, the quantized one."""
+    found = [path for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith(".")]
+    if not found:
+        raise UserError("no .gguf file in this folder; run convert_to_gguf.py first, or give --gguf_path")
+    newest = max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    print(f"using {newest}", file=sys.stderr)
+    return newest
 
 
 def open_engine(

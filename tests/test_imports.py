@@ -39,6 +39,7 @@ ALLOWED = {
     "training": FOUNDATION | {"data", "model", "sizes", "torchrun"},
     "export": FOUNDATION | {"data.bpe", "data.tokenizer", "model", "llamacpp"},
     "inference": {"config", "errors", "files", "llamacpp", "options", "progress", "windows", "wizard"},
+    "server": {"errors", "inference", "llamacpp", "options"},
     "evaluation": FOUNDATION,
 }
 
@@ -68,7 +69,7 @@ def test_a_file_imports_only_what_its_part_may(path):
             assert fits, f"{part} may not import {module}"
 
 
-@pytest.mark.parametrize("module", ["custom_llm.inference.engine", "inference_gguf", "custom_llm.config"])
+@pytest.mark.parametrize("module", ["custom_llm.inference.engine", "inference_gguf", "serve_gguf", "custom_llm.config"])
 def test_running_a_gguf_needs_no_torch(module):
     code = f"import sys, {module}; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)

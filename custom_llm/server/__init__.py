@@ -1,0 +1,1 @@
+"""A model behind OpenAI's addresses: requests in, one text at a time, answers whole or as a stream."""

@@ -1,0 +1,153 @@
+"""Answers in OpenAI's shapes, as a whole and as the chunks of a stream."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from custom_llm.inference.scores import Score
+from custom_llm.server.writer import Part, Read
+
+MAX_UNKNOWN_SHOWN = 10
+
+
+class Answer:
+    """The choices of an answer as their parts come in.
+
+    A subclass says how choices look. Attributes:
+        read: what was read, once it was.
+        generated: tokens written so far, of texts that are finished.
+    """
+
+    prefix: str
+    kind: str
+    chunk_kind: str
+
+    def __init__(self, model: str, has_scores: bool, is_stream: bool) -> None:
+        self.has_scores, self.is_stream = has_scores, is_stream
+        self._is_first = True
+        self._begun: set[int] = set()
+        self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self.read: Read | None = None
+        self.generated = 0
+        self._lengths: dict[int, int] = {}  # of choices: characters so far
+
+    def add(self, items: Iterable[Read | Part]) -> list[dict[str, Any]]:
+        """What has come in, as choices: one for each text that went on."""
+        parts: dict[int, list[Part]] = {}
+        for item in items:
+            if isinstance(item, Read):
+                self.read = item
+            else:
+                parts.setdefault(item.index, []).append(item)
+                self.generated += item.generated
+        return [self._choice(index, parts[index]) for index in parts]
+
+    def _choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
+        scores, offsets = [], []
+        offset = self._lengths.get(index, 0)
+        for part in parts:
+            begun = b""
+            for score in part.scores:
+                offsets.append(offset + len(begun.decode("utf-8", "ignore")))
+                begun += score.spelled
+            scores += part.scores
+            offset += len(part.text)
+        self._lengths[index] = offset
+        text = "".join(part.text for part in parts)
+        return self.choice(index, text, scores, offsets, parts[-1].finish_reason)
+
+    def choice(
+        self, index: int, text: str, scores: list[Score], offsets: list[int], finish_reason: str | None
+    ) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @property
+    def usage(self) -> dict[str, int]:
+        prompt_tokens = self.read.prompt_tokens if self.read else 0
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": self.generated,
+            "total_tokens": prompt_tokens + self.generated,
+        }
+
+    def head(self) -> dict[str, Any]:
+        unknown = self.read.unknown if self.read else []
+        return {**self._head, **({"warning": warning(unknown)} if unknown else {})}
+
+    def whole(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """The answer to a request without `stream`."""
+        return {**self.head(), "object": self.kind, "choices": choices, "usage": self.usage}
+
+    def chunk(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> dict[str, Any]:
+        """An event of a stream; the usage stands in the last one, which has no choices."""
+        head = self.head() if self._is_first else self._head
+        self._is_first = False
+        return {**head, "object": self.chunk_kind, "choices": choices, "usage": usage}
+
+
+class CompletionAnswer(Answer):
+    """Of `/v1/completions`."""
+
+    prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
+
+    def choice(
+        self, index: int, text: str, scores: list[Score], offsets: list[int], finish_reason: str | None
+    ) -> dict[str, Any]:
+        logprobs = None
+        if self.has_scores:
+            logprobs = {
+                "tokens": [spelled(score.spelled) for score in scores],
+                "token_logprobs": [score.logprob for score in scores],
+                "top_logprobs": [None if score.logprob is None else _likeliest(score) for score in scores],
+                "text_offset": offsets,
+            }
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+class ChatAnswer(Answer):
+    """Of `/v1/chat/completions`."""
+
+    prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def choice(
+        self, index: int, text: str, scores: list[Score], offsets: list[int], finish_reason: str | None
+    ) -> dict[str, Any]:
+        logprobs = {"content": [_chat_score(score) for score in scores], "refusal": None} if self.has_scores else None
+        choice = {"index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+        if not self.is_stream:
+            return {**choice, "message": {"role": "assistant", "content": text, "refusal": None}}
+        delta = {} if index in self._begun else {"role": "assistant"}
+        self._begun.add(index)
+        return {**choice, "delta": {**delta, "content": text}}
+
+
+def spelled(data: bytes) -> str:
+    """A token as text; of one that is a part of a character, its bytes, as OpenAI shows them."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def warning(unknown: Sequence[str]) -> str:
+    """What of a prompt was left out."""
+    shown = ", ".join(map(repr, unknown[:MAX_UNKNOWN_SHOWN]))
+    more = len(unknown) - MAX_UNKNOWN_SHOWN
+    return f"not in the model's vocabulary, left out: {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _likeliest(score: Score) -> dict[str, float | None]:
+    """The likeliest tokens and the one that stands there."""
+    return {**{spelled(data): logprob for data, logprob in score.top}, spelled(score.spelled): score.logprob}
+
+
+def _chat_score(score: Score) -> dict[str, Any]:
+    top = [_chat_token(data, logprob) for data, logprob in score.top]
+    return {**_chat_token(score.spelled, score.logprob), "top_logprobs": top}
+
+
+def _chat_token(data: bytes, logprob: float | None) -> dict[str, Any]:
+    return {"token": spelled(data), "logprob": logprob, "bytes": list(data)}

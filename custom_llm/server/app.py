@@ -1,0 +1,121 @@
+"""The addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.middleware.cors import CORSMiddleware
+
+from custom_llm.inference.card import card_of
+from custom_llm.inference.engine import Engine
+from custom_llm.server.answers import Answer, ChatAnswer, CompletionAnswer
+from custom_llm.server.errors import ApiError, add_handlers
+from custom_llm.server.guards import BodyGuard, Counted, HostGuard, KeyGuard
+from custom_llm.server.limits import Limits
+from custom_llm.server.metrics import CONTENT_TYPE, Metrics
+from custom_llm.server.page import load_page
+from custom_llm.server.schemas import ChatRequest, CompletionRequest
+from custom_llm.server.streaming import Reply
+from custom_llm.server.worker import Worker
+from custom_llm.server.writer import Task, Writer
+
+
+def make_app(
+    engine: Engine,
+    worker: Worker,
+    limits: Limits,
+    api_key: str | None = None,
+    hosts: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
+) -> FastAPI:
+    """The application.
+
+    Args:
+        worker: the only one that computes with the engine.
+        hosts: names that the server may be called by; none: any.
+        cors_origins: whose pages may read answers, beside the server's own.
+    """
+    metrics = Metrics()
+    metrics.watch_queue(lambda: len(worker))
+    model = describe(engine)
+    reply = Reply(Writer(engine, metrics, limits.max_tokens), worker, metrics)
+    page = load_page()
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    add_handlers(app)
+
+    @app.get("/")
+    async def playground() -> Response:
+        return page
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def figures() -> Response:
+        return Response(metrics.as_text(), media_type=CONTENT_TYPE)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [model]}
+
+    @app.get("/v1/models/{name}")
+    async def model_by_name(name: str) -> dict[str, Any]:
+        _check_model(name, model["id"])
+        return model
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        return await answer(request, body, body.as_task(), CompletionAnswer)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        return await answer(request, body, body.as_task(), ChatAnswer)
+
+    async def answer(
+        request: Request, body: CompletionRequest | ChatRequest, task: Task, kind: type[Answer]
+    ) -> Response:
+        _check_model(body.model, model["id"])
+        answer = kind(model["id"], task.n_top is not None, bool(body.stream))
+        if not body.stream:
+            return await reply.whole(request, task, answer)
+        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        return await reply.stream(request, task, answer, include_usage)
+
+    # The last added is the first that a request meets.
+    app.add_middleware(BodyGuard, max_body=limits.max_body)
+    if api_key is not None:
+        app.add_middleware(KeyGuard, key=api_key)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    if hosts:
+        app.add_middleware(HostGuard, hosts=hosts)
+    app.add_middleware(Counted, metrics=metrics)
+    return app
+
+
+def describe(engine: Engine) -> dict[str, Any]:
+    """The model in OpenAI's shape, and its card."""
+    path = engine.model.path
+    return {
+        "id": path.name,
+        "object": "model",
+        "created": int(path.stat().st_mtime),
+        "owned_by": "custom-llm-scripts",
+        "card": asdict(card_of(engine.model)),
+    }
+
+
+def _check_model(asked: str | None, there_is: str) -> None:
+    if asked not in (None, there_is):
+        message = f"there is no model {asked[:80]!r} here, only {there_is!r}"
+        raise ApiError(404, message, param="model", code="model_not_found")

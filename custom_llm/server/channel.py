@@ -1,0 +1,99 @@
+"""What a thread makes, on its way to a coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from threading import Condition
+from time import monotonic
+from typing import Any
+
+ROOM = 1024  # items; some tenths of a second of a small model's tokens
+PATIENCE = 10.0  # seconds that the thread waits for room, all in all: a client that reads so slowly is given up
+
+
+class Channel:
+    """Items from one thread to one coroutine, which takes all that have come in at once.
+
+    It is bounded. The event loop is woken only if the coroutine waits: thousands of items a second would else cost the
+    thread a good part of its time.
+    """
+
+    def __init__(self) -> None:
+        """To be made where the coroutine runs."""
+        self._loop = asyncio.get_running_loop()
+        self._items: list[Any] = []
+        self._changed = Condition()
+        self._patience = PATIENCE
+        self._wake: asyncio.Event | None = None  # set when there is something, or at the end
+        self._ended = asyncio.Event()
+        self._is_ended = False
+        self._error: Exception | None = None
+        self.closed = False
+
+    # The thread's side
+
+    def put(self, item: Any) -> bool:
+        """Add an item, waiting while there is no room; False if nobody wants it any more."""
+        with self._changed:
+            while len(self._items) >= ROOM and not self.closed:
+                start = monotonic()
+                self._changed.wait(self._patience)
+                self._patience -= monotonic() - start
+                if self._patience <= 0:
+                    self.closed = True
+            if self.closed:
+                return False
+            self._items.append(item)
+            wake, self._wake = self._wake, None
+        self._call(wake)
+        return True
+
+    def end(self, error: Exception | None = None) -> None:
+        """Nothing comes any more; `error` is raised once all items are taken."""
+        with self._changed:
+            if self._is_ended:
+                return
+            self._is_ended, self._error = True, error
+            wake, self._wake = self._wake, None
+        self._call(self._ended)
+        self._call(wake)
+
+    def _call(self, event: asyncio.Event | None) -> None:
+        if event is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the server has ended
+                self._loop.call_soon_threadsafe(event.set)
+
+    # The coroutine's side
+
+    async def take(self) -> list[Any]:
+        """All items that are there, at least one; none at the end.
+
+        Raises:
+            Exception: what the thread ended with.
+        """
+        while True:
+            with self._changed:
+                items, self._items = self._items, []
+                self._changed.notify()
+                if not items and not self._is_ended:
+                    wake = self._wake = asyncio.Event()
+            if items:
+                return items
+            if self._is_ended:
+                if self._error is not None:
+                    raise self._error
+                return []
+            await wake.wait()
+
+    async def collect(self, seconds: float) -> None:
+        """Let items come in for a while, or until the last is there."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
+
+    def close(self) -> None:
+        """Nobody wants items any more."""
+        with self._changed:
+            self.closed = True
+            self._items = []
+            self._changed.notify()

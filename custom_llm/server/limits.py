@@ -1,0 +1,34 @@
+"""How much a client may ask for; beyond it a request is refused with a line that names the field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_TEXTS = 16  # n
+MAX_PROMPTS = 256
+MAX_TOP = 20  # logprobs and top_logprobs
+MAX_STOPS, MAX_STOP_LENGTH = 16, 256
+MAX_BIASES, MAX_BIAS = 1024, 100
+MAX_GRAMMAR_LENGTH = 8192
+MAX_CONNECTIONS = 512  # below the 1,024 open files that a process is commonly allowed
+MAX_HEADERS = 16384  # bytes
+
+HEADER_SECONDS = 10  # for a request's line and headers
+BODY_SECONDS = 30
+UNREAD_SECONDS = 30  # how long an answer may wait for its client to read on
+KEEP_ALIVE_SECONDS = 15  # longer than the 5 s after which httpx, and so the openai client, lets a connection go
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the command line decides.
+
+    Attributes:
+        queue: requests that may wait.
+        max_body: bytes of a request.
+        max_tokens: tokens that a request may have written or scored, over all of its texts.
+    """
+
+    queue: int = 256
+    max_body: int = 1_000_000
+    max_tokens: int = 16384

@@ -1,0 +1,91 @@
+"""A server from its start to its end."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from custom_llm.errors import UserError, describe_os_error
+from custom_llm.server.limits import KEEP_ALIVE_SECONDS, MAX_HEADERS
+from custom_llm.server.protocol import Protocol
+from custom_llm.server.worker import Worker
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+ENDING_SECONDS = 2  # for answers under way to be closed
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, that says when it is ready and ends at once."""
+
+    def __init__(self, app: FastAPI, worker: Worker, ready: str) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Protocol,
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=ENDING_SECONDS,
+                h11_max_incomplete_event_size=MAX_HEADERS,
+            )
+        )
+        self.worker, self.ready = worker, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self.ready, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.worker.stop()  # or requests under way would be waited for
+        await super().shutdown(sockets)
+
+
+def serve(app: FastAPI, worker: Worker, listener: socket.socket, ready: str) -> None:
+    """Answer until Ctrl-C or SIGTERM."""
+    server = Server(app, worker, ready)
+    # uvicorn raises signals again when it has ended; an ordered end is no failure.
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    worker.start()
+    try:
+        server.run([listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        UserError: there is no such host here, or the port is taken.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address, family=family)
+    except (socket.gaierror, UnicodeError):
+        raise UserError(f"--host {host}: no such address; give 127.0.0.1, or one of this computer's") from None
+    except OSError as error:
+        raise UserError(
+            f"--host {host} --port {port}: {describe_os_error(error)}; give another --port (0: any that is free)"
+        ) from None
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this computer can reach it."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def address(host: str, listener: socket.socket) -> str:
+    """For example http://127.0.0.1:8000."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"

@@ -1,0 +1,254 @@
+"""What a request may say, in OpenAI's words and llama.cpp's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from custom_llm.inference.sampling import Sampling
+from custom_llm.options import check_value, shown
+from custom_llm.server.errors import refused
+from custom_llm.server.limits import (
+    MAX_BIAS,
+    MAX_BIASES,
+    MAX_GRAMMAR_LENGTH,
+    MAX_PROMPTS,
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+    MAX_TEXTS,
+    MAX_TOP,
+)
+from custom_llm.server.writer import Task
+
+DEFAULT_TOKENS = 16  # OpenAI's
+DEFAULT_CHAT_TOKENS = 256  # a base model does not know when an answer is over
+SAMPLING = {item.name: item for item in fields(Sampling)}
+IN_REQUESTS = {"temp": "temperature"}  # of fields of Sampling, those that OpenAI calls otherwise
+
+
+class StreamOptions(BaseModel):
+    """include_usage: count the tokens at the end of a stream."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    include_usage: bool | None = None
+
+
+class Request(BaseModel):
+    """What both addresses take. null means the default everywhere."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    # Fields that change no text, and those that would but are not supported: name → what it may be nevertheless.
+    harmless: ClassVar[set[str]] = {
+        "metadata", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user",
+    }  # fmt: skip
+    unsupported: ClassVar[dict[str, tuple]] = {}
+
+    model: str | None = None
+    max_tokens: int | None = Field(None, ge=0)
+    n: int | None = Field(None, ge=1, le=MAX_TEXTS)
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logit_bias: dict[int, float] | None = None
+
+    temperature: Any = None
+    top_k: Any = None
+    top_p: Any = None
+    min_p: Any = None
+    repeat_penalty: Any = None
+    frequency_penalty: Any = None
+    presence_penalty: Any = None
+    seed: Any = None
+    grammar: Any = Field(None, max_length=MAX_GRAMMAR_LENGTH)
+    ignore_eos: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        for name in body.keys() - cls.model_fields.keys() - cls.harmless:
+            if name not in cls.unsupported:
+                raise refused_name(name)
+            if body[name] is not None and body[name] not in cls.unsupported[name]:
+                raise refused(name, "is not supported by this server")
+        return {name: value for name, value in body.items() if name in cls.model_fields}
+
+    @field_validator(*(IN_REQUESTS.get(name, name) for name in SAMPLING), mode="plain")
+    @classmethod
+    def _check_sampling(cls, value: Any, info: Any) -> Any:
+        if value is None:
+            return None
+        name = next((name for name, other in IN_REQUESTS.items() if other == info.field_name), info.field_name)
+        try:
+            check_value(SAMPLING[name], value)
+        except ValueError as error:
+            raise refused(info.field_name, str(error).removeprefix(f"{name} ")) from None
+        if name == "grammar" and len(value) > MAX_GRAMMAR_LENGTH:
+            raise refused(name, f"is longer than {MAX_GRAMMAR_LENGTH:,} characters")
+        return value
+
+    @field_validator("stop", mode="plain")
+    @classmethod
+    def _check_stop(cls, value: Any) -> list[str]:
+        stops = [] if value is None else [value] if isinstance(value, str) else value
+        if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+            raise refused("stop", "is neither a string nor an array of strings")
+        if len(stops) > MAX_STOPS:
+            raise refused("stop", f"has more than {MAX_STOPS} strings")
+        if not all(0 < len(stop) <= MAX_STOP_LENGTH for stop in stops):
+            raise refused("stop", f"has a string that is empty or longer than {MAX_STOP_LENGTH} characters")
+        return stops
+
+    @field_validator("logit_bias", mode="plain")
+    @classmethod
+    def _check_logit_bias(cls, value: Any) -> dict[int, float] | None:
+        if value is None:
+            return None
+        if not isinstance(value, Mapping) or len(value) > MAX_BIASES:
+            raise refused("logit_bias", f"is not an object of at most {MAX_BIASES:,} tokens and numbers")
+        for token, bias in value.items():
+            if not (token.isdecimal() and token.isascii() and len(token) < 10):
+                raise refused("logit_bias", f"has the key {shown(token)}, which is not a token's id")
+            if not is_number(bias) or not -MAX_BIAS <= bias <= MAX_BIAS:
+                raise refused("logit_bias", f"of {token} is not a number from -{MAX_BIAS} to {MAX_BIAS}")
+        return {int(token): float(bias) for token, bias in value.items()}
+
+    @model_validator(mode="after")
+    def _check_stream_options(self) -> Request:
+        if self.stream_options is not None and not self.stream:
+            raise refused("stream_options", "is only for stream: true")
+        return self
+
+    def sampling(self) -> Sampling:
+        """The engine's defaults, and what was given."""
+        given = {name: getattr(self, IN_REQUESTS.get(name, name)) for name in SAMPLING}
+        return Sampling(**{name: value for name, value in given.items() if value is not None})
+
+    def task(self, prompts: list[str | list[int]], max_tokens: int, n_top: int | None, echo: bool = False) -> Task:
+        """What is asked of the engine."""
+        return Task(
+            prompts=prompts,
+            n=self.n or 1,
+            max_tokens=max_tokens,
+            sampling=self.sampling(),
+            stop=self.stop or (),
+            ignore_eos=bool(self.ignore_eos),
+            logit_bias=self.logit_bias,
+            n_top=n_top,
+            echo=echo,
+        )
+
+
+class CompletionRequest(Request):
+    """`POST /v1/completions`."""
+
+    unsupported: ClassVar[dict[str, tuple]] = {"suffix": ("",)}
+
+    prompt: list[str | list[int]] = Field([""], validate_default=True)
+    echo: bool | None = None
+    best_of: int | None = None
+    logprobs: int | None = Field(None, ge=0, le=MAX_TOP)
+
+    @field_validator("prompt", mode="plain")
+    @classmethod
+    def _check_prompt(cls, value: Any) -> list[str | list[int]]:
+        """One form for a text, ids of tokens, or several of them."""
+        if value is None:
+            return [""]
+        prompts = value if isinstance(value, list) and not _is_ids(value) else [value]
+        if not prompts or not all(isinstance(prompt, str) or _is_ids(prompt) for prompt in prompts):
+            raise refused("prompt", "is not a string, an array of token ids, or an array of such prompts")
+        if len(prompts) > MAX_PROMPTS:
+            raise refused("prompt", f"has more than {MAX_PROMPTS} prompts")
+        return prompts
+
+    @model_validator(mode="after")
+    def _check_best_of(self) -> CompletionRequest:
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise refused("best_of", "is only supported if it is equal to n")
+        return self
+
+    def as_task(self) -> Task:
+        max_tokens = DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
+        return self.task(self.prompt, max_tokens, self.logprobs, bool(self.echo))
+
+
+class TextPart(BaseModel):
+    """A part of a message."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """A message of a chat."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+
+    def as_text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class ChatRequest(Request):
+    """`POST /v1/chat/completions`."""
+
+    unsupported: ClassVar[dict[str, tuple]] = {
+        "audio": (),
+        "function_call": ("none",),
+        "functions": ([],),
+        "modalities": (["text"],),
+        "moderation": (),
+        "prediction": (),
+        "reasoning_effort": ("none",),
+        "response_format": ({"type": "text"},),
+        "tool_choice": ("none", "auto"),
+        "tools": ([],),
+        "verbosity": ("medium",),
+        "web_search_options": (),
+    }
+    harmless: ClassVar[set[str]] = Request.harmless | {"parallel_tool_calls", "prompt_cache_retention"}
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP)
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise refused("top_logprobs", "is only for logprobs: true")
+        return self
+
+    def as_task(self) -> Task:
+        """The plain template of a model that knows no roles: the contents, a line each, of which the last goes on."""
+        asked = [n for n in (self.max_completion_tokens, self.max_tokens) if n is not None]
+        max_tokens = min(asked, default=DEFAULT_CHAT_TOKENS)
+        prompt = "\n".join(message.as_text() for message in self.messages)
+        return self.task([prompt], max_tokens, self.top_logprobs or 0 if self.logprobs else None)
+
+
+def refused_name(name: str) -> Exception:
+    """In OpenAI's words."""
+    word = shown(name)[1:-1]
+    error = refused(name[:40], "")
+    error.args = (f"Unrecognized request argument supplied: {word}",)
+    return error
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_ids(value: Any) -> bool:
+    """A list of token ids; whether the vocabulary has them is not known here."""
+    return isinstance(value, list) and bool(value) and all(type(item) is int and item >= 0 for item in value)

@@ -1,0 +1,156 @@
+"""What the engine does for a request."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import NamedTuple
+
+from custom_llm.inference.engine import Engine, Query
+from custom_llm.inference.sampling import MAX_SEED, Sampling
+from custom_llm.inference.scores import Score
+from custom_llm.inference.text import Piece
+from custom_llm.llamacpp import PENALTY_LAST_N
+from custom_llm.server.errors import refused
+from custom_llm.server.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a request asks the engine for.
+
+    Attributes:
+        prompts: texts, or ids of tokens.
+        n: texts for each prompt; with a seed, each has its own, the next number.
+        max_tokens: for each text.
+        n_top: tell how likely each token was and so many of the likeliest; None: do not.
+        echo: begin each text with its prompt.
+    """
+
+    prompts: Sequence[str | list[int]]
+    n: int
+    max_tokens: int
+    sampling: Sampling
+    stop: Sequence[str] = ()
+    ignore_eos: bool = False
+    logit_bias: Mapping[int, float] | None = None
+    n_top: int | None = None
+    echo: bool = False
+
+
+class Read(NamedTuple):
+    """The prompts were read: how many tokens they are, and what of them the vocabulary does not have."""
+
+    prompt_tokens: int
+    unknown: list[str]
+
+
+class Part(NamedTuple):
+    """A piece of a text.
+
+    Attributes:
+        index: which text.
+        finish_reason, generated: with the last part, why it ended and after how many tokens.
+    """
+
+    index: int
+    text: str
+    scores: tuple[Score, ...] = ()
+    finish_reason: str | None = None
+    generated: int = 0
+
+
+class Writer:
+    """Carries out tasks with an engine, one text after another."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, max_tokens: int) -> None:
+        """max_tokens: that a task may have written or scored."""
+        self.engine, self.metrics, self.max_tokens = engine, metrics, max_tokens
+
+    def texts(self, task: Task) -> Iterator[Iterator[Read | Part]]:
+        """The texts of a task, each as its parts; the first begins with what was read.
+
+        Raises:
+            ApiError: the task asks for too much, or for tokens that the vocabulary does not have.
+        """
+        self._check_ids(task.logit_bias or {}, "logit_bias")
+        queries = [self._read(prompt) for prompt in task.prompts]
+        self._check_length(task, queries)
+        unknown = list(dict.fromkeys(character for query in queries for character in query.unknown))
+        first: list[Read] = [Read(sum(len(query.tokens) for query in queries), unknown)]
+        if not task.echo:  # what does not count is not kept while others have their turn
+            queries = [Query(query.tokens[-self._memory() :], "", []) for query in queries]
+        index = 0
+        for query in queries:
+            for number in range(task.n):
+                sampling = task.sampling
+                if sampling.seed is not None:
+                    sampling = replace(sampling, seed=(sampling.seed + number) % (MAX_SEED + 1))
+                yield self._text(task, query, sampling, index, first)
+                first = []
+                index += 1
+
+    def _text(
+        self, task: Task, query: Query, sampling: Sampling, index: int, first: list[Read]
+    ) -> Iterator[Read | Part]:
+        yield from first
+        start = perf_counter()
+        generated, finish_reason = 0, "length"
+        try:
+            if task.echo:
+                for text, scores in self._echo(query, task.n_top):
+                    yield Part(index, text, scores)
+            if task.max_tokens:
+                pieces = self.engine.stream(
+                    query.tokens, task.max_tokens, sampling, task.stop, task.ignore_eos, task.logit_bias, task.n_top
+                )
+                statistics = self.engine.statistics
+                try:
+                    with closing(pieces):
+                        for text, scores in pieces:
+                            yield Part(index, text, scores)
+                finally:
+                    generated, finish_reason = statistics.generated_tokens, statistics.finish_reason
+            yield Part(index, "", (), finish_reason, generated)
+        finally:
+            self.metrics.wrote(len(query.tokens), generated, perf_counter() - start)
+
+    def _echo(self, query: Query, n_top: int | None) -> Iterator[Piece]:
+        """The prompt, token by token if they are to be scored."""
+        if n_top is None:
+            yield Piece(query.text)
+            return
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for score in self.engine.score(query.tokens, n_top):
+            yield Piece(decoder.decode(score.spelled), (score,))
+        yield Piece(decoder.decode(b"", final=True))
+
+    def _read(self, prompt: str | list[int]) -> Query:
+        if isinstance(prompt, str):
+            return self.engine.read(prompt)
+        self._check_ids(prompt, "prompt")
+        return Query(prompt, self.engine.model.spell(prompt).decode("utf-8", "replace"), [])
+
+    def _check_ids(self, ids: Sequence[int] | Mapping[int, float], param: str) -> None:
+        n_vocab = self.engine.model.n_vocab
+        if any(token >= n_vocab for token in ids):
+            raise refused(param, f"has a token that is not in the vocabulary; there are 0 to {n_vocab - 1}")
+
+    def _check_length(self, task: Task, queries: list[Query]) -> None:
+        n_tokens = task.max_tokens * task.n * len(queries)
+        if task.echo and task.n_top is not None:
+            n_tokens += task.n * sum(len(query.tokens) for query in queries)
+        if n_tokens > self.max_tokens:
+            scored = " and prompts that are scored" if task.echo else ""
+            raise refused(
+                "max_tokens",
+                f"is too large: over all texts{scored} it would be {n_tokens:,} tokens, and this server computes"
+                f" {self.max_tokens:,} for one request (--max_tokens)",
+            )
+
+    def _memory(self) -> int:
+        """Tokens before a text that can have an influence on it."""
+        return max(self.engine.window, PENALTY_LAST_N)
