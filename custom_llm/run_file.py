@@ -25,7 +25,9 @@ from custom_llm.files import beside, check_target, write_bytes
 from custom_llm.options import YES_OR_NO, shown
 from custom_llm.yaml_file import Node, read_yaml
 
-SCRIPTS = ("llm_model", "train_llm", "convert_to_gguf", "inference_gguf", "serve_gguf", "quickstart")
+SCRIPTS = (
+    "llm_model", "train_llm", "convert_to_gguf", "inference_gguf", "serve_gguf", "evaluate_llm", "quickstart",
+)  # fmt: skip
 DEPTH = 3  # the file, a section, a list
 MARK = "# Written by custom-llm-scripts"  # how a file that may be written anew begins
 UNASKED = ("help", "config")  # flags that are no options of a run

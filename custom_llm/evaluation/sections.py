@@ -1,0 +1,119 @@
+"""What was found, in tables for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+
+from custom_llm.evaluation.diversity import Diversity
+from custom_llm.evaluation.judge import AGES, QUALITIES, Grades
+from custom_llm.evaluation.memorization import RUN, Copies
+from custom_llm.evaluation.quality import Quality
+from custom_llm.evaluation.quantization import Candidate
+from custom_llm.evaluation.report import Section
+
+LONGEST_SHOWN = 400  # characters of a copy or a repeat
+
+
+def quality_section(models: Sequence[tuple[str, str, Quality]], text: str) -> Section:
+    """Args:
+    models: name, what computed it, and what it made of the text.
+    text: what that was.
+    """
+    first = models[0][2]
+    rows = [
+        [
+            name, form, f"{found.loss:.4f}", f"{found.perplexity:.3f}", f"{found.bits_per_byte:.4f}",
+            f"{found.accuracy:.1%}", f"{found.seconds:.1f}", f"{found.tokens_per_second:,.0f}",
+        ]
+        for name, form, found in models
+    ]  # fmt: skip
+    columns = ["model", "computed by", "loss", "perplexity", "bits per byte", "top-1", "seconds", "tokens/s"]
+    lines = [f"{first.tokens:,} tokens ({first.n_bytes:,} bytes): {text}"]
+    if len(models) > 1:
+        bits = [found.bits_per_byte for _, _, found in models]
+        lines.append(f"Between the lowest and the highest lie {max(bits) - min(bits):.1e} bits per byte.")
+    return Section("How well the models predict the text", columns, rows, lines, n_names=2)
+
+
+def quantization_section(candidates: Sequence[Candidate], sentence: str) -> Section:
+    """Args:
+    candidates: F32 first.
+    sentence: which one to take.
+    """
+    exact = candidates[0].bits_per_byte
+    rows = [
+        [
+            item.quant_type, f"{item.n_bytes / 1e6:.2f} MB", f"{item.bits_per_byte:.4f}",
+            f"{item.bits_per_byte / exact - 1:+.2%}", f"{item.fidelity.kl_mean:.1e}", f"{item.fidelity.kl_99:.1e}",
+            f"{item.fidelity.agreement:.2%}", f"{item.speed:,.0f}",
+        ]
+        for item in candidates
+    ]  # fmt: skip
+    columns = ["type", "size", "bits per byte", "to F32", "KL, mean", "KL, 99 %", "same top-1", "tokens/s"]
+    notes = [f"Note: {item.note}." for item in candidates if item.note]
+    return Section("What quantization costs", columns, rows, [sentence, *notes])
+
+
+def samples_section(name: str, written: Diversity, human: Diversity, copies: Sequence[Sequence[Copies]]) -> Section:
+    """Args:
+    name: the model that wrote.
+    copies: of its texts, and of the human ones; empty if the training text is not known.
+    """
+    titles = [name, "held-out text"]
+    columns = ["written by", "repeated 4-grams", "longest repeat", "distinct-1", "distinct-2", "distinct-3"]
+    rows = [
+        [title, f"{item.repeated:.1%}", f"{len(item.longest_repeat)} characters", *map("{:.3f}".format, item.distinct)]
+        for title, item in zip(titles, (written, human), strict=True)
+    ]
+    examples = []
+    lines = []
+    if copies:
+        columns += ["copied", "longest copy"]
+        for row, found in zip(rows, copies, strict=True):
+            row += [f"{share_copied(found):.1%}", f"{len(longest_copy(found))} characters"]
+        lines.append(f"Copied: the share of runs of {RUN} characters that stand verbatim in the training text.")
+        if longest := longest_copy(copies[0]):
+            examples.append(("The longest copy in what the model wrote", longest[:LONGEST_SHOWN]))
+    else:
+        lines.append("The training text is not known; --dataset_path names it, to look for copies of it.")
+    if written.longest_repeat:
+        examples.append(("Its longest repeat", written.longest_repeat[:LONGEST_SHOWN]))
+    return Section("What the model writes", columns, rows, lines, examples)
+
+
+def share_copied(copies: Sequence[Copies]) -> float:
+    """Of the runs of all these texts."""
+    return sum(item.n_copied for item in copies) / max(1, sum(item.n_runs for item in copies))
+
+
+def longest_copy(copies: Sequence[Copies]) -> str:
+    """Of all these texts."""
+    return max((item.longest for item in copies), key=len, default="")
+
+
+def judge_section(judge: str, graded: Sequence[tuple[str, Sequence[Grades]]]) -> Section:
+    """Args:
+    judge: who graded.
+    graded: name → the grades of texts, some of which are missing.
+    """
+    columns = ["written by", *QUALITIES, "age", "grades read"]
+    rows = []
+    problems: dict[str, None] = {}
+    for name, grades in graded:
+        means = [mean_grade(grades, quality) for quality in QUALITIES]
+        ages = [item.age for item in grades if item.age]
+        age = AGES[max(sorted(set(ages)), key=ages.count)] if ages else "–"
+        n_read = sum(getattr(item, quality) is not None for item in grades for quality in QUALITIES)
+        shown = ["–" if value is None else f"{value:.1f}" for value in means]
+        rows.append([name, *shown, age, f"{n_read} of {len(grades) * len(QUALITIES)}"])
+        problems |= dict.fromkeys(item.problem for item in grades if item.problem)
+    lines = ["Grades from 1 to 10, in the mean; the age that was guessed most often, in years."]
+    lines += [f"No answer: {problem}" for problem in list(problems)[:3]]
+    return Section(f"Graded by {judge}", columns, rows, lines)
+
+
+def mean_grade(grades: Sequence[Grades], quality: str) -> float | None:
+    """Of the grades that could be read; None if none could."""
+    found = [value for item in grades if (value := getattr(item, quality)) is not None]
+    return mean(found) if found else None
