@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, run_script
+from conftest import ENVIRONMENT, ROOT, configure, run_script
 from hub_server import Hub
 from test_hub import STORIES, write_stories
 from test_pretrained import make
 
 from custom_llm.data.pretrained import load_pretrained
 
-MODEL = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0 --vocab_size 300".split()
+MODEL = dict(n_embd=32, n_head=4, n_layer=2, block_size=32, dropout=0.0, vocab_size=300)
 TRAINING = "--max_epochs 1 --batch_size 8 --learning_rate 0.0005 --cache_dir cache".split()
 NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
 
@@ -24,7 +24,7 @@ NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
 @pytest.fixture
 def folder(tmp_path):
     """A place to work in, with a model that is not trained yet."""
-    assert run_script("llm_model.py", *MODEL, cwd=tmp_path).status == 0
+    configure(tmp_path, **MODEL)
     return tmp_path
 
 

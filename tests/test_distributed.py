@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, STORY, run_script
+from conftest import ENVIRONMENT, ROOT, STORY, configure, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from train_together import ARCHITECTURES, Case
 
-from custom_llm.config import ModelConfig, TrainConfig
+from custom_llm.config import TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
-from custom_llm.model.checkpoint import SavedConfig, load_model, save_config
+from custom_llm.model.checkpoint import load_model
 from custom_llm.training.distributed import Processes
 
 
@@ -119,8 +119,7 @@ def test_each_batch_is_read_by_one_process(n_tokens, batch_size, size, per_proce
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "input.txt").write_text(STORY * 60, encoding="utf-8")
-    model = ModelConfig(n_embd=32, n_head=4, n_layer=1, block_size=16, dropout=0.1)
-    save_config(tmp_path / "model_config.pth", SavedConfig(model))
+    configure(tmp_path, n_embd=32, n_head=4, n_layer=1, block_size=16, dropout=0.1)
     return tmp_path
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_script, train
+from conftest import ROOT, configure, run_script, train
 from gguf import GGUFReader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -282,9 +282,8 @@ def test_a_lost_vocabulary_is_rebuilt_from_the_text(trained, tmp_path):
     """Step 1 run again after step 2 replaces the configuration that held it."""
     for name in ("input.txt", "trained_model.pth"):
         shutil.copy(trained.folder / name, tmp_path)
-    flags = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0".split()
     vocab_size = torch.load(trained.folder / "model_config.pth", weights_only=True)["vocab_size"]
-    assert run_script("llm_model.py", *flags, "--vocab_size", str(vocab_size), cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=32, n_head=4, n_layer=2, block_size=32, dropout=0.0, vocab_size=vocab_size)
     result = run_script("convert_to_gguf.py", "--dataset_path", "input.txt", "--quant_type", "F16", cwd=tmp_path)
     assert (result.status, result.stderr) == (0, "")
     assert "100.0%    100.0%" in result.stdout
@@ -333,8 +332,7 @@ def test_byte_pairs_of_any_language_go_all_the_way(tmp_path):
     text = "春眠不觉晓，处处闻啼鸟。\nكان يا ما كان في قديم الزمان.\nกาลครั้งหนึ่งนานมาแล้ว\n"
     text += "🐶 chased 🐱! 🎉👩‍👩‍👧\nThe cat's 12 toys.\n"
     (tmp_path / "input.txt").write_text(text * 60, encoding="utf-8")
-    flags = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0 --vocab_size 320".split()
-    assert run_script("llm_model.py", *flags, cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=32, n_head=4, n_layer=2, block_size=32, dropout=0.0, vocab_size=320)
     flags = "--tokenizer bpe --max_epochs 3 --batch_size 8 --learning_rate 0.001 --dataset_path input.txt".split()
     trained = run_script("train_llm.py", *flags, cwd=tmp_path)
     assert trained.status == 0, trained.stderr

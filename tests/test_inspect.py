@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import STORY, run_script
+from conftest import STORY, configure, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,14 +59,14 @@ def test_any_text_can_be_looked_at(documents):
 
 
 def test_nothing_is_trained_or_written(tmp_path):
-    assert run_script("llm_model.py", "--n_embd", "32", "--n_head", "4", cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=32, n_head=4)
     (tmp_path / "notes.txt").write_text(STORY * 50, encoding="utf-8")
     before = (tmp_path / "model_config.pth").read_bytes()
     result = run_script("train_llm.py", "--inspect", "--dataset_path", "notes.txt", cwd=tmp_path)
     assert (result.status, result.stderr) == (0, "")
     assert result.stdout.startswith("notes.txt\n  documents   50, of 94 characters in the mean\n")
     assert "warning: one document stands 50 times among 50; the model will learn it by heart" in result.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {"model_config.pth", "model_config.yaml", "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model_config.pth", "notes.txt"}
     assert (tmp_path / "model_config.pth").read_bytes() == before
 
 
@@ -75,7 +75,7 @@ def test_nothing_is_trained_or_written(tmp_path):
 )
 def test_advice_on_the_vocabulary(tmp_path, n_lines, advice):
     (tmp_path / "input.txt").write_text("".join(f"Line {i} of it.\n" for i in range(n_lines)), encoding="utf-8")
-    assert run_script("llm_model.py", "--n_embd", "32", "--n_head", "4", cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=32, n_head=4)
     result = run_script("train_llm.py", "--inspect", cwd=tmp_path)
     assert (result.status, result.stderr[: len(advice)]) == (0, advice)
     assert bool(result.stderr) == bool(advice)

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 from architectures import ATTENTIONS, EXPERTS, POSITIONS, tiny
-from conftest import STORY, run_script
+from conftest import STORY, configure, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +49,7 @@ def test_adamw_is_pytorchs_own_to_the_bit(settings):
 def test_a_training_does_not_import_torchs_compiler(tmp_path):
     """It takes longer than a short training."""
     (tmp_path / "input.txt").write_text(STORY * 10, encoding="utf-8")
-    assert run_script("llm_model.py", *"--n_embd 16 --n_layer 1 --block_size 16".split(), cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=16, n_layer=1, block_size=16)
     flags = "--batch_size 8 --learning_rate 0.001 --max_iters 2 --dataset_path input.txt".split()
     result = run_script("train_llm.py", *flags, cwd=tmp_path, environment={"PYTHONPROFILEIMPORTTIME": "1"})
     assert result.status == 0, result.stderr

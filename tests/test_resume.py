@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import EXPERTS
-from conftest import ENVIRONMENT, ROOT, STORY, run_script
+from conftest import ENVIRONMENT, ROOT, STORY, configure, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,8 +112,7 @@ FLAGS = "--batch_size 4 --learning_rate 0.001 --max_epochs 6 --ckpt_interval 5 -
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "input.txt").write_text(STORY * 60, encoding="utf-8")
-    flags = "--n_embd 32 --n_head 4 --n_layer 1 --block_size 16 --dropout 0.1".split()
-    assert run_script("llm_model.py", *flags, cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=32, n_head=4, n_layer=1, block_size=16, dropout=0.1)
     return tmp_path
 
 
@@ -122,12 +121,12 @@ def weights(folder: Path) -> bytes:
 
 
 def stopped(folder: Path, number: int, wait, *flags: str) -> bool:
-    """Train until `wait` is over and send a signal; whether the training was still under way."""
+    """Train until `wait(process, checkpoint)` is over and send a signal; whether the training was still under way."""
     checkpoint = folder / "trained_model.checkpoint.pth"
     command = [sys.executable, ROOT / "train_llm.py", "--dataset_path", "input.txt", *FLAGS, *flags]
     command += ["--resume"] if checkpoint.exists() else []
     process = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait(checkpoint)
+    wait(process, checkpoint)
     was_under_way = process.poll() is None
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -137,12 +136,11 @@ def stopped(folder: Path, number: int, wait, *flags: str) -> bool:
     return was_under_way
 
 
-def until_saved(checkpoint: Path) -> None:
-    """Wait for a new checkpoint."""
-    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-    deadline = time.monotonic() + 60
-    while not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before) and time.monotonic() < deadline:
-        time.sleep(0.01)
+def until_saved(process: subprocess.Popen, path: Path) -> None:
+    """Wait for a new file, such as a checkpoint, or the end of the training."""
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns > before):
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +164,7 @@ def test_killed_before_the_first_checkpoint(folder):
     """The options are there to begin anew with, and --resume says so."""
     options = folder / "trained_model.yaml"
     flags = ["--max_epochs", "500", "--ckpt_interval", "1000000"]
-    assert stopped(folder, signal.SIGKILL, lambda checkpoint: until_saved(options), *flags)
+    assert stopped(folder, signal.SIGKILL, lambda process, _: until_saved(process, options), *flags)
     assert "max_epochs: 500" in options.read_text() and "precision: float32" in options.read_text()
     result = run_script("train_llm.py", "--resume", cwd=folder)
     assert result.status == 2 and result.stderr.count("\n") == 1
@@ -178,16 +176,26 @@ def test_killed_before_the_first_checkpoint(folder):
 @pytest.mark.slow
 def test_twenty_kills(folder):
     """At random moments: while Python starts, while the text is encoded, between and in the middle of checkpoints."""
-    epochs = ["--max_epochs", "60", "--patience", "0"]
-    start = time.monotonic()
+    epochs = ["--max_epochs", "30", "--patience", "0"]
     done = run_script("train_llm.py", "--dataset_path", "input.txt", *FLAGS, *epochs, cwd=folder)
-    seconds = time.monotonic() - start
     expected = weights(folder)
     for path in folder.glob("trained_model*"):
         path.unlink()
     generator = random.Random(0)
-    waits = [generator.uniform(0.3, 0.6 * seconds) for _ in range(20)]
-    assert sum(stopped(folder, signal.SIGKILL, lambda _, wait=wait: time.sleep(wait), *epochs) for wait in waits) >= 5
+    seconds = []  # that a start took here, and some checkpoints of some hundred
+
+    def some_checkpoints(process: subprocess.Popen, checkpoint: Path) -> None:
+        start = time.monotonic()
+        for _ in range(generator.randint(1, 20)):
+            until_saved(process, checkpoint)
+        time.sleep(generator.uniform(0, 0.02))
+        seconds.append(time.monotonic() - start)
+
+    def any_time(process: subprocess.Popen, checkpoint: Path) -> None:
+        time.sleep(generator.uniform(0, 2 * seconds[-1]))
+
+    waits = 10 * [some_checkpoints, any_time]
+    assert sum(stopped(folder, signal.SIGKILL, wait, *epochs) for wait in waits) >= 5
     rest = run_script("train_llm.py", "--resume", "--cache_dir", "cache", cwd=folder)
     assert rest.status == 0, rest.stderr
     assert weights(folder) == expected

@@ -12,7 +12,7 @@ import time
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, STORY, run_script
+from conftest import ENVIRONMENT, ROOT, STORY, configure, run_script
 
 from custom_llm.inference.engine import Engine
 from custom_llm.model.checkpoint import load_model, save_config, save_weights
@@ -71,7 +71,7 @@ def start_training(folder, *flags):
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stopped_training_keeps_what_it_learnt(tmp_path, number):
     (tmp_path / "input.txt").write_text(STORY * 50, encoding="utf-8")
-    assert run_script("llm_model.py", "--n_embd", "32", "--block_size", "16", cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=32, block_size=16)
     child = start_training(tmp_path, "--batch_size", "4")
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
@@ -86,7 +86,7 @@ def test_a_stopped_training_keeps_what_it_learnt(tmp_path, number):
 def test_kill_9_leaves_no_half_written_file(tmp_path):
     """Killed at random moments while it writes without pause, a training leaves files that load."""
     (tmp_path / "input.txt").write_text(STORY * 3, encoding="utf-8")
-    assert run_script("llm_model.py", "--n_embd", "32", "--block_size", "16", cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=32, block_size=16)
     for wait in (0.0, 0.11, 0.23):
         child = start_training(tmp_path, "--batch_size", "64")
         time.sleep(wait)

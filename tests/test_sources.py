@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
-from conftest import run_script
+from conftest import configure, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -102,8 +102,7 @@ def test_what_is_in_a_jsonl_comes_out(tmp_path_factory, documents):
 )
 def test_every_source_goes_all_the_way(notes, source):
     parquet.write_table(pyarrow.table({"text": STORIES}), notes.parent / "a.parquet")
-    flags = "--n_embd 32 --n_head 4 --n_layer 2 --block_size 32 --dropout 0 --vocab_size 99".split()
-    assert run_script("llm_model.py", *flags, cwd=notes.parent).status == 0
+    configure(notes.parent, n_embd=32, n_head=4, n_layer=2, block_size=32, dropout=0.0, vocab_size=99)
     trained = run_script(
         "train_llm.py", "--dataset_path", source, "--max_epochs", "1", "--batch_size", "8", "--learning_rate", "0.0005",
         cwd=notes.parent,

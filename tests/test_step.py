@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from architectures import ATTENTIONS, EXPERTS, tiny
-from conftest import ENVIRONMENT, STORY, run_script
+from conftest import ENVIRONMENT, STORY, configure, run_script
 
 from custom_llm.config import TrainConfig
 from custom_llm.errors import UserError
@@ -199,8 +199,7 @@ def test_a_compiled_model_trains_as_it_would_otherwise():
 @pytest.mark.slow
 def test_what_cannot_be_compiled_is_a_sentence(tmp_path):
     (tmp_path / "input.txt").write_text(STORY * 20, encoding="utf-8")
-    flags = "--n_embd 16 --n_head 2 --n_layer 1 --block_size 16".split()
-    assert run_script("llm_model.py", *flags, cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=16, n_head=2, n_layer=1, block_size=16)
     flags = "--dataset_path input.txt --batch_size 4 --learning_rate 0.001 --max_epochs 1 --compile".split()
     environment = {"CXX": str(tmp_path / "missing"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = run_script("train_llm.py", *flags, cwd=tmp_path, environment=environment)

@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, STORY, run_script
+from conftest import ENVIRONMENT, ROOT, STORY, configure, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,8 +38,7 @@ def model(tmp_path_factory):
     """The configuration of a tiny model, and a text."""
     folder = tmp_path_factory.mktemp("model")
     (folder / "input.txt").write_text(STORY * 30, encoding="utf-8")
-    flags = "--n_embd 16 --n_head 2 --n_layer 1 --block_size 16 --dropout 0.1".split()
-    assert run_script("llm_model.py", *flags, cwd=folder).status == 0
+    configure(folder, n_embd=16, n_head=2, n_layer=1, block_size=16, dropout=0.1)
     return folder
 
 

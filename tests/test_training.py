@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import EXPERTS, tiny
-from conftest import ENVIRONMENT, ROOT, STORY, run_script
+from conftest import ENVIRONMENT, ROOT, STORY, configure, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,8 +142,7 @@ def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path)
     """What is learnt by heart from this text does not help with its end, which is the same backwards."""
     text = "the cat sat on the mat. " * 60 + "tam eht no tas tac eht. " * 8
     (tmp_path / "input.txt").write_text(text, encoding="utf-8")
-    flags = ["--n_embd", "32", "--n_layer", "1", "--block_size", "16"]
-    assert run_script("llm_model.py", *flags, cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=32, n_layer=1, block_size=16)
     flags = "--batch_size 4 --learning_rate 0.0003 --max_epochs 30 --ema 0".split()
     result = run_script("train_llm.py", *flags, "--patience", "0", cwd=tmp_path)
     assert result.status == 0, result.stderr
@@ -186,7 +185,7 @@ def test_a_loss_that_is_no_number_stops_the_training():
 
 def test_a_training_that_diverged_goes_on_by_the_command_it_names(tmp_path):
     (tmp_path / "input.txt").write_text(TEXT, encoding="utf-8")
-    assert run_script("llm_model.py", *"--n_embd 32 --n_layer 1 --block_size 16".split(), cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=32, n_layer=1, block_size=16)
     flags = "--dataset_path input.txt --batch_size 4 --max_iters 60 --learning_rate 10 --weight_decay 1"
     each = "--ckpt_interval 1 --eval_interval 1"
     failed = run_script("train_llm.py", *flags.split(), *each.split(), cwd=tmp_path)
@@ -212,7 +211,7 @@ def test_bits_per_byte_do_not_depend_on_what_a_character_is(tmp_path):
     """Of a text of two-byte characters, half as many bits a byte as a character; `<|endoftext|>` is one byte."""
     text = "".join(random.Random(0).choices("абвг", k=4000))
     (tmp_path / "input.txt").write_text(text, encoding="utf-8")
-    assert run_script("llm_model.py", *"--n_embd 16 --n_layer 1 --block_size 16".split(), cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=16, n_layer=1, block_size=16)
     result = run_script("train_llm.py", *"--batch_size 8 --learning_rate 0.001 --max_epochs 3".split(), cwd=tmp_path)
     assert result.status == 0, result.stderr
     held_out, bits = map(float, re.findall(r"Held-out: (\S+) \((\S+) bits per byte\)", result.stdout)[-1])
@@ -271,7 +270,7 @@ def test_averaged_weights_are_what_is_evaluated_and_kept():
 
 def test_progress_is_a_bar_at_a_terminal_and_lines_elsewhere(tmp_path):
     (tmp_path / "input.txt").write_text(TEXT, encoding="utf-8")
-    assert run_script("llm_model.py", "--n_embd", "32", "--block_size", "16", cwd=tmp_path).status == 0
+    configure(tmp_path, n_embd=32, block_size=16)
     flags = ["--batch_size", "4", "--minutes", "0.02"]
     plain = run_script("train_llm.py", *flags, cwd=tmp_path)
     assert plain.status == 0 and "\r" not in plain.stderr and "\x1b" not in plain.stdout
