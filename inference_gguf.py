@@ -106,6 +106,7 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
     query = _query_from_stdin() if args.query is None and args.prompts is None and not is_chat else args.query
     with open_engine(gguf_path, args.use_gpu, args.n_gpu_layers, args.threads, args.config_path, warn=_warn) as engine:
         load_seconds = perf_counter() - started
+        engine.check(settings.sampling, settings.ignore_eos)
         if is_chat:
             return _chat(engine, settings, load_seconds, args.stats)
         if args.prompts is not None:
@@ -132,7 +133,6 @@ def _chat(engine: Engine, settings: Settings, load_seconds: float, show_stats: b
     from custom_llm.inference.chat import Chat
     from custom_llm.inference.console import Console
 
-    engine.check(settings.sampling, settings.ignore_eos)
     try:
         history_file = default_cache() / HISTORY
     except UserError:  # there is no home

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ _MIN_PIECE_BYTES = 64
 _SMALLEST_TEMP = 1e-4  # below it float32 logits / temp can overflow; the likeliest token wins anyway
 PENALTY_LAST_N = 64  # how far back the repeat penalty looks, in tokens; llama.cpp's default
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+_MAX_NESTING = 500  # of parentheses in a grammar
 _REDO = "write it again with convert_to_gguf.py"
 
 _error_lines: deque[str] = deque(maxlen=8)
@@ -347,8 +349,12 @@ def _grammar(model: Model, grammar: str) -> int:
         raise UserError("--grammar: this model has no end-of-text token, so what fits could never end")
     _error_lines.clear()
     data = grammar.encode("utf-8", "replace")
+    if not data.strip():  # llama.cpp would allow everything
+        raise UserError("--grammar is empty; see llama.cpp/grammars/README.md for what it may be")
     if b"\0" in data:
         raise UserError("--grammar holds a NUL character; see llama.cpp/grammars/README.md for what it may be")
+    if _nesting(data) > _MAX_NESTING:  # its parser calls itself for each, until the stack overflows
+        raise UserError(f"--grammar has more than {_MAX_NESTING} parentheses in each other; give them names as rules")
     with _stderr_lines() as lines:
         sampler = _c.llama_sampler_init_grammar(model._vocab, data, b"root")
     if not sampler:
@@ -356,6 +362,12 @@ def _grammar(model: Model, grammar: str) -> int:
         reason = reasons[0].removeprefix("parse: error parsing grammar: ") if reasons else "no reason given"
         raise UserError(f"--grammar cannot be read: {reason}; see llama.cpp/grammars/README.md")
     return sampler
+
+
+def _nesting(grammar: bytes) -> int:
+    """How many parentheses are open at once, at most; those in texts count, too."""
+    depths = accumulate((byte == ord("(")) - (byte == ord(")")) for byte in grammar)
+    return max(depths, default=0)
 
 
 @contextlib.contextmanager

@@ -179,7 +179,7 @@ def test_a_grammar_that_cannot_go_on_ends_only_the_text(chat):
 def test_a_model_that_ends_its_text_says_so(tmp_path, capsys):
     with Engine(write_gpt2(tmp_path / "x.gguf", ENGLISH, end_bias=50.0)) as engine:
         Chat(engine, GREEDY).answer("the cat")
-    assert "(the model's text ends here; type on" in capsys.readouterr().out
+    assert "(the text ends here; type on" in capsys.readouterr().out
 
 
 def test_a_card_leaves_out_what_is_not_known_and_fits_the_terminal():

@@ -97,12 +97,11 @@ class Chat:
         if warning:
             _say(f"warning: {warning}")
         self.text += _space_between(self.text, typed) + typed
-        before = len(self.text)
         text = self._latest = write(self._engine, self.text, self._settings, self._show)
-        if not self.text[before:].endswith("\n"):
+        if not text.text and text.finish_reason == "stop":
+            _say("(the text ends here; type on, or begin another with /reset)")
+        elif not text.text.endswith("\n"):
             print(flush=True)
-        if text.finish_reason == "stop" and not text.text:
-            _say("(the model's text ends here; type on, or /reset begins another)")
         if text.scores:
             _say(*map(printable, logprob_table(text.scores)))
         if self._show_stats:
@@ -167,8 +166,11 @@ def _space_between(before: str, typed: str) -> str:
 
 
 def _shown(value: object) -> str:
-    texts = value if isinstance(value, tuple) else (value,)
-    return ", ".join("none" if text is None else repr(text) if isinstance(text, str) else str(text) for text in texts)
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(repr, value))
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def _say(*lines: str) -> None:

@@ -97,8 +97,10 @@ def print_text(engine: Engine, prompt: str, settings: Settings, in_json: bool) -
         print(json.dumps(as_json(text, engine, settings), ensure_ascii=False), flush=True)
         return text
     print(clean(prompt), end="", flush=True)
-    text = write(engine, prompt, settings, lambda piece: print(piece, end="", flush=True))
-    print(flush=True)
+    try:
+        text = write(engine, prompt, settings, lambda piece: print(piece, end="", flush=True))
+    finally:
+        print(flush=True)
     if settings.n_top is not None:
         print(*logprob_table(text.scores), sep="\n", file=sys.stderr, flush=True)
     return text
