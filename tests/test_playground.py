@@ -103,8 +103,10 @@ class Server:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its name, which its card tells, is as hostile as a file's name can be."""
-    return write_gpt2(tmp_path_factory.mktemp("model") / f"{IMAGE}.gguf", HOSTILE + "abcdefghijklmnopqrstuvwxyz.,")
+    """Its name and what it says about itself are as hostile as the text that it can write."""
+    card = {"general.description": SCRIPT, "custom_llm.example": HOSTILE, "general.license": f"<b>{HEBREW}"}
+    path = tmp_path_factory.mktemp("model") / f"{IMAGE}.gguf"
+    return write_gpt2(path, HOSTILE + "abcdefghijklmnopqrstuvwxyz.,", texts={"general.name": IMAGE, **card})
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +289,13 @@ def test_probabilities_are_shown_for_what_is_pointed_at(server, visit):
 
 def test_hostile_text_is_shown_and_never_run(server, visit):
     page = visit(server)
-    assert page.inner_text("h1") == f"{IMAGE}.gguf"
+    page.locator("#facts dd").first.wait_for()
+    assert page.inner_text("h1") == IMAGE
+    assert page.inner_text("#summary") == SCRIPT
+    assert "<b>" in page.inner_text("#facts")
+    assert page.inner_text("#example") == HOSTILE
+    page.click("#begin")
+    assert page.input_value(EDITOR) == f"{IMAGE}{SCRIPT} {HEBREW}"
     let_it_write(page, HOSTILE)
     assert write(page, HOSTILE, max_tokens=200) == 2 * HOSTILE
     assert "\n".join(page.locator("#mirror div").all_text_contents()) == 2 * HOSTILE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -22,11 +23,12 @@ def write_gpt2(
     seed: int = 0,
     scale: float = 0.5,
     end_bias: float = -50.0,
+    texts: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a gpt2-architecture model over the distinct `characters` plus <|endoftext|>, and return `path`.
 
     scale: standard deviation of the weights. end_bias: roughly, the logit of <|endoftext|> (very low: never
-    generated).
+    generated). texts: of its metadata, by key.
     """
     generator = np.random.default_rng(seed)
     vocabulary = sorted(set(characters))
@@ -41,6 +43,8 @@ def write_gpt2(
     writer.add_head_count(n_head)
     writer.add_layer_norm_eps(1e-5)
     writer.add_uint32("custom_llm.block_size", block_size)
+    for key, text in (texts or {}).items():
+        writer.add_string(key, text)
     _add_vocabulary(writer, vocabulary)
 
     def add(name: str, *shape: int, mean: float = 0.0) -> None:
