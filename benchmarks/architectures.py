@@ -29,6 +29,7 @@ from custom_llm.export.huggingface import read_hf_directory, write_hf_directory
 from custom_llm.export.parity import Parity, Reference
 from custom_llm.export.vocabulary import read_vocabulary
 from custom_llm.model import GPTLanguageModel
+from custom_llm.training.adamw import AdamW
 
 ATTN = ("mha", "mqa", "gqa", "mla")
 POS_EMB = ("learn", "sin", "rope")
@@ -98,7 +99,7 @@ def train_a_step(values: dict[str, Any]) -> tuple[float, float]:
     torch.manual_seed(0)
     model = GPTLanguageModel(values).train()
     x = torch.randint(SMALL["vocab_size"], (4, 32))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = AdamW([dict(params=model.parameters())], lr=1e-3)
     before = model(x, x.roll(-1, 1))[1]
     (before + model.balance_loss()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -22,6 +22,7 @@ ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),
+    "PYTHONDONTWRITEBYTECODE": "",  # or hundreds of scripts would compile the same modules
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -59,27 +60,22 @@ def configure(folder: Path, **model: object) -> None:
 
 @dataclass
 class Trained:
-    """A folder in which steps 1 and 2 were run."""
+    """A folder in which a model was configured and step 2 was run."""
 
     folder: Path
     text: str
-    model_output: str
     training_output: str
     training_notes: str
 
 
-def train(folder: Path, text: str, *model_flags: str, epochs: int = 3) -> Trained:
-    """Steps 1 and 2 on `text` with a tiny model (n_embd 32, 2 layers, block_size 32 unless flags say otherwise)."""
+def train(folder: Path, text: str, epochs: int = 3, **model: object) -> Trained:
+    """Step 2 on `text` with a tiny model (n_embd 32, 2 layers, block_size 32 unless `model` says otherwise)."""
     (folder / "input.txt").write_text(text, encoding="utf-8")
-    defaults = {"--n_embd": "32", "--n_head": "4", "--n_layer": "2", "--block_size": "32", "--dropout": "0"}
-    given = dict(zip(model_flags[::2], model_flags[1::2], strict=False))
-    flags = [word for pair in {**defaults, **given}.items() for word in pair if word]
-    first = run_script("llm_model.py", *flags, cwd=folder)
-    assert first.status == 0, first.stderr
+    configure(folder, **{**dict(n_embd=32, n_head=4, n_layer=2, block_size=32, dropout=0.0), **model})
     answers = f"16\n0.003\n{epochs}\n\n"
-    second = run_script("train_llm.py", cwd=folder, stdin=answers)
-    assert second.status == 0, second.stderr
-    return Trained(folder, text, first.stdout, second.stdout, second.stderr)
+    done = run_script("train_llm.py", cwd=folder, stdin=answers)
+    assert done.status == 0, done.stderr
+    return Trained(folder, text, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="session")

@@ -28,15 +28,21 @@ def folder(tmp_path):
     return tmp_path
 
 
-def check_road(folder: Path, *training: str, **environment: str) -> str:
-    """Steps 2 to 4; what step 2 had to say beside its output."""
-    trained = run_script("train_llm.py", *training, *TRAINING, cwd=folder, environment=environment)
+def check_training(folder: Path, *flags: str, **environment: str) -> str:
+    """Step 2; what it had to say beside its output."""
+    trained = run_script("train_llm.py", *flags, *TRAINING, cwd=folder, environment=environment)
     assert trained.status == 0, trained.stderr
+    return trained.stderr
+
+
+def check_road(folder: Path, *training: str, **environment: str) -> str:
+    """The same of steps 2 to 4."""
+    notes = check_training(folder, *training, **environment)
     converted = run_script("convert_to_gguf.py", "--quant_type", "Q8_0", "--llama_cpp_path", "none", cwd=folder)
     assert (converted.status, converted.stderr) == (0, "")
     said = run_script("inference_gguf.py", "--query", "Story 狐", "--max_tokens", "9", "--ignore_eos", cwd=folder)
     assert said.stdout.startswith("Story 狐")
-    return trained.stderr
+    return notes
 
 
 def load(folder: Path):
@@ -44,20 +50,20 @@ def load(folder: Path):
 
 
 @pytest.mark.parametrize("how", [pytest.param("--stream", marks=pytest.mark.slow), "--no_stream"])
-def test_a_local_copy_of_tinystories_goes_all_the_way(folder, how):
+def test_a_local_copy_of_tinystories_is_trained_on(folder, how):
     write_stories(folder / "stories")
-    notes = check_road(folder, "--dataset", "hf:./stories", how, HF_HOME=str(folder / "home"), USE_TORCH="0")
+    notes = check_training(folder, "--dataset", "hf:./stories", how, HF_HOME=str(folder / "home"), USE_TORCH="0")
     assert "reading the dataset hf:./stories\n" in notes
     (text,) = (folder / "cache/datasets").glob("*.txt")
     assert text.read_text(encoding="utf-8") == "<|endoftext|>".join(STORIES)
 
 
-def test_a_dataset_of_the_hub_goes_all_the_way_and_again_without_the_hub(folder, tmp_path):
+def test_a_dataset_of_the_hub_is_trained_on_and_again_without_the_hub(folder, tmp_path):
     write_stories(tmp_path / "hub/datasets/roneneldan/TinyStories")
     flags = ["--dataset", "tinystories", "--max_tokens", "5000", "--tokenizer", "bpe", "--vocab_size", "300"]
     with Hub(tmp_path / "hub") as hub:
         environment = {**hub.environment(tmp_path / "home"), "USE_TORCH": "0"}
-        check_road(folder, *flags, **environment)
+        check_training(folder, *flags, **environment)
     first = (folder / "trained_model.pth").read_bytes()
     again = run_script("train_llm.py", *flags, *TRAINING, cwd=folder, environment={**environment, **NOWHERE})
     assert again.status == 0, again.stderr
@@ -100,7 +106,7 @@ def test_without_the_hub_training_goes_on_only_if_that_was_asked_for(folder):
     assert (folder / "trained_model.pth").exists()
 
 
-@pytest.mark.parametrize(("answer", "status"), [("yes", 0), ("no", 2), ("", 2)])
+@pytest.mark.parametrize(("answer", "status"), [("yes", 0), ("no", 2), pytest.param("", 2, marks=pytest.mark.slow)])
 def test_at_a_terminal_it_is_asked(folder, answer, status):
     main, other = pty.openpty()
     os.write(main, f"{answer}\n".encode())

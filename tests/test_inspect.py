@@ -79,6 +79,7 @@ def test_advice_on_the_vocabulary(tmp_path, n_lines, advice):
     result = run_script("train_llm.py", "--inspect", cwd=tmp_path)
     assert (result.status, result.stderr[: len(advice)]) == (0, advice)
     assert bool(result.stderr) == bool(advice)
-    bpe = run_script("train_llm.py", "--inspect", "--tokenizer", "bpe", "--vocab_size", "300", cwd=tmp_path)
-    assert (bpe.status, bpe.stderr) == (0, "")
-    assert "  as tokens   'L" in bpe.stdout
+    if advice:  # which byte pairs need not
+        bpe = run_script("train_llm.py", "--inspect", "--tokenizer", "bpe", "--vocab_size", "300", cwd=tmp_path)
+        assert (bpe.status, bpe.stderr) == (0, "")
+        assert "  as tokens   'L" in bpe.stdout

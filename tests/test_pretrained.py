@@ -395,7 +395,7 @@ def test_nothing_is_printed(folders, capfd):
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["gpt-2", "llama-3", "qwen2"])
+@pytest.mark.parametrize("form", ["gpt-2", "qwen2", pytest.param("llama-3", marks=pytest.mark.slow)])
 def test_the_file_is_the_model_whoever_converts_it(exported, form, tmp_path):
     tokenizer, model, hf_dir, path = exported[form]
     reference = Reference(model, tokenizer, SCRIPTS)

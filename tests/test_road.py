@@ -12,14 +12,14 @@ import time
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, STORY, configure, run_script
+from conftest import ENVIRONMENT, ROOT, STORY, configure, run_script, train
 
 from custom_llm.inference.engine import Engine
 from custom_llm.model.checkpoint import load_model, save_config, save_weights
 
 
 def test_quickstart_on_the_bundled_stories(tmp_path):
-    result = run_script("quickstart.py", "--minutes", "0.05", "--quant_type", "Q8_0,Q4_0", cwd=tmp_path, timeout=300)
+    result = run_script("quickstart.py", "--minutes", "0.02", "--quant_type", "Q8_0,Q4_0", cwd=tmp_path, timeout=300)
     assert result.status == 0, result.stderr
     folder = tmp_path / "quickstart"
     files = {"stories.txt", "model_config.pth", "trained_model.pth", "hf_model", "model.gguf"}
@@ -33,24 +33,23 @@ def test_quickstart_on_the_bundled_stories(tmp_path):
     assert [shlex.split(command)[:2] for command in commands] == [
         ["python", script] for script in ("llm_model.py", "train_llm.py", "convert_to_gguf.py", "inference_gguf.py")
     ]
-    for command in commands:  # they do repeat it
-        _, script, *flags = shlex.split(command)
-        again = run_script(script, *flags, cwd=tmp_path, timeout=300)
-        assert again.status == 0, again.stderr
 
 
 def test_quickstart_on_a_short_file(tmp_path):
     (tmp_path / "my notes.txt").write_text("Buy milk. Call Anna! 3 eggs; ½ cup of sugar.\n" * 9, encoding="utf-8")
     result = run_script("quickstart.py", "my notes.txt", "--minutes", "0.02", cwd=tmp_path, timeout=300)
     assert result.status == 0, result.stderr
-    assert "--dataset_path 'my notes.txt'" in result.stdout
+    commands = result.stdout.split("The four commands that repeat it:\n")[1].splitlines()
+    assert "--dataset_path 'my notes.txt'" in commands[1]
+    for command in commands:  # they do repeat it
+        _, script, *flags = shlex.split(command)
+        again = run_script(script, *flags, cwd=tmp_path, timeout=300)
+        assert again.status == 0, again.stderr
 
 
 def test_text_far_past_the_context(tmp_path):
     """300 tokens and more from a model that sees 64."""
-    from conftest import train
-
-    train(tmp_path, STORY * 20, "--block_size", "64", epochs=1)
+    train(tmp_path, STORY * 20, epochs=1, block_size=64)
     assert run_script("convert_to_gguf.py", "--llama_cpp_path", "none", cwd=tmp_path).status == 0
     said = run_script("inference_gguf.py", "--query", "Mia", "--max_tokens", "300", "--ignore_eos", cwd=tmp_path)
     assert said.status == 0, said.stderr

@@ -370,7 +370,7 @@ def test_wandb_keeps_a_run_without_asking(folder):
     assert all(run.stat().st_size > 1000 for run in runs)
 
 
-@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
+@pytest.mark.parametrize("tracker", ["tensorboard", pytest.param("wandb", marks=pytest.mark.slow)])
 def test_a_tracker_that_is_not_installed_is_said_before_training(folder, tracker):
     absent = folder / "absent"
     absent.mkdir()
