@@ -71,8 +71,11 @@ def _open_torch(
         raise UserError(f"{path} runs in PyTorch, which cannot be loaded ({error}); pip install torch") from None
     from custom_llm.torch_engine import TorchEngine
 
+    config = Path(config_path) if config_path else path.with_name("model_config.pth")
+    if path.exists() and not config.exists():
+        raise UserError(f"{config}: no such file, but {path} needs its configuration; name it with --config_path")
     has_gpu = torch.cuda.is_available()
     if use_gpu and not has_gpu:
         warn("PyTorch sees no GPU; computing on the CPU")
     device = "cuda" if use_gpu and has_gpu else "cpu"
-    return TorchEngine(path, config_path or path.with_name("model_config.pth"), device, n_threads)
+    return TorchEngine(path, config, device, n_threads)

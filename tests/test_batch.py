@@ -79,7 +79,9 @@ def test_each_line_is_continued_as_it_says(call, english):
         assert [text["text"] for text in texts[:2]] == wanted
         assert texts[3]["text"] == "".join(engine.generate("", 20, wild, ["q", "z"]))
     assert texts[0]["tokens"] == 5 and texts[0]["finish_reason"] == "length"
-    assert re.match(r"\d+ tokens, [\d,]+ tokens/s, ", result.err), "the figures of all of them together"
+    warning, figures, _ = result.err.splitlines()
+    assert warning == "warning: prompts.jsonl, line 4: not in the model's vocabulary, left out: '\"'"
+    assert re.match(r"\d+ tokens, [\d,]+ tokens/s, ", figures), "of all of them together"
 
 
 def test_without_json_texts_stand_apart(call):
@@ -152,11 +154,13 @@ def test_no_line_ends_in_a_traceback(tmp_path_factory, content):
         ("--query a --logprobs -1", "argument --logprobs: '-1' is not a whole number from 0 to 100"),
         ("--query a --config_path model_config.pth", "--config_path is for a .pth; a GGUF file holds its own"),
         ("--query a --gguf_path no.pth", "model_config.pth: no such file"),
+        ("--query a --gguf_path x.pth", "model_config.pth: no such file, but x.pth needs its configuration; name it"),
         ("--query a --gguf_path no.pth --n_gpu_layers 1", "--n_gpu_layers is for GGUF files; --use_gpu puts"),
     ],
 )
 def test_flags_that_do_not_fit_are_one_line(call, flags, message):
     Path("empty.jsonl").write_text("\n \r\n")
+    Path("x.pth").touch()
     result = call(*flags.split())
     assert (result.status, result.out) == (2, "")
     assert message in result.err and result.err.count("\n") == 1, result.err

@@ -278,6 +278,7 @@ def test_a_session_at_a_terminal(english, engine, tmp_path):
     terminal.read_until(PROMPT)
     assert "half typed" not in terminal.type(UP * 2, "endless"), "what was typed before is remembered"
     assert "40 tokens, " in terminal.type(ENTER, r"peak memory \d+ MB" + PROMPT)
+    terminal.type("\x12the c" + ENTER + ENTER, r"MB" + PROMPT)  # Ctrl-R finds it, too
     assert oct((tmp_path / "cache/custom-llm-scripts/prompt_history").stat().st_mode)[-3:] == "600"
     assert terminal.leave(CTRL_C + CTRL_C) == 0
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from custom_llm.errors import UserError, describe_os_error
 from custom_llm.inference.settings import INTERRUPTED, NAMES, Settings
-from custom_llm.inference.writing import Text, print_text
+from custom_llm.inference.writing import Text, left_out, print_text
 from custom_llm.options import shown
-from custom_llm.progress import Progress
+from custom_llm.progress import Progress, note
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine
@@ -87,6 +87,8 @@ def write_all(engine: Engine, requests: Sequence[Request], in_json: bool) -> lis
         for number, request in enumerate(requests, 1):
             if len(requests) > 1 and not in_json:
                 print(f"--- {number} of {len(requests)} ---", flush=True)
+            if message := left_out(engine.read(request.prompt)):
+                note(f"warning: {request.place}: {message}")
             with located(request):
                 texts.append(print_text(engine, request.prompt, request.settings, in_json))
             if texts[-1].finish_reason == INTERRUPTED:

@@ -60,11 +60,14 @@ class Console:
 def _session(history_file: Path | None, note: Callable[[str], None]) -> PromptSession:
     """A line editor in which Enter ends a text, and Alt-Enter or a backslash before Enter begins a new line."""
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.enums import DEFAULT_BUFFER
+    from prompt_toolkit.filters import has_focus
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
     keys = KeyBindings()
+    is_typing = has_focus(DEFAULT_BUFFER)  # and not searching the history, where Enter takes what was found
 
-    @keys.add("enter")
+    @keys.add("enter", filter=is_typing)
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if buffer.text.endswith("\\") and buffer.document.is_cursor_at_the_end:
@@ -73,7 +76,7 @@ def _session(history_file: Path | None, note: Callable[[str], None]) -> PromptSe
         else:
             buffer.validate_and_handle()
 
-    @keys.add("escape", "enter")
+    @keys.add("escape", "enter", filter=is_typing)
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
@@ -97,7 +100,7 @@ def _history(path: Path | None, note: Callable[[str], None]) -> History:
             with contextlib.suppress(OSError):
                 super().store_string(string)
 
-    if path is None:
+    if path is None or (path.exists() and not path.is_file()):  # opening a pipe would wait for ever
         return InMemoryHistory()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
