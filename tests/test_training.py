@@ -270,7 +270,7 @@ def test_averaged_weights_are_what_is_evaluated_and_kept():
 
 def test_progress_is_a_bar_at_a_terminal_and_lines_elsewhere(tmp_path):
     (tmp_path / "input.txt").write_text(TEXT, encoding="utf-8")
-    configure(tmp_path, n_embd=32, block_size=16)
+    configure(tmp_path, n_embd=32, n_layer=1, block_size=16)
     flags = ["--batch_size", "4", "--minutes", "0.02"]
     plain = run_script("train_llm.py", *flags, cwd=tmp_path)
     assert plain.status == 0 and "\r" not in plain.stderr and "\x1b" not in plain.stdout
