@@ -85,7 +85,8 @@ class Server:
             port = free.getsockname()[1]
         command = [sys.executable, str(ROOT / "serve_gguf.py"), "--gguf_path", str(model), "--port", str(port), *flags]
         self.process = subprocess.Popen(command, cwd=model.parent, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-        self.url = f"http://127.0.0.1:{port}/"
+        self.host = f"127.0.0.1:{port}"
+        self.url = f"http://{self.host}/"
         while not self._answers():
             assert self.process.poll() is None
             time.sleep(0.05)
@@ -174,6 +175,16 @@ def requests(page: Page) -> list[dict]:
     bodies: list[dict] = []
     page.on("request", lambda request: request.method == "POST" and bodies.append(request.post_data_json))
     return bodies
+
+
+def occupy(server: Server) -> socket.socket:
+    """Ask for a long text and do not read it: a place is taken until this is closed."""
+    body = json.dumps({"prompt": "a", "max_tokens": 16000, "stream": True})
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {server.host}\r\nAuthorization: Bearer {KEY}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection = socket.create_connection(("127.0.0.1", int(server.host.split(":")[1])))
+    connection.sendall((head + body).encode())
+    return connection
 
 
 def let_it_write(page: Page, text: str) -> None:
@@ -366,8 +377,8 @@ def test_it_fits_a_narrow_screen_and_the_text_lies_over_its_mirror(server, visit
         assert misplaced <= {"ש", "c"}  # where directions meet, a caret has two places
 
 
-def test_a_key_is_asked_for_and_a_server_that_dies_is_told(model, visit):
-    server = Server(model, "--api_key", KEY)
+def test_a_key_is_asked_for_and_a_server_that_is_busy_or_dies_is_told(model, visit):
+    server = Server(model, "--api_key", KEY, "--queue", "1")
     try:
         page = visit(server)
         page.fill("#key", "wrong")
@@ -377,6 +388,11 @@ def test_a_key_is_asked_for_and_a_server_that_dies_is_told(model, visit):
         page.keyboard.press("Enter")
         page.locator("#key_form").wait_for(state="hidden")
         page.reload()
+        with occupy(server) as written_for:
+            written_for.recv(1)
+            with occupy(server):  # and waits
+                write(page, "abc")
+            assert page.inner_text("#problem").startswith("The server is busy")
         start(page, "abc", max_tokens=16000)
         page.locator("#figures").filter(has_text="tokens/s").wait_for()
     finally:
