@@ -128,12 +128,19 @@ def _evaluate(
     from custom_llm import evaluate
 
     ids = text.ids[: args.max_tokens + 1]
+    # What cannot be done is said before the first hour of work.
+    trained = None if args.quantization_report is None else evaluate.find_trained(models)
+    writer = evaluate.find_writer(models) if args.samples or ask is not None else None
+    if writer is not None:
+        writer.engine.check(sampling)
+        if len(text.ids) <= args.prompt_tokens:
+            raise UserError(f"--prompt_tokens {args.prompt_tokens}: the text has {len(text.ids)} tokens; give fewer")
     yield evaluate.score_models(models, ids, text.name)
-    if args.quantization_report is not None:
-        yield evaluate.report_quantization(models, ids, args.quantization_report, args.picture, args.threads)
-    if args.samples or ask is not None:
+    if trained is not None:
+        yield evaluate.report_quantization(trained, ids, args.quantization_report, args.picture, args.threads)
+    if writer is not None:
         n = JUDGED if args.samples is None else args.samples
-        written = evaluate.write_texts(models, text.ids, n, args.prompt_tokens, args.sample_tokens, sampling)
+        written = evaluate.write_texts(writer, text.ids, n, args.prompt_tokens, args.sample_tokens, sampling)
         if args.samples:
             yield evaluate.measure_texts(written, text)
         if ask is not None:

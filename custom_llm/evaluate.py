@@ -54,20 +54,33 @@ def score_models(models: Sequence[Scorer], ids: Sequence[int], text: str) -> Par
     return quality_section(results, text), {"models": values}
 
 
+def find_trained(models: Sequence[Scorer]) -> Scorer:
+    """The first one that PyTorch computes, of which files are made. Raises UserError when there is none."""
+    for model in models:
+        if model.tokenizer is not None:
+            return model
+    raise UserError("--quantization_report is made of PyTorch's weights; give --model trained_model.pth as well")
+
+
+def find_writer(models: Sequence[Scorer]) -> Scorer:
+    """The first one that can write. Raises UserError when there is none."""
+    for model in models:
+        if model.engine is not None:
+            return model
+    raise UserError("texts are written by a .pth or a .gguf; give one with --model as well")
+
+
 def report_quantization(
-    models: Sequence[Scorer], ids: Sequence[int], quant_types: Sequence[str], picture: str | Path, threads: int | None
+    trained: Scorer, ids: Sequence[int], quant_types: Sequence[str], picture: str | Path, threads: int | None
 ) -> Part:
-    """What each type costs the first model that is PyTorch's, with a picture of it.
+    """What each type costs a model in PyTorch, with a picture of it.
 
     Raises:
-        UserError: there is none, or see `quantize_and_compare`.
+        UserError: see `quantize_and_compare`; or the picture cannot be written.
     """
     from custom_llm.evaluation.picture import draw
     from custom_llm.quantized import quantize_and_compare
 
-    trained = next((model for model in models if model.tokenizer is not None), None)
-    if trained is None:
-        raise UserError("--quantization_report is made of PyTorch's weights; give --model trained_model.pth as well")
     candidates = quantize_and_compare(trained, trained.engine, quant_types, ids, threads)
     best, sentence = recommend(candidates)
     write_bytes(picture, draw(candidates, best))
@@ -104,16 +117,13 @@ class Written:
 
 
 def write_texts(
-    models: Sequence[Scorer], ids: Sequence[int], n: int, prompt_tokens: int, max_tokens: int, sampling: Sampling
+    model: Scorer, ids: Sequence[int], n: int, prompt_tokens: int, max_tokens: int, sampling: Sampling
 ) -> Written:
-    """Let the first model that can write continue `n` passages of a text.
+    """Let a model continue `n` passages of a text.
 
     Raises:
-        UserError: none can, or see `write_samples`.
+        UserError: see `write_samples`.
     """
-    model = next((model for model in models if model.engine is not None), None)
-    if model is None:
-        raise UserError("texts are written by a .pth or a .gguf; give one with --model as well")
     if sampling.seed is None:
         sampling = replace(sampling, seed=secrets.randbelow(MAX_SEED))
     with Progress("writing texts") as progress:

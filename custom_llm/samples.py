@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from custom_llm.errors import UserError
 from custom_llm.inference.engine import Engine
 from custom_llm.inference.sampling import MAX_SEED, Sampling
 from custom_llm.scorers import Scorer
@@ -41,16 +40,14 @@ def write_samples(
     """Let a model continue `n` passages of a text, each with another seed.
 
     Args:
-        ids: the text, which the passages are taken from all over, from beginnings of lines where there are some.
+        ids: the text, longer than a passage; they are taken from all over it, where lines begin if some do.
         prompt_tokens: of a passage; 0 starts on an empty page.
         sampling: with a seed.
         on_sample: called with the number of texts so far.
 
     Raises:
-        UserError: the text is too short, or the model computes nan.
+        UserError: the model computes nan, or nothing it can spell fits the grammar.
     """
-    if len(ids) <= prompt_tokens:
-        raise UserError(f"--prompt_tokens {prompt_tokens}: the text has {len(ids)} tokens; give fewer, or more text")
     samples = []
     for place in range(n):
         start = _line_start(model, ids, place * (len(ids) - prompt_tokens) // n, len(ids) - prompt_tokens)

@@ -91,6 +91,8 @@ def open_scorer(path: str, config_path: str | None = None, threads: int | None =
     Raises:
         UserError: there is no such model, it is damaged, or of another project.
     """
+    if not path:
+        raise UserError("--model is empty; give a .pth, a Hugging Face directory or a .gguf")
     try:
         place = Path(path)
         if place.is_dir():
@@ -160,6 +162,8 @@ def _open_weights(path: str, config_path: str | None, threads: int | None) -> Sc
 
 
 def _open_directory(path: str) -> Scorer:
+    from custom_llm.export.check import check_structure
+    from custom_llm.export.graph import Structure
     from custom_llm.export.huggingface import AGAIN, OURS, read_config
     from custom_llm.export.vocabulary import NORMAL, read_vocabulary
 
@@ -178,7 +182,8 @@ def _open_directory(path: str) -> Scorer:
             path, trust_remote_code=False, local_files_only=True, dtype="float32"
         ).eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-        window = min(int(config["custom_llm"]["block_size"]), MAX_WINDOW)
+        structure = Structure.from_dict(config["custom_llm"])
+        check_structure(structure)
     except Exception as error:  # transformers raises what its parts raise
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise UserError(f"{path}: transformers cannot load it ({reason}); {AGAIN}") from None
@@ -187,8 +192,11 @@ def _open_directory(path: str) -> Scorer:
         for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)
     ]
     end = config["eos_token_id"]
+    end = -1 if end is None else end
+    if structure.vocab_size != len(spelled) or end not in range(-1, len(spelled)):
+        raise UserError(f"{path}: config.json and tokenizer.json do not belong together; {AGAIN}")
     return Scorer(
-        path, f"Hugging Face, {config['architectures'][0]}", window, len(spelled), -1 if end is None else end,
+        path, f"Hugging Face, {config['architectures'][0]}", min(structure.block_size, MAX_WINDOW), len(spelled), end,
         lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
         lambda ids: b"".join(spelled[i] for i in ids),
         _in_batches(lambda idx: network(idx, use_cache=False).logits, len(spelled)),

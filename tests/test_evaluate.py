@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,26 @@ def test_unknown_characters_are_named_and_do_not_count(classic, tmp_path):
         assert scorer.text_of(text.ids) == "The  cat\n"
 
 
+@pytest.mark.slow
+def test_the_loss_is_the_sum_of_what_a_server_echoes(classic, tmp_path, monkeypatch, capsys):
+    """So that programs that score texts through the server get the same figure."""
+    (tmp_path / "text.txt").write_text(STORIES[:2000], encoding="utf-8")
+    _, found = evaluate(classic, monkeypatch, capsys, "--model", "model.gguf", "--text_path", tmp_path / "text.txt")
+    command = [sys.executable, str(ROOT / "serve_gguf.py"), "--gguf_path", "model.gguf", "--port", "0"]
+    with subprocess.Popen(command, cwd=classic, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        try:
+            address = next(url[0] for line in child.stdout if (url := re.search(r"http://[\d.:]+", line)))
+            body = {"prompt": STORIES[:2000], "max_tokens": 0, "echo": True, "logprobs": 1}
+            request = urllib.request.Request(
+                f"{address}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                said = json.load(reply)["choices"][0]["logprobs"]["token_logprobs"]
+        finally:
+            child.terminate()
+    assert found["models"][0]["nats"] == pytest.approx(-sum(said[1:]), abs=1e-3)
+
+
 # The command
 
 
@@ -229,6 +251,8 @@ def test_help_imports_neither_torch_nor_llama_cpp(tmp_path):
         ("--model classic/model.gguf --text_path one.txt", "one.txt: a single token is no text to evaluate on"),
         ("--model classic/model.gguf --model other.gguf", "the vocabulary of other.gguf has 4 tokens and that of"),
         ("--model classic/model.gguf --model turned.gguf", "turned.gguf reads the text as other tokens than classic"),
+        ("--model no_window", "no_window: transformers cannot load it (block_size is 0)"),
+        ("--model no_end", "no_end: config.json and tokenizer.json do not belong together"),
         ("--model foreign", "foreign/config.json: not a model this program exported"),
         ("--model broken.gguf", "broken.gguf: not a model llama.cpp can read"),
         ("--model stories.txt", "stories.txt: not a GGUF file"),
@@ -243,6 +267,7 @@ def test_help_imports_neither_torch_nor_llama_cpp(tmp_path):
         ("--model classic/model.gguf --quantization_report Q8_0", "--quantization_report is made of PyTorch's weights"),
         ("--model classic/hf_model --samples 1", "texts are written by a .pth or a .gguf"),
         ("--model classic/model.gguf --samples 1 --prompt_tokens 99999", "--prompt_tokens 99999: the text has 5"),
+        ("--model classic/model.gguf --samples 1 --grammar x", "--grammar cannot be read"),
         ("--json nowhere/out.json", "nowhere/out.json: the folder nowhere does not exist"),
         ("--json x --markdown x", "--json and --markdown are both x"),
         ("--markdown stories.txt --text_path stories.txt", "--markdown and --text_path are both stories.txt"),
@@ -265,6 +290,11 @@ def test_mistakes_are_one_line(flags, message, classic, tmp_path, monkeypatch):
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
+    for name, old, new in (("no_window", '"block_size": 48', '"block_size": 0'), ("no_end", '_id": 55', '_id": 99')):
+        shutil.copytree(classic / "hf_model", tmp_path / name)
+        config = (tmp_path / name / "config.json").read_text()
+        assert old in config
+        (tmp_path / name / "config.json").write_text(config.replace(old, new))
     if not flags.startswith("--model"):
         for name in ("other.gguf", "turned.gguf", "broken.gguf"):
             (tmp_path / name).unlink()

@@ -21,6 +21,7 @@ from custom_llm.evaluation.sections import judge_section
 from custom_llm.judges import ask_file
 
 GOOD = '{"grammar": 8, "creativity": 7, "consistency": 9, "age": "D"}'
+OUT_OF_RANGE = '{"grammar": 11, "creativity": 0, "consistency": -3, "age": "Z"}'
 GRADES = Grades(8, 7, 9, "D")
 SECONDS = 0.5  # for an answer, in tests of those that never come
 
@@ -103,7 +104,7 @@ ANSWERS = {
     "blank": content("  "),
     "deep": b"[" * 200_000,
     "refusal": content("I'm sorry, but I can't grade this."),
-    "out_of_range": content('{"grammar": 11, "creativity": 0, "consistency": -3, "age": "Z"}'),
+    "out_of_range": content(OUT_OF_RANGE),
 }
 
 
@@ -149,19 +150,19 @@ def test_what_is_sent_is_what_openai_takes(server):
 @pytest.mark.parametrize(
     ("how", "problem"),
     [
-        ("500", "status 500: that is 500"),
-        ("400", "status 400: that is 400"),
-        ("text", "an answer without a text"),
-        ("nothing", "an answer without a text"),
-        ("no_choices", "an answer without a text"),
-        ("odd", "an answer without a text"),
-        ("null", "an answer without a text"),
-        ("list", "an answer without a text"),
-        ("blank", "an answer without a text"),
-        ("deep", "an answer without a text"),
-        ("huge", "an answer without a text"),
-        ("refusal", ""),
-        ("out_of_range", ""),
+        ("500", "no answer: status 500: that is 500"),
+        ("400", "no answer: status 400: that is 400"),
+        ("text", "no answer: an answer without a text"),
+        ("nothing", "no answer: an answer without a text"),
+        ("no_choices", "no answer: an answer without a text"),
+        ("odd", "no answer: an answer without a text"),
+        ("null", "no answer: an answer without a text"),
+        ("list", "no answer: an answer without a text"),
+        ("blank", "no answer: an answer without a text"),
+        ("deep", "no answer: an answer without a text"),
+        ("huge", "no answer: an answer without a text"),
+        ("refusal", "no grade in \"I'm sorry, but I can't grade this.\""),
+        ("out_of_range", f"no grade in {OUT_OF_RANGE!r}"),
     ],
 )
 def test_an_answer_that_is_none_is_missing(server, how, problem):
@@ -173,7 +174,7 @@ def test_an_answer_that_never_ends_is_given_up(server, how, monkeypatch):
     monkeypatch.setattr(judge_api, "ATTEMPTS", 2)
     start = time.monotonic()
     found = grades_of(server, how, seconds=SECONDS, model="m")
-    assert found.problem == "no answer (more than 0.5 s)"
+    assert found.problem == "no answer: more than 0.5 s"
     assert time.monotonic() - start < 2 * SECONDS + 2
 
 
@@ -195,8 +196,8 @@ def test_an_address_that_is_no_judge_ends_the_evaluation(server, how, message):
 @pytest.mark.parametrize(
     ("address", "key", "message"),
     [
-        ("http://127.0.0.1:1/v1", None, r"no answer \(.*refused.*\); start the judge, or name another address"),
-        ("http://nowhere.invalid/v1", None, "no answer"),
+        ("http://127.0.0.1:1/v1", None, r"refused.*; start the judge, or name another address"),
+        ("http://nowhere.invalid/v1", None, "start the judge, or name another address"),
         ("http://", None, "is no address"),
         ("http://[::1", None, "Invalid IPv6 URL"),
         ("http://127.0.0.1:99999/v1", None, "Port out of range"),
@@ -229,7 +230,7 @@ def test_graded_from_the_command_line(server, tmp_path, monkeypatch, capsys):
 
 
 def test_missing_grades_are_reported():
-    section = judge_section("judge", [("m", [GRADES, Grades(grammar=6), Grades(problem="status 500: oh")])])
+    section = judge_section("judge", [("m", [GRADES, Grades(grammar=6), Grades(problem="no answer: status 500: oh")])])
     assert section.rows == [["m", "7.0", "7.0", "9.0", "8-9", "4 of 9"]]
     assert section.lines[1:] == ["No answer: status 500: oh"]
     nothing = judge_section("judge", [("m", [Grades()])])
@@ -345,4 +346,4 @@ def test_only_a_missing_answer_is_survived():
     def broken(beginning: str, continuation: str) -> str:
         raise NoAnswer("none today")
 
-    assert judge(broken, [("a", "b")]) == [Grades(problem="none today")]
+    assert judge(broken, [("a", "b")]) == [Grades(problem="no answer: none today")]

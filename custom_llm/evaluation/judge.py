@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ PROMPT = Path(__file__).with_name("judge_prompt.txt")
 PLACES = ("{beginning}", "{continuation}")
 LONGEST_PROMPT = 1 << 16  # bytes of the file
 LONGEST_ANSWER = 1 << 16  # characters that are read of an answer, from its end: there stand the grades
+SHOWN = 80  # characters of an answer in which there is no grade
 MOST_OBJECTS = 100  # beginnings of JSON objects that are tried
 
 # For a judge that llama.cpp runs: what it writes can always be read.
@@ -46,7 +47,7 @@ class Grades:
 
     Attributes:
         age: a key of AGES.
-        problem: why there was no answer at all; empty if there was one.
+        problem: why there is not one grade; empty if there is.
     """
 
     grammar: float | None = None
@@ -107,11 +108,19 @@ def judge(
     grades = []
     for beginning, continuation in texts:
         try:
-            grades.append(parse_grades(ask(beginning, continuation)))
+            answer = ask(beginning, continuation)
         except NoAnswer as error:
-            grades.append(Grades(problem=str(error)))
+            grades.append(Grades(problem=f"no answer: {error}"))
+        else:
+            found = parse_grades(answer)
+            is_read = any(getattr(found, name) is not None for name in QUALITIES)
+            grades.append(found if is_read else replace(found, problem=f"no grade in {_excerpt(answer)}"))
         on_text(len(grades))
     return grades
+
+
+def _excerpt(answer: str) -> str:
+    return repr(answer[:SHOWN]) + ("…" if len(answer) > SHOWN else "")
 
 
 def parse_grades(answer: str) -> Grades:

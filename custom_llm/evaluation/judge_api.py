@@ -84,7 +84,9 @@ class Judge:
         try:
             status, reply = self._persist("GET", "/models", None)
         except NoAnswer as error:
-            raise UserError(f"--judge {self.url}: {error}; start the judge, or name another address") from None
+            raise UserError(
+                f"--judge {self.url} gives no answer ({error}); start the judge, or name another address"
+            ) from None
         with contextlib.suppress(LookupError, TypeError):
             name = _parsed(reply)["data"][0]["id"]
             if status == 200 and isinstance(name, str):
@@ -99,7 +101,7 @@ class Judge:
                 status, headers, reply = self._request(method, path, body)
                 problem = f"status {status}: {_message(reply)}"
             except (OSError, http.client.HTTPException) as error:
-                status, headers, problem = None, {}, f"no answer ({error or type(error).__name__})"
+                status, headers, problem = None, {}, str(error) or type(error).__name__
             if status in (401, 403):
                 hint = "give a key with --judge_key or in OPENAI_API_KEY"
                 raise UserError(f"--judge {self.url} refuses: {problem}; {hint}")

@@ -12,7 +12,7 @@ from custom_llm.evaluation.quality import Quality
 from custom_llm.evaluation.quantization import Candidate
 from custom_llm.evaluation.report import Section
 
-LONGEST_SHOWN = 400  # characters of a copy or a repeat
+SHORTEST_SHOWN, LONGEST_SHOWN = 20, 400  # characters of a copy or a repeat
 
 
 def quality_section(models: Sequence[tuple[str, str, Quality]], text: str) -> Section:
@@ -45,7 +45,8 @@ def quantization_section(candidates: Sequence[Candidate], sentence: str) -> Sect
     rows = [
         [
             item.quant_type, f"{item.n_bytes / 1e6:.2f} MB", f"{item.bits_per_byte:.4f}",
-            f"{item.bits_per_byte / exact - 1:+.2%}", f"{item.fidelity.kl_mean:.1e}", f"{item.fidelity.kl_99:.1e}",
+            _difference(item.bits_per_byte / exact - 1),
+            f"{item.fidelity.kl_mean:.1e}", f"{item.fidelity.kl_99:.1e}",
             f"{item.fidelity.agreement:.2%}", f"{item.speed:,.0f}",
         ]
         for item in candidates
@@ -53,6 +54,11 @@ def quantization_section(candidates: Sequence[Candidate], sentence: str) -> Sect
     columns = ["type", "size", "bits per byte", "to F32", "KL, mean", "KL, 99 %", "same top-1", "tokens/s"]
     notes = [f"Note: {item.note}." for item in candidates if item.note]
     return Section("What quantization costs", columns, rows, [sentence, *notes])
+
+
+def _difference(share: float) -> str:
+    """`+0.14%`, and never `-0.00%`."""
+    return f"{round(share, 4) + 0.0:+.2%}"
 
 
 def samples_section(name: str, written: Diversity, human: Diversity, copies: Sequence[Sequence[Copies]]) -> Section:
@@ -77,7 +83,7 @@ def samples_section(name: str, written: Diversity, human: Diversity, copies: Seq
             examples.append(("The longest copy in what the model wrote", longest[:LONGEST_SHOWN]))
     else:
         lines.append("The training text is not known; --dataset_path names it, to look for copies of it.")
-    if written.longest_repeat:
+    if len(written.longest_repeat) >= SHORTEST_SHOWN:
         examples.append(("Its longest repeat", written.longest_repeat[:LONGEST_SHOWN]))
     return Section("What the model writes", columns, rows, lines, examples)
 
@@ -109,7 +115,7 @@ def judge_section(judge: str, graded: Sequence[tuple[str, Sequence[Grades]]]) ->
         rows.append([name, *shown, age, f"{n_read} of {len(grades) * len(QUALITIES)}"])
         problems |= dict.fromkeys(item.problem for item in grades if item.problem)
     lines = ["Grades from 1 to 10, in the mean; the age that was guessed most often, in years."]
-    lines += [f"No answer: {problem}" for problem in list(problems)[:3]]
+    lines += [f"{problem[:1].upper()}{problem[1:]}" for problem in list(problems)[:3]]
     return Section(f"Graded by {judge}", columns, rows, lines)
 
 
