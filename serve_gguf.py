@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from custom_llm.server.app import make_app
         from custom_llm.server.limits import Limits
-        from custom_llm.server.run import LOCAL_NAMES, address, is_loopback, listen, serve
+        from custom_llm.server.run import LOCAL_NAMES, host_and_port, is_loopback, listen, serve
         from custom_llm.server.worker import Worker
     except ImportError as error:
         if error.name and error.name.startswith("custom_llm"):
@@ -45,17 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"--host {args.host} can be reached from other computers: set {KEY_VARIABLE} (or --api_key), "
                 "or leave --host out"
             )
-        worker = Worker(args.queue)
         path = args.gguf_path or newest_gguf()
         with open_engine(path, args.use_gpu, args.n_gpu_layers, args.threads, warn=_warn) as engine:
-            limits = Limits(args.queue, args.max_body, args.max_tokens)
-            hosts = LOCAL_NAMES if is_local else ()
-            app = make_app(engine, worker, limits, api_key, hosts, args.cors_origin)
-            ready = f"serving {engine.model.path.name} on {address(args.host, listener)} (Ctrl-C ends it)"
-            try:
-                serve(app, worker, listener, ready)
-            finally:
-                worker.stop(seconds=5)
+            for _ in engine.generate("", 1):  # a model that cannot write says so now
+                pass
+            host, port = host_and_port(listener)
+            worker = Worker(args.queue)
+            limits = Limits(args.max_body, args.max_tokens, args.grammars)
+            app = make_app(engine, worker, limits, api_key, {*LOCAL_NAMES, host} if is_local else (), args.cors_origin)
+            serve(app, worker, listener, f"serving {engine.model.path.name} on http://{host}:{port} (Ctrl-C ends it)")
     return 0
 
 
@@ -74,6 +72,8 @@ def make_parser() -> StepParser:
         help="largest request (default: 1000000)")  # fmt: skip
     add("--max_tokens", type=number(int, 1, 10**9), default=16384, metavar="N",
         help="tokens that a request may have written or scored, over all its texts (default: 16384)")  # fmt: skip
+    add("--grammars", action="store_true",
+        help="let requests have grammars; some compute for ever, so only for clients you trust")  # fmt: skip
     add("--use_gpu", action="store_true", help="compute all layers on the GPU")
     add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
     add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")

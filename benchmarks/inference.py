@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--llama_bench", metavar="FILE", help=f"default: {' or '.join(LLAMA_BENCH_PLACES)}")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(args.gguf_path) if args.gguf_path else _random_model(Path(folder))
+        path = Path(args.gguf_path) if args.gguf_path else random_model(Path(folder))
         compare_speed(path, args.tokens, args.rounds, args.threads, args.llama_bench)
         measure_start(path, args.rounds)
 
@@ -141,7 +141,7 @@ def _llama_bench_turn(binary: str, path: Path, threads: int, tokens: int) -> Cal
     return turn
 
 
-def _random_model(folder: Path) -> Path:
+def random_model(folder: Path) -> Path:
     """4 layers, n_embd 128, 70 tokens, block_size 128: what a first training run gives, untrained."""
     from tests.tiny_gguf import write_gpt2
 

@@ -12,14 +12,15 @@ from starlette.middleware.cors import CORSMiddleware
 
 from custom_llm.inference.card import card_of
 from custom_llm.inference.engine import Engine
+from custom_llm.options import shown
 from custom_llm.server.answers import Answer, ChatAnswer, CompletionAnswer
-from custom_llm.server.errors import ApiError, add_handlers
+from custom_llm.server.errors import ApiError, add_handlers, refused
 from custom_llm.server.guards import BodyGuard, Counted, HostGuard, KeyGuard
 from custom_llm.server.limits import Limits
 from custom_llm.server.metrics import CONTENT_TYPE, Metrics
 from custom_llm.server.page import load_page
 from custom_llm.server.schemas import ChatRequest, CompletionRequest
-from custom_llm.server.streaming import Reply
+from custom_llm.server.streaming import Replies
 from custom_llm.server.worker import Worker
 from custom_llm.server.writer import Task, Writer
 
@@ -42,7 +43,7 @@ def make_app(
     metrics = Metrics()
     metrics.watch_queue(lambda: len(worker))
     model = describe(engine)
-    reply = Reply(Writer(engine, metrics, limits.max_tokens), worker, metrics)
+    replies = Replies(Writer(engine, metrics, limits.max_tokens), worker, metrics)
     page = load_page()
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     add_handlers(app)
@@ -80,11 +81,13 @@ def make_app(
         request: Request, body: CompletionRequest | ChatRequest, task: Task, kind: type[Answer]
     ) -> Response:
         _check_model(body.model, model["id"])
+        if body.grammar is not None and not limits.grammars:
+            raise refused("grammar", "is not taken by this server; --grammars lets it, if all its clients are trusted")
         answer = kind(model["id"], task.n_top is not None, bool(body.stream))
         if not body.stream:
-            return await reply.whole(request, task, answer)
+            return await replies.whole(request, task, answer)
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        return await reply.stream(request, task, answer, include_usage)
+        return await replies.stream(request, task, answer, include_usage)
 
     # The last added is the first that a request meets.
     app.add_middleware(BodyGuard, max_body=limits.max_body)
@@ -117,5 +120,5 @@ def describe(engine: Engine) -> dict[str, Any]:
 
 def _check_model(asked: str | None, there_is: str) -> None:
     if asked not in (None, there_is):
-        message = f"there is no model {asked[:80]!r} here, only {there_is!r}"
+        message = f"there is no model {shown(asked)} here, only {there_is!r}"
         raise ApiError(404, message, param="model", code="model_not_found")

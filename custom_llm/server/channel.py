@@ -97,3 +97,4 @@ class Channel:
             self.closed = True
             self._items = []
             self._changed.notify()
+        self.end()

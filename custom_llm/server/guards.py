@@ -125,4 +125,4 @@ class BodyGuard:
 
     def _too_large(self) -> ApiError:
         message = f"the body is larger than {self.max_body:,} bytes (--max_body)"
-        return ApiError(413, message, code="body_too_large", headers={"Connection": "close"})
+        return ApiError(413, message, code="body_too_large")

@@ -24,11 +24,12 @@ class Limits:
     """What the command line decides.
 
     Attributes:
-        queue: requests that may wait.
         max_body: bytes of a request.
         max_tokens: tokens that a request may have written or scored, over all of its texts.
+        grammars: whether requests may have one. A few lines of GBNF can keep llama.cpp busy for ever, within one token,
+            so that nothing could end it.
     """
 
-    queue: int = 256
     max_body: int = 1_000_000
     max_tokens: int = 16384
+    grammars: bool = False

@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi.responses import HTMLResponse
 
 PAGE = Path(__file__).with_name("page.html")
-SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+SCRIPT = re.compile(r"<script\b[^>]*>(.*?)</script>", re.DOTALL)
 
 
 def load_page() -> HTMLResponse:

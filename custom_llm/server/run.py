@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import signal
 import socket
+import sys
 
 import uvicorn
 from fastapi import FastAPI
 
-from custom_llm.errors import UserError, describe_os_error
+from custom_llm.errors import UserError
 from custom_llm.server.limits import KEEP_ALIVE_SECONDS, MAX_HEADERS
 from custom_llm.server.protocol import Protocol
 from custom_llm.server.worker import Worker
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
-ENDING_SECONDS = 2  # for answers under way to be closed
+ENDING_SECONDS = 2  # for answers under way
 
 
 class Server(uvicorn.Server):
@@ -29,7 +31,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
-                log_level="warning",
+                log_level="error",
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
@@ -52,12 +54,15 @@ class Server(uvicorn.Server):
 def serve(app: FastAPI, worker: Worker, listener: socket.socket, ready: str) -> None:
     """Answer until Ctrl-C or SIGTERM."""
     server = Server(app, worker, ready)
-    # uvicorn raises signals again when it has ended; an ordered end is no failure.
+    # uvicorn raises a signal again when it has ended for it; here, that is no failure.
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
     worker.start()
     try:
         server.run([listener])
     finally:
+        if not worker.stop(ENDING_SECONDS):
+            sys.stdout.flush()
+            os._exit(0)  # in the middle of a long computation, whose memory cannot be freed
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -70,14 +75,14 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        return socket.create_server(address, family=family)
     except (socket.gaierror, UnicodeError):
         raise UserError(f"--host {host}: no such address; give 127.0.0.1, or one of this computer's") from None
+    family, _, _, _, where = min(found, key=lambda one: one[0] != socket.AF_INET)  # localhost has two
+    try:
+        return socket.create_server(where, family=family)
     except OSError as error:
-        raise UserError(
-            f"--host {host} --port {port}: {describe_os_error(error)}; give another --port (0: any that is free)"
-        ) from None
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise UserError(f"--host {host} --port {port}: {reason}; give another --port (0: any that is free)") from None
 
 
 def is_loopback(listener: socket.socket) -> bool:
@@ -85,7 +90,7 @@ def is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-def address(host: str, listener: socket.socket) -> str:
-    """For example http://127.0.0.1:8000."""
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{listener.getsockname()[1]}"
+def host_and_port(listener: socket.socket) -> tuple[str, int]:
+    """As they stand in an address: ("127.0.0.1", 8000), ("[::1]", 8000)."""
+    host, port = listener.getsockname()[:2]
+    return (f"[{host}]" if ":" in host else host), port

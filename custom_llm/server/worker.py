@@ -11,7 +11,7 @@ from typing import Any
 
 from custom_llm.errors import UserError
 from custom_llm.server.channel import Channel
-from custom_llm.server.errors import SERVER_ERROR, ApiError
+from custom_llm.server.errors import SERVER_ERROR, ApiError, as_api_error
 
 RETRY_SECONDS = "1"  # what a client that comes while the queue is full is told to wait
 
@@ -113,8 +113,7 @@ class Worker:
         except Exception as error:
             if not isinstance(error, (ApiError, UserError)):
                 logging.getLogger("uvicorn.error").exception("a text failed")
-            job.text = None
-            job.channel.end(error)
+            job.channel.end(as_api_error(error))
             return False
         if job.text is None:
             job.channel.end()
