@@ -107,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ExitStack() as opened:
         ask = _open_judge(args)
         models = _open_models(args, opened)
-        text = _choose_text(args, models[0])
+        # Of weights the tokens of a long text are in a file, and need not be in memory.
+        text = _choose_text(args, next((model for model in models if model.tokenizer is not None), models[0]))
         check_same_tokens(models, text.ids[: args.max_tokens + 1])
         values: dict[str, Any] = {"text": {"name": text.name, "unknown": text.unknown}}
         for section, found in _evaluate(args, sampling, models, text, ask):
@@ -153,8 +154,10 @@ def _check_targets(args: argparse.Namespace) -> None:
     if args.quantization_report is not None:
         targets["picture"] = args.picture
     targets = {flag: path for flag, path in targets.items() if path is not None}
-    read = {"text_path": args.text_path, "judge": args.judge, "judge_prompt": args.judge_prompt}
-    check_distinct(**targets, **{flag: path for flag, path in read.items() if path is not None})
+    for flag in ("text_path", "dataset_path", "judge", "judge_prompt"):  # what is read must not be written over
+        if getattr(args, flag) is not None:
+            check_distinct(**{flag: getattr(args, flag)}, **targets)
+    check_distinct(**targets)
     for path in targets.values():
         if Path(check_target(path)).suffix in (".pth", ".gguf"):
             raise UserError(f"{path} is the name of a model; give another name to write")
@@ -205,7 +208,8 @@ def _choose_text(args: argparse.Namespace, model: Scorer) -> Text:
     else:
         from custom_llm.data.sources import open_corpus
 
-        text = whole_text(model, open_corpus(args.text_path, args.encoding or "utf-8", args.text_field))
+        corpus = open_corpus(args.text_path, args.encoding or "utf-8", args.text_field)
+        text = whole_text(model, corpus, args.max_tokens)
         if args.samples and (args.dataset_path is not None or _training_options(args) is not None):
             try:
                 text = replace(text, training=held_out_tenth(model, *_training_corpus(args)).training)

@@ -23,6 +23,8 @@ from custom_llm.training.session import HELD_OUT, HELD_OUT_TOKENS
 
 LOOKED_AT = 1 << 20  # characters of a long text that are searched for what a model does not know
 DECODED = 1 << 18  # tokens at a time
+MOST_PER_TOKEN = 64  # characters, in the mean
+MOST_IN_MEMORY = 1 << 28  # bytes of a text that is encoded in one go
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,17 @@ class Text:
     training: Callable[[Callable[[int], object]], Iterator[str]] | None = None
 
 
-def whole_text(model: Scorer, corpus: Corpus) -> Text:
-    """All of a text, for a model of these tokens.
+def whole_text(model: Scorer, corpus: Corpus, max_tokens: int) -> Text:
+    """All of a text, for a model of these tokens; of a very long one more than `max_tokens` from its beginning.
 
     Raises:
         UserError: it cannot be read, or the model knows none of it.
     """
-    text = _readable("".join(corpus.read()), model)
+    text = _readable("".join(up_to((1 + max_tokens) * MOST_PER_TOKEN, corpus.read())), model)
     ids = model.encode(text)
     if not ids:
         raise UserError(f"{corpus.name}: {model.path} knows none of its characters; give the kind of text it learnt")
-    return _checked(Text(f"all of {corpus.name}", ids, _unknown(text, ids, model)), corpus)
+    return _checked(Text(corpus.name, ids, _unknown(text, ids, model)), corpus)
 
 
 def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int | None = None) -> Text:
@@ -72,6 +74,10 @@ def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int |
         description = json.dumps(model.tokenizer.to_dict()).encode()
         recipe = Recipe(blake2b(description, digest_size=16).hexdigest(), lambda pieces: model.tokenizer)
         dataset = TextDataset.of_tokens(open_tokens(corpus, recipe, cache, max_tokens), model.window)
+    elif corpus.size > MOST_IN_MEMORY:
+        raise UserError(
+            f"{corpus.name} is long; give --model trained_model.pth as well, whose tokens of it are in a file"
+        )
     else:
         text = _readable(END_OF_TEXT + "".join(corpus.read()), model)
         dataset = TextDataset(text, model.window, _Vocabulary(model))

@@ -147,7 +147,7 @@ def test_an_end_of_text_counts_as_a_byte_and_characters_as_theirs(tmp_path):
 def test_unknown_characters_are_named_and_do_not_count(classic, tmp_path):
     (tmp_path / "text.txt").write_text("The β cat\n")
     with open_scorer(str(classic / "model.gguf")) as scorer:
-        text = whole_text(scorer, open_corpus(str(tmp_path / "text.txt")))
+        text = whole_text(scorer, open_corpus(str(tmp_path / "text.txt")), 100)
         assert text.unknown == ["β"]
         assert scorer.text_of(text.ids) == "The  cat\n"
 
@@ -183,7 +183,7 @@ def test_everything_at_once_in_tables_json_and_markdown(classic, tmp_path):
     assert result.status == 0, result.stderr
     assert "note: models: trained_model.pth, model.gguf\n" in result.stderr
     assert "note: trained_model.yaml says that stories.txt is what it was trained on\n" in result.stderr
-    for part in ("bits per byte", "400 tokens (400 bytes): the held-out end of stories.txt", "Take ", "longest copy"):
+    for part in ("bits per byte", "400 tokens (400 bytes) of the held-out end of stories.txt", "Take ", "longest copy"):
         assert part in result.stdout
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert [model["model"] for model in found["models"]] == ["trained_model.pth", "model.gguf"]
@@ -270,7 +270,8 @@ def test_help_imports_neither_torch_nor_llama_cpp(tmp_path):
         ("--model classic/model.gguf --samples 1 --grammar x", "--grammar cannot be read"),
         ("--json nowhere/out.json", "nowhere/out.json: the folder nowhere does not exist"),
         ("--json x --markdown x", "--json and --markdown are both x"),
-        ("--markdown stories.txt --text_path stories.txt", "--markdown and --text_path are both stories.txt"),
+        ("--markdown stories.txt --text_path stories.txt", "--text_path and --markdown are both stories.txt"),
+        ("--json stories.txt --dataset_path stories.txt", "--dataset_path and --json are both stories.txt"),
         ("--json model.gguf", "model.gguf is the name of a model"),
         ("--max_tokens 0", "argument --max_tokens: '0' is not a whole number of at least 1"),
         ("--judge nobody", "--judge nobody: no such file, and no address"),

@@ -33,7 +33,7 @@ grade ::= "10" | [1-9]
 
 _WORDS = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
 _NUMBER = rf"(?P<number>[-+]?\d{{1,4}}(?:[.,]\d{{1,4}})?|\b(?:{'|'.join(_WORDS)})\b)(?![\w%]|[.,]\d)"
-_GRADE = re.compile(rf"^[\s*]*{_NUMBER}[\s*]*(?:(?:/|out of|von|sur)[\s*]*(?P<of>\d+|ten))?", re.IGNORECASE)
+_GRADE = re.compile(rf"^[\s*]*{_NUMBER}[\s*]*(?:(?:/|out of)[\s*]*(?P<of>\d+|ten))?", re.IGNORECASE)
 # "(1-10)" is no grade.
 _SCALE = re.compile(r"\(?(?:on a scale )?(?:from |of )?\b1\s*(?:-|–|to)\s*10\b\)?", re.IGNORECASE)
 _SIGNS = r"(?:(?!-\d)[^\w\n]){0,9}"  # a dash before a number may be its minus

@@ -29,7 +29,7 @@ def quality_section(models: Sequence[tuple[str, str, Quality]], text: str) -> Se
         for name, form, found in models
     ]  # fmt: skip
     columns = ["model", "computed by", "loss", "perplexity", "bits per byte", "top-1", "seconds", "tokens/s"]
-    lines = [f"{first.tokens:,} tokens ({first.n_bytes:,} bytes): {text}"]
+    lines = [f"{first.tokens:,} tokens ({first.n_bytes:,} bytes) of {text}"]
     if len(models) > 1:
         bits = [found.bits_per_byte for _, _, found in models]
         lines.append(f"Between the lowest and the highest lie {max(bits) - min(bits):.1e} bits per byte.")
