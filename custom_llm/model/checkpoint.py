@@ -3,6 +3,7 @@
 `model_config.pth` is a dict of plain values: the fields of `ModelConfig`, and once trained
     tokenizer   the vocabulary, as its tokenizer describes itself
     sample      a few thousand characters of the training text, on which an exported file is proven
+    training    a dict of what the cards of the model say about it (see `Provenance`)
 `trained_model.pth` is a state dict. Both load with `weights_only=True`: no code of a stranger is ever run.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from custom_llm.config import ModelConfig
 from custom_llm.errors import UserError, describe_os_error
 from custom_llm.files import replacing, write_bytes
 from custom_llm.model.gpt import GPTLanguageModel
+from custom_llm.model.provenance import Provenance
 
-EXTRAS = ("tokenizer", "sample")
+EXTRAS = ("tokenizer", "sample", "training")
 # All that torch.load is known to raise for a file that is foreign, cut short or altered.
 DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError)
 
@@ -34,6 +36,7 @@ class SavedConfig:
     model: ModelConfig
     tokenizer: dict[str, Any] | None = None
     sample: str = ""
+    training: Provenance = field(default_factory=Provenance)
     from_tutorial: bool = False  # the weights were written by the original tutorial's scripts; not saved
 
 
@@ -54,8 +57,9 @@ def load_config(path: str | Path) -> SavedConfig:
     extras = {key: values.pop(key) for key in EXTRAS if key in values}
     if not isinstance(extras.get("sample", ""), str):
         raise UserError(f"{path}: its sample is not a text; train again with python train_llm.py")
+    training = Provenance.from_dict(extras.pop("training", {}))
     try:
-        return SavedConfig(ModelConfig.from_dict(values), **extras)
+        return SavedConfig(ModelConfig.from_dict(values), **extras, training=training)
     except ValueError as error:
         raise UserError(f"{path}: {error}; write a new one with python llm_model.py") from None
 
@@ -141,7 +145,7 @@ def _by(shape: Any) -> str:
 def _config_bytes(saved: SavedConfig) -> bytes:
     values = saved.model.to_dict()
     if saved.tokenizer is not None:
-        values |= {"tokenizer": saved.tokenizer, "sample": saved.sample}
+        values |= {"tokenizer": saved.tokenizer, "sample": saved.sample, "training": saved.training.to_dict()}
     return _to_bytes(values)
 
 

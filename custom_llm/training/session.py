@@ -21,7 +21,7 @@ from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.errors import UserError
 from custom_llm.files import Kind, check_distinct, check_target
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.checkpoint import SavedConfig, load_config, load_model, save_trained
+from custom_llm.model.checkpoint import SavedConfig, load_config, load_model, save_config, save_trained
 from custom_llm.sizes import BYTE_PAIRS
 from custom_llm.training.checkpoints import Checkpoint, checkpoint_path
 from custom_llm.training.device import pick_device
@@ -29,6 +29,7 @@ from custom_llm.training.distributed import ALONE, Processes
 from custom_llm.training.evaluate import held_out_loss
 from custom_llm.training.fastest import use_fastest_settings
 from custom_llm.training.parallel import is_divided
+from custom_llm.training.provenance import provenance, public_name
 from custom_llm.training.step import Batch, Diverged
 from custom_llm.training.tracking.about import describe
 from custom_llm.training.tracking.history import History
@@ -115,7 +116,13 @@ def train_on_text(
     # Only one writes, which a model that is divided cannot.
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
     work = Work(config, architecture, tokens.key, model_path, processes, record)
-    work.write = lambda weights: save_trained(model_path, weights, config_path, saved)
+    source = public_name(corpus.name)
+
+    def described(text: str = "") -> SavedConfig:
+        """The configuration, with the training as far as it has come."""
+        return replace(saved, training=provenance(trainer, source, tokens, bytes_per_token, config, text))
+
+    work.write = lambda weights: save_trained(model_path, weights, config_path, described())
     again = _command(config_path, model_path)
     try:
         trainer = Trainer(
@@ -170,6 +177,10 @@ def train_on_text(
     print("Generated text:")
     text = write_sample(load_model(model_path, config_path)[0].to(target), tokenizer, TEXT_TOKENS, config.seed)
     print(text, flush=True)
+    try:
+        save_config(config_path, described(text))
+    except UserError as error:  # the model is there
+        _note(f"note: {config_path} does not tell all of the training: {error}")
     page = record.finish("finished", text)
     if page is not None:
         _note(f"how it went: {page}")
