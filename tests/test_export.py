@@ -240,7 +240,7 @@ def test_step_3_writes_what_the_contract_says(trained, tmp_path):
     )  # fmt: skip
     assert (result.status, result.stderr) == (0, "")
     files = {"hf_model", "model.gguf", "model.gguf.Q4_0.gguf", "model.gguf.Q8_0.gguf", "conversion.log"}
-    files.add("model.gguf.yaml")
+    files |= {"model.gguf.yaml", "Modelfile"}
     assert {path.name for path in tmp_path.iterdir()} == files
     lines = result.stdout.splitlines()
     assert lines[0] == "hf_model/: a Hugging Face model (GPT2LMHeadModel); llama.cpp runs it as gpt2"

@@ -43,7 +43,7 @@ ALLOWED = {
     "data": FOUNDATION,
     "model": FOUNDATION,
     "training": FOUNDATION | {"data", "model", "sizes", "torchrun"},
-    "export": FOUNDATION | {"data.bpe", "data.tokenizer", "model", "llamacpp"},
+    "export": FOUNDATION | {"data.bpe", "data.tokenizer", "inference.sampling", "llamacpp", "model"},
     "inference": {"config", "errors", "files", "llamacpp", "options", "progress", "windows", "wizard"},
     "server": {"errors", "inference", "llamacpp", "options"},
     "evaluation": FOUNDATION,

@@ -16,8 +16,8 @@ def main(checkout: str, hf_dir: str, outfile: str, name: str) -> None:
     sys.path.insert(0, checkout)
     import convert_hf_to_gguf as converter  # first, since it brings its own `gguf`  # isort: split
 
-    from custom_llm.export.gguf_file import add_block_size, add_vocabulary
-    from custom_llm.export.huggingface import read_config
+    from custom_llm.export.gguf_file import add_about, add_block_size, add_vocabulary
+    from custom_llm.export.huggingface import read_about, read_config
     from custom_llm.export.vocabulary import read_vocabulary
 
     config = read_config(hf_dir)
@@ -27,13 +27,15 @@ def main(checkout: str, hf_dir: str, outfile: str, name: str) -> None:
     def set_gguf_parameters(self: Any) -> None:
         original_parameters(self)
         add_block_size(self.gguf_writer, config["custom_llm"]["block_size"])
+        add_about(self.gguf_writer, read_about(hf_dir))
 
     def set_vocab(self: Any) -> None:
         add_vocabulary(self.gguf_writer, read_vocabulary(hf_dir))
 
     model_class.set_gguf_parameters = set_gguf_parameters
     model_class.set_vocab = set_vocab
-    sys.argv = ["convert_hf_to_gguf.py", hf_dir, "--outfile", outfile, "--outtype", "f32", "--model-name", name]
+    words = ["--model-name", name, "--metadata", f"{hf_dir}/metadata.json"]
+    sys.argv = ["convert_hf_to_gguf.py", hf_dir, "--outfile", outfile, "--outtype", "f32", *words]
     converter.main()
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFWriter, LlamaFileType
+from gguf import GGML_QUANT_VERSION, GGUFWriter, LlamaFileType, size_label
 
+from custom_llm.export.about import About
 from custom_llm.export.architectures import Architecture
 from custom_llm.export.graph import Graph
 from custom_llm.export.vocabulary import GGUFVocabulary
 
 
 def write_gguf(
-    graph: Graph, architecture: Architecture, vocabulary: GGUFVocabulary, path: str | Path, name: str
+    graph: Graph,
+    architecture: Architecture,
+    vocabulary: GGUFVocabulary,
+    path: str | Path,
+    name: str,
+    about: About = About(),  # noqa: B008 (frozen)
 ) -> None:
     """Write to `path`, under the title `name`, a graph that `architecture` has prepared."""
     writer = GGUFWriter(str(path), architecture.name)
@@ -23,9 +29,13 @@ def write_gguf(
         _add(writer, key, value)
     writer.add_file_type(LlamaFileType.ALL_F32)
     add_block_size(writer, graph.s.block_size)
+    add_about(writer, about)
     add_vocabulary(writer, vocabulary)
     for tensor_name, tensor in architecture.tensors(graph).items():
         writer.add_tensor(tensor_name, tensor.numpy())
+    # As llama.cpp's converter has it.
+    writer.add_size_label(size_label(*writer.get_total_parameter_count()))
+    writer.add_quantization_version(GGML_QUANT_VERSION)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -37,6 +47,15 @@ def write_gguf(
 def add_block_size(writer: Any, block_size: int) -> None:
     """The window the model was trained on, which our runtime keeps to; a table of positions is longer (padded)."""
     writer.add_uint32("custom_llm.block_size", block_size)
+
+
+def add_about(writer: Any, about: About) -> None:
+    """What the file says about the model in words, but for its name."""
+    for key, value in about.to_gguf().items():
+        if isinstance(value, int):
+            writer.add_uint32(key, value)
+        else:
+            writer.add_string(key, value)
 
 
 def add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:

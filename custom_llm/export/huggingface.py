@@ -1,7 +1,8 @@
 """The Hugging Face directory: stock classes load it, no remote code; and it is read back to write GGUF files from.
 
 Its config.json holds, under `custom_llm`, the structure of the graph that its tensors are of. Where no stock class
-computes what the model does, the tensors stand under our own names, and only this program reads them.
+computes what the model does, the tensors stand under our own names, and only this program reads them. Under
+`custom_llm_about` stand the words that its GGUF files say about the model.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
 from custom_llm.errors import UserError, describe_os_error
+from custom_llm.export.about import KEY, About
 from custom_llm.export.check import check_graph, check_structure
 from custom_llm.export.graph import Graph, Structure
 from custom_llm.export.hf_classes import BY_NAME, HFClass, choose_class
@@ -27,10 +29,16 @@ if TYPE_CHECKING:
     from custom_llm.model import GPTLanguageModel
 
 OURS = "CustomLLM"  # in the place of a class
+FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 AGAIN = "remove its folder, or name another with --output_dir, and export anew with convert_to_gguf.py"
 
 
-def write_hf_directory(model: GPTLanguageModel, tokenizer: Tokenizer, output_dir: str | Path) -> str | None:
+def write_hf_directory(
+    model: GPTLanguageModel,
+    tokenizer: Tokenizer,
+    output_dir: str | Path,
+    about: About = About(),  # noqa: B008 (frozen)
+) -> str | None:
     """Write weights, configuration and tokenizer so that `AutoModelForCausalLM` and `AutoTokenizer` load them.
 
     An interrupted run leaves a directory without config.json, which nothing takes for a model.
@@ -56,16 +64,19 @@ def write_hf_directory(model: GPTLanguageModel, tokenizer: Tokenizer, output_dir
     end_of_text_id = tokenizer.end_of_text_id
     end = {"bos_token_id": end_of_text_id, "eos_token_id": end_of_text_id}
     write_bytes(output_dir / "generation_config.json", _json({**end, "do_sample": True}))
-    write_model(prepared, hf_class, output_dir, end_of_text_id)
+    write_model(prepared, hf_class, output_dir, end_of_text_id, about)
     return hf_class.name if hf_class else None
 
 
-def write_model(graph: Graph, hf_class: HFClass | None, output_dir: Path, end_of_text_id: int | None) -> None:
+def write_model(
+    graph: Graph, hf_class: HFClass | None, output_dir: Path, end_of_text_id: int | None, about: About
+) -> None:
     """Write model.safetensors and config.json of a graph that `hf_class` has prepared."""
     tensors = rename(graph.tensors, graph.s, hf_class.names) if hf_class else graph.tensors
     tensors = {name: x.contiguous() for name, x in tensors.items()}
     write_bytes(output_dir / "model.safetensors", safetensors_bytes(tensors, metadata={"format": "pt"}))
-    write_bytes(output_dir / "config.json", _json(hf_config(graph.s, hf_class, end_of_text_id)))
+    config = hf_config(graph.s, hf_class, end_of_text_id)
+    write_bytes(output_dir / "config.json", _json({**config, KEY: about.to_dict()}))
 
 
 def hf_config(s: Structure, hf_class: HFClass | None, end_of_text_id: int | None) -> dict[str, Any]:
@@ -122,6 +133,11 @@ def read_config(hf_dir: str | Path) -> dict[str, Any]:
         reason = "not a model this program exported" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: {reason}; {AGAIN}") from None
     return config
+
+
+def read_about(hf_dir: str | Path) -> About:
+    """The words of such a directory about its model. Raises UserError as `read_config` does."""
+    return About.from_dict(read_config(hf_dir).get(KEY))
 
 
 def _json(values: dict) -> bytes:

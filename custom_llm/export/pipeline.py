@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,16 +14,19 @@ import psutil
 
 from custom_llm.data.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 from custom_llm.errors import UserError, describe_os_error
+from custom_llm.export.about import about_model
 from custom_llm.export.architectures import choose_architecture
 from custom_llm.export.gguf_file import write_gguf
-from custom_llm.export.huggingface import read_hf_directory, write_hf_directory, write_model
+from custom_llm.export.huggingface import read_about, read_hf_directory, write_hf_directory, write_model
 from custom_llm.export.llama_cpp_tools import find_converter, run_converter
 from custom_llm.export.quantize import parse_quant_types, quantize
 from custom_llm.export.vocabulary import read_vocabulary
-from custom_llm.files import Kind, check_target, replacing
+from custom_llm.files import Kind, check_target, replacing, write_bytes
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_model
 
+# What llama.cpp's converter would guess from the name of the folder it reads.
+NOT_GUESSED = dict.fromkeys(f"general.{key}" for key in ("basename", "finetune", "organization", "version"))
 SAMPLE_CHARACTERS = 1 << 14  # of a tutorial's text, to prove files on
 
 # Called with a finished file before it gets its name, the type it is in, and that name.
@@ -70,8 +74,8 @@ def export_to_hf(
     Raises:
         UserError: the files do not load, or the directory cannot be written.
     """
-    model, tokenizer, _ = load_trained(model_path, config_path)
-    write_hf_directory(model, tokenizer, output_dir)
+    model, tokenizer, saved = load_trained(model_path, config_path)
+    write_hf_directory(model, tokenizer, output_dir, about_model(saved, model.n_parameters()))
     return output_dir
 
 
@@ -83,6 +87,8 @@ def convert_to_gguf(
     prove: Proof | None = None,
 ) -> list[str]:
     """Write `gguf_output` in F32 and `gguf_output`.TYPE.gguf for each type of `quant_type`; return the latter.
+
+    What the directory says about the model in words, the files say as well; one without a name is called as the file.
 
     Args:
         quant_type: one of llama.cpp's types, or several with commas.
@@ -113,7 +119,10 @@ def convert_to_gguf(
 
 
 def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
-    """Write the GGUF file of a Hugging Face directory, with the checkout's converter where it knows such models."""
+    """Write the GGUF file of a Hugging Face directory, with the checkout's converter where it knows such models.
+
+    title: what the model is called if the directory has no name for it.
+    """
     graph, end_of_text_id = read_hf_directory(hf_dir)
     found = choose_architecture(graph)
     if found is None:
@@ -125,14 +134,17 @@ def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
             f"{hf_dir}: tokenizer.json has {len(vocabulary.tokens)} tokens and the model {prepared.s.vocab_size}; "
             "export the model anew with convert_to_gguf.py"
         )
+    about = read_about(hf_dir)
+    name = about.name or title
     if not find_converter(checkout) or not architecture.is_converted(prepared.s):
-        write_gguf(prepared, architecture, vocabulary, path, title)
+        write_gguf(prepared, architecture, vocabulary, path, name, about)
         return
     # The converter reads a directory, and the graph is already rewritten for llama.cpp.
     with _folder_beside(path) as folder:
-        write_model(prepared, architecture.converted_from, folder, end_of_text_id)
+        write_model(prepared, architecture.converted_from, folder, end_of_text_id, about)
         shutil.copy(Path(hf_dir) / "tokenizer.json", folder)
-        run_converter(checkout, folder, path, title)
+        write_bytes(folder / "metadata.json", json.dumps(NOT_GUESSED).encode())
+        run_converter(checkout, folder, path, name)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
-from custom_llm.export.parity import Reference, check_bound
+from custom_llm.export.parity import Parity, Reference, check_bound
 from custom_llm.export.quantize import fallback_note
 
 # The share of positions whose likeliest token is PyTorch's, on the text and on random tokens.
@@ -15,8 +16,22 @@ HEADER = f"{'file':<32}{'size':>10}{'KL to PyTorch':>16}{'max logit diff':>16}{T
 logger = logging.getLogger("custom_llm")
 
 
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a file; `parity` is None where it was not held against PyTorch."""
+
+    path: Path
+    quant_type: str
+    n_bytes: int
+    parity: Parity | None
+
+
 class Report:
-    """Checks each finished file against PyTorch before it gets its name, and prints a row about it."""
+    """Checks each finished file against PyTorch before it gets its name, and prints a row about it.
+
+    Attributes:
+        rows: of the files so far.
+    """
 
     def __init__(self, reference: Reference | None, shapes: dict[str, tuple[int, ...]]) -> None:
         """Args:
@@ -25,7 +40,7 @@ class Report:
         """
         self.reference = reference
         self._shapes = shapes
-        self._rows = 0
+        self.rows: list[Row] = []
 
     def check(self, path: Path, quant_type: str, name: Path) -> None:
         """Print the row of the file at `path`, which is to be called `name`.
@@ -36,15 +51,16 @@ class Report:
         note = fallback_note(quant_type, path, self._shapes)
         if note:
             print(f"note: {note}")
-        row = f"{name!s:<32}{path.stat().st_size / 1e6:>7.2f} MB"
+        n_bytes, parity = path.stat().st_size, None
+        row = f"{name!s:<32}{n_bytes / 1e6:>7.2f} MB"
         if self.reference:
             parity = self.reference.compare(path)
             check_bound(name, quant_type, parity)
             row += (
                 f"{parity.kl:>16.1e}{parity.max_difference:>16.4f}{parity.top1_text:>18.1%}{parity.top1_random:>10.1%}"
             )
-        if not self._rows:
+        if not self.rows:
             print(HEADER if self.reference else HEADER[:42])
-        self._rows += 1
+        self.rows.append(Row(name, quant_type, n_bytes, parity))
         print(row, flush=True)
         logger.info(row)
