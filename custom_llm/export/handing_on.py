@@ -46,8 +46,9 @@ def files_to_push(card: ModelCard, folder: Path) -> dict[str, Path]:
 def _copy(picture: Path, target: Path) -> str | None:
     """Copy the picture, or remove an earlier one where there is none; a note if that fails."""
     try:
-        if picture.is_file():
-            write_bytes(target, picture.read_bytes())
+        content = picture.read_bytes() if picture.is_file() else b""
+        if content.startswith(b"\x89PNG"):
+            write_bytes(target, content)
         else:
             target.unlink(missing_ok=True)
     except UserError as error:
