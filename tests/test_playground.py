@@ -230,8 +230,8 @@ def test_text_streams_in_and_undo_takes_it_back(server, visit):
     assert first.startswith("abc")
     assert len(first) > 20
     assert page.inner_text("#mirror").rstrip("\n") == first.rstrip("\n")
-    assert "40 tokens · " in page.inner_text("#figures")
-    assert "40 tokens · " in page.text_content("#status")
+    assert page.inner_text("#figures").startswith("40 tokens")
+    assert page.text_content("#status").startswith("40 tokens")
     second = write(page, max_tokens=5)
     assert second.startswith(first)
     assert [body["prompt"] for body in bodies] == ["abc", first]
