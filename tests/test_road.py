@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shlex
 import shutil
@@ -118,15 +120,24 @@ def test_the_readmes_commands_work_as_written(tmp_path):
     commands = readme_commands()
     assert sum(command.startswith("python ") for command in commands) >= 4
     environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path), "VIRTUAL_ENV": sys.prefix}
-    for command in commands:
-        if command.startswith(("git clone", "cd ", "source ", "pip ", "make ")):
-            if command.startswith("make "):
-                subprocess.run(["make", "-n", command.split()[1]], cwd=ROOT, check=True, capture_output=True)
-            continue
-        command = re.sub(r"^python ", f"{shlex.quote(sys.executable)} ", command)
-        command = re.sub(r"--minutes \S+", "--minutes 0.02", command)  # the only word of a command that is changed
-        done = subprocess.run(
-            command, shell=True, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    with contextlib.ExitStack() as stack:
+        address = ""  # of the server, which has a port of its own here
+        for command in commands:
+            if command.startswith(("git clone", "cd ", "source ", "pip ", "make ")):
+                if command.startswith("make "):
+                    subprocess.run(["make", "-n", command.split()[1]], cwd=ROOT, check=True, capture_output=True)
+                continue
+            command = re.sub(r"^python ", f"{shlex.quote(sys.executable)} ", command)
+            command = re.sub(r"--minutes \S+", "--minutes 0.02", command)
+            options = dict(cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, text=True)
+            if "serve_gguf.py" in command:
+                server = subprocess.Popen([*shlex.split(command), "--port", "0"], **options, stdout=subprocess.PIPE)
+                stack.enter_context(server)
+                stack.callback(server.terminate)
+                address = re.search(r"http://\S+", server.stdout.readline())[0]
+                continue
+            command = command.replace("http://127.0.0.1:8000", address)
+            done = subprocess.run(command, shell=True, **options, capture_output=True, timeout=300)
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
+            if "curl" in command:
+                assert json.loads(done.stdout)["choices"][0]["text"], done.stdout
