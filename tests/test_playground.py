@@ -6,16 +6,14 @@ import json
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from conftest import ENVIRONMENT, ROOT
+from conftest import ROOT
 from playwright.sync_api import Browser, Page, Route, sync_playwright
+from server_process import Served, served
 from tiny_gguf import write_gpt2
 
 PAGE = ROOT / "custom_llm" / "server" / "page.html"
@@ -76,32 +74,6 @@ MISPLACED = """() => {
 }"""
 
 
-class Server:
-    """serve_gguf.py on a port of its own, until it is killed."""
-
-    def __init__(self, model: Path, *flags: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, str(ROOT / "serve_gguf.py"), "--gguf_path", str(model), "--port", str(port), *flags]
-        self.process = subprocess.Popen(command, cwd=model.parent, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-        self.host = f"127.0.0.1:{port}"
-        self.url = f"http://{self.host}/"
-        while not self._answers():
-            assert self.process.poll() is None
-            time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(self.url + "health").is_success
-        except httpx.TransportError:
-            return False
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its name and what it says about itself are as hostile as the text that it can write."""
@@ -111,10 +83,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(model: Path) -> Iterator[Server]:
-    server = Server(model)
-    yield server
-    server.kill()
+def server(model: Path) -> Iterator[Served]:
+    with served(model, "--grammars") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +104,7 @@ def visit(browser: Browser):
     """Opens the page; afterwards there must have been no error, no script of a text, and no request to elsewhere."""
     contexts, addresses, requested, logged, troubles = [], [], [], [], []
 
-    def visit(server: Server, **options) -> Page:
+    def visit(server: Served, **options) -> Page:
         contexts.append(context := browser.new_context(**options))
         page = context.new_page()
         page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -141,7 +112,7 @@ def visit(browser: Browser):
         page.on("dialog", lambda dialog: troubles.append(dialog.message))
         page.on("request", lambda request: requested.append(request.url))
         page.goto(server.url)
-        addresses.append(server.url)
+        addresses.append(server.url + "/")
         return page
 
     yield visit
@@ -177,12 +148,12 @@ def requests(page: Page) -> list[dict]:
     return bodies
 
 
-def occupy(server: Server) -> socket.socket:
+def occupy(server: Served) -> socket.socket:
     """Ask for a long text and do not read it: a place is taken until this is closed."""
     body = json.dumps({"prompt": "a", "max_tokens": 16000, "stream": True})
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {server.host}\r\nAuthorization: Bearer {KEY}\r\n"
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    connection = socket.create_connection(("127.0.0.1", int(server.host.split(":")[1])))
+    connection = server.connect()
     connection.sendall((head + body).encode())
     return connection
 
@@ -272,7 +243,7 @@ def test_stop_stops_and_the_place_is_free(server, visit):
     assert page.inner_text("#figures").endswith(" · stopped")
     assert 1 < len(page.input_value(EDITOR)) < 15000
     began = time.monotonic()
-    httpx.post(server.url + "v1/completions", json={"prompt": "a", "max_tokens": 1}).raise_for_status()
+    server.post(prompt="a", max_tokens=1).raise_for_status()
     assert time.monotonic() - began < 1
 
 
@@ -380,8 +351,7 @@ def test_it_fits_a_narrow_screen_and_the_text_lies_over_its_mirror(server, visit
 
 
 def test_a_key_is_asked_for_and_a_server_that_is_busy_or_dies_is_told(model, visit):
-    server = Server(model, "--api_key", KEY, "--queue", "1")
-    try:
+    with served(model, "--api_key", KEY, "--queue", "1") as server:
         page = visit(server)
         page.fill("#key", "wrong")
         page.keyboard.press("Enter")
@@ -397,8 +367,7 @@ def test_a_key_is_asked_for_and_a_server_that_is_busy_or_dies_is_told(model, vis
             assert page.inner_text("#problem").startswith("The server is busy")
         start(page, "abc", max_tokens=16000)
         page.locator("#figures").filter(has_text="tokens/s").wait_for()
-    finally:
-        server.kill()
+        server.process.kill()
     page.locator("#problem").filter(has_text="in the middle of the text").wait_for()
     kept = page.input_value(EDITOR)
     assert kept.startswith("abc")
