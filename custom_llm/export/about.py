@@ -89,26 +89,20 @@ def describe(config: ModelConfig, n_parameters: int, of_characters: bool, datase
 
 
 def describe_training(origin: Provenance) -> str:
-    """For example `3 epochs in 2.0 minutes on 0.4 M characters; held-out loss 0.19 (0.28 bits per byte)`."""
+    """For example `3 epochs of 0.4 M characters; held-out loss 0.19 (0.28 bits per byte)`.
+
+    Without the time it took, so that the same training gives the same file.
+    """
     parts = []
     if origin.epochs is not None:
         parts.append(f"{origin.epochs:.3g} epoch" + ("" if origin.epochs == 1 else "s"))
-    if origin.minutes is not None:
-        parts.append(f"in {in_words(origin.minutes)}")
     if origin.characters is not None:
-        parts.append(f"on {in_millions(origin.characters)} characters")
+        parts.append(f"of {in_millions(origin.characters)} characters")
     line = " ".join(parts)
     if origin.held_out_loss is not None:
         bits = "" if origin.bits_per_byte is None else f" ({origin.bits_per_byte:.2f} bits per byte)"
         line += f"{'; ' if line else ''}held-out loss {origin.held_out_loss:.2f}{bits}"
     return line
-
-
-def in_words(minutes: float) -> str:
-    """2.04 as '2.0 minutes', 0.5 as '30 seconds', 90 as '1.5 hours'."""
-    if minutes < 1:
-        return f"{60 * minutes:.0f} seconds"
-    return f"{minutes:.1f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"
 
 
 def in_millions(number: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from custom_llm.config import ModelConfig
-from custom_llm.export.about import About, in_words
+from custom_llm.export.about import About
 from custom_llm.export.licenses import known_license
 from custom_llm.export.markdown import escape, fenced, settings, table
 from custom_llm.export.own_files import MARK
@@ -131,7 +131,7 @@ class ModelCard:
             "epochs": None if origin.epochs is None else f"{origin.epochs:g}",
             "steps": _grouped(origin.steps),
             "tokens seen": _grouped(origin.tokens_seen),
-            "time": None if origin.minutes is None else in_words(origin.minutes),
+            "time": None if origin.minutes is None else _duration(origin.minutes),
             "batch_size": origin.batch_size,
             "learning_rate": None if origin.learning_rate is None else f"{origin.learning_rate:g}",
             "optimizer": origin.optimizer,
@@ -220,3 +220,10 @@ def _grouped(number: int | None) -> str | None:
 
 def _rounded(number: float | None) -> str | None:
     return None if number is None else f"{number:.4f}"
+
+
+def _duration(minutes: float) -> str:
+    """2.04 as '2.0 minutes', 0.5 as '30 seconds', 90 as '1.5 hours'."""
+    if minutes < 1:
+        return f"{60 * minutes:.0f} seconds"
+    return f"{minutes:.1f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"
