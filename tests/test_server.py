@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -551,3 +552,19 @@ def test_a_missing_package_is_one_line(english, tmp_path):
     result = run_script("serve_gguf.py", "--gguf_path", english, cwd=tmp_path, environment=environment)
     assert result.status == 2
     assert result.stderr == "error: fastapi is missing: pip install -r requirements-serve.txt\n"
+
+
+# docs/serving.md
+
+
+def test_the_lines_of_the_documentation_work_as_written(server):
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8").replace("http://127.0.0.1:8000", server.url)
+    lines = [line for line in text.splitlines() if line.startswith("curl ")]
+    assert len(lines) == 6
+    for line in lines:
+        done = subprocess.run(["bash", "-c", f"{line} --silent --fail-with-body"], capture_output=True, text=True)
+        assert done.returncode == 0, (line, done.stdout)
+    (example,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 0

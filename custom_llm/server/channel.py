@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from threading import Condition
 from time import monotonic
 from typing import Any
@@ -26,7 +27,7 @@ class Channel:
         self._changed = Condition()
         self._patience = PATIENCE
         self._wake: asyncio.Event | None = None  # set when there is something, or at the end
-        self._ended = asyncio.Event()
+        self._ended = self._loop.create_future()
         self._is_ended = False
         self._error: Exception | None = None
         self.closed = False
@@ -46,7 +47,8 @@ class Channel:
                 return False
             self._items.append(item)
             wake, self._wake = self._wake, None
-        self._call(wake)
+        if wake is not None:
+            self._call(wake.set)
         return True
 
     def end(self, error: Exception | None = None) -> None:
@@ -56,13 +58,14 @@ class Channel:
                 return
             self._is_ended, self._error = True, error
             wake, self._wake = self._wake, None
-        self._call(self._ended)
-        self._call(wake)
+        self._call(self._ended.set_result, None)
+        if wake is not None:
+            self._call(wake.set)
 
-    def _call(self, event: asyncio.Event | None) -> None:
-        if event is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the server has ended
-                self._loop.call_soon_threadsafe(event.set)
+    def _call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Let the event loop call a function."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server has ended
+            self._loop.call_soon_threadsafe(function, *args)
 
     # The coroutine's side
 
@@ -88,8 +91,7 @@ class Channel:
 
     async def collect(self, seconds: float) -> None:
         """Let items come in for a while, or until the last is there."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), seconds)
+        await asyncio.wait([self._ended], timeout=seconds)
 
     def close(self) -> None:
         """Nobody wants items any more."""

@@ -79,10 +79,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"--host {host}: no such address; give 127.0.0.1, or one of this computer's") from None
     family, _, _, _, where = min(found, key=lambda one: one[0] != socket.AF_INET)  # localhost has two
     try:
-        return socket.create_server(where, family=family)
+        listener = socket.create_server(where, family=family)
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         raise UserError(f"--host {host} --port {port}: {reason}; give another --port (0: any that is free)") from None
+    # For its connections, too: asyncio does so only for sockets that name their protocol, which this one does not.
+    # Without it, the first event of a stream waits for the client to acknowledge the headers, some 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def is_loopback(listener: socket.socket) -> bool:

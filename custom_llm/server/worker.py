@@ -88,7 +88,7 @@ class Worker:
             has_more = self._turn(job)
             with self._changed:
                 self._running = None
-                if has_more and not self._stopped:
+                if has_more and not self._stopped and not job.channel.closed:
                     self._waiting.append(job)
 
     def _next(self) -> Job | None:
