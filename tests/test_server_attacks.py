@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -267,6 +269,22 @@ def test_more_connections_than_allowed_are_told_so(server):
     deadline = time.monotonic() + 10
     while httpx.get(f"{server.url}/health").status_code != 200:
         assert time.monotonic() < deadline
+
+
+def test_clients_that_hang_up_at_any_moment_leave_nothing_behind(server):
+    def hang_up(number: int) -> None:
+        generator = random.Random(number)
+        body = {"n": generator.choice([1, 16]), "stream": generator.random() < 0.5, "max_tokens": 500}
+        data = json.dumps({"prompt": "a" * 100, "ignore_eos": True, **body}).encode()
+        data = post(data, f"Content-Length: {len(data)}")
+        with server.connect() as connection:
+            connection.sendall(data[: generator.choice([len(data), len(data), len(data) // 2])])
+            time.sleep(generator.random() * 0.1)
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(hang_up, range(200)))
+    assert server.post(prompt="a", max_tokens=1).status_code == 200
+    assert server.metric("custom_llm_queue_length") == 0
 
 
 @pytest.mark.slow

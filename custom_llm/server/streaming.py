@@ -72,7 +72,10 @@ class Replies:
         start = perf_counter()
         items = await job.channel.take()
         while items and not isinstance(items[-1], Part):
-            items += await job.channel.take()
+            more = await job.channel.take()
+            if not more:  # given up before the first piece
+                return
+            items += more
         self.metrics.first_token(perf_counter() - start)
         while items:
             yield items
