@@ -26,6 +26,7 @@ from custom_llm.inference.logprobs import completion_logprobs, logprob_table
 from custom_llm.inference.sampling import Sampling
 from custom_llm.inference.scores import Score
 from custom_llm.inference.settings import Settings
+from custom_llm.presets import PRESETS
 
 ENGLISH = "abcdefghijklmnopqrstuvwxyz ABC.,\n"
 
@@ -226,7 +227,7 @@ def test_timings_take_the_place_of_the_figures(call):
         r"prompt eval time =" + rate.format(64),
         r" +eval time =" + rate.format(10),
         r" +total time = +[\d.]+ ms / +74 tokens",
-        r" +peak memory = +\d+ MB",
+        r" +peak memory = +[\d,]+ MB",
         r"the last 64 of the prompt's 160 tokens count",
     ]
     assert re.fullmatch("".join(f"{line}\n" for line in lines), result.err), result.err
@@ -271,7 +272,7 @@ def test_a_grammar_that_cannot_be_spelled_ends_the_line_that_was_begun(call):
 
 def test_pytorch_writes_what_its_gguf_writes(call, tmp_path):
     """The same seed, the same text, and log-probabilities that agree to 1e-3, sliding the window, too."""
-    train(tmp_path, STORY * 80, "--preset", "modern")  # no GELU, which is a table of float16 in llama.cpp
+    train(tmp_path, STORY * 80, **PRESETS["modern"])  # no GELU, which is a table of float16 in llama.cpp
     done = run_script("convert_to_gguf.py", "--llama_cpp_path", "none", "--quant_type", "F32", cwd=tmp_path)
     assert done.status == 0, done.stderr
     flags = ("--query", "Mia found", "--max_tokens", "300", "--seed", "5", "--ignore_eos", "--json", "--logprobs", "2")

@@ -96,6 +96,9 @@ def test_a_cut_text_keeps_the_scores_of_tokens_that_begin_in_it(texts, stops):
     cut = list(StopStrings(stops).cut(iter(pieces)))
     text, scores = "".join(piece.text for piece in cut), [score.token for piece in cut for score in piece.scores]
     assert "".join(texts).startswith(text)
+    for piece in cut:  # whole tokens, but for the last one
+        spelled = b"".join(score.spelled for score in piece.scores).decode()
+        assert spelled == piece.text or (piece is cut[-1] and spelled.startswith(piece.text))
     begins = np.cumsum([0, *map(len, texts)])[:-1]
     assert scores[: len(texts)] == sorted(scores)
     assert {i for i in range(len(texts)) if begins[i] < len(text)} <= set(scores)

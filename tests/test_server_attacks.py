@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import shlex
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from server_process import Served, served
@@ -315,3 +319,12 @@ def test_headers_and_bodies_that_come_too_slowly_are_given_up(server):
         with contextlib.suppress(ConnectionResetError):
             assert slow_head.recv(1000) == b""
         assert b"408" in slow_body.recv(1000)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files")
+@pytest.mark.parametrize(("limit", "connections"), [("-n 256", 88), ("-S -n 256", 512), ("-n 60", 1)])
+def test_connections_leave_files_to_refuse_the_next(limit, connections):
+    code = "from custom_llm.server.limits import most_connections; print(most_connections())"
+    command = f"ulimit {limit} && exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert int(done.stdout) == connections

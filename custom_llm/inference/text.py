@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from custom_llm.inference.scores import Score
@@ -30,27 +31,33 @@ class StopStrings:
         self.found = False
 
     def cut(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """Pass `pieces` on up to the first of the strings, holding back only what could begin one."""
+        """Pass `pieces` on up to the first of the strings, holding back those in which one could begin."""
         if not self._strings:
             yield from pieces
             return
-        held = ""
-        scores: list[tuple[int, Score]] = []  # of what is held, each with its place in it
+        held: deque[Piece] = deque()
         for piece in pieces:
-            scores.extend((len(held), score) for score in piece.scores)
-            held += piece.text
-            places = [place for string in self._strings if (place := held.find(string)) >= 0]
-            self.found = bool(places)
-            safe = min(places) if places else len(held) - max(_overlap(held, string) for string in self._strings)
-            if safe:
-                passed = tuple(score for place, score in scores if place < safe)
-                yield Piece(held[:safe], passed)
-                held = held[safe:]
-                scores = [(place - safe, score) for place, score in scores if place >= safe]
-            if self.found:
+            held.append(piece)
+            text = "".join(each.text for each in held)
+            places = [place for string in self._strings if (place := text.find(string)) >= 0]
+            if places:
+                self.found = True
+                yield from _up_to(min(places), held)
                 return
-        if held:
-            yield Piece(held, tuple(score for _, score in scores))
+            safe = len(text) - max(_overlap(text, string) for string in self._strings)
+            while held and len(held[0].text) <= safe:
+                safe -= len(held[0].text)
+                yield held.popleft()
+        yield from held
+
+
+def _up_to(end: int, pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The first `end` characters, and the scores of tokens that begin in them."""
+    for piece in pieces:
+        if end <= 0:
+            return
+        yield Piece(piece.text[:end], piece.scores)
+        end -= len(piece.text)
 
 
 def clean(text: str) -> str:

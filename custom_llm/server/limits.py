@@ -10,7 +10,9 @@ MAX_TOP = 20  # logprobs and top_logprobs
 MAX_STOPS, MAX_STOP_LENGTH = 16, 256
 MAX_BIASES, MAX_BIAS = 1024, 100
 MAX_GRAMMAR_LENGTH = 8192
-MAX_CONNECTIONS = 512  # below the 1,024 open files that a process is commonly allowed
+MAX_CONNECTIONS = 512  # fewer where the process may not open so many files
+BACKLOG = 128  # connections that asyncio may take at once, before one of them can be refused
+OTHER_FILES = 40  # open beside connections
 MAX_HEADERS = 16384  # bytes
 
 HEADER_SECONDS = 10  # for a request's line and headers
@@ -33,3 +35,18 @@ class Limits:
     max_body: int = 1_000_000
     max_tokens: int = 16384
     grammars: bool = False
+
+
+def most_connections() -> int:
+    """How many connections there may be at once; without a file for the next, it could not even be refused."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return MAX_CONNECTIONS
+    wanted = MAX_CONNECTIONS + BACKLOG + OTHER_FILES
+    allowed, at_most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:  # on a Mac, 256 unless more is asked for
+        allowed = wanted if at_most == resource.RLIM_INFINITY else min(wanted, at_most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, at_most))
+        return max(1, allowed - BACKLOG - OTHER_FILES)
+    return MAX_CONNECTIONS

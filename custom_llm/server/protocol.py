@@ -10,7 +10,9 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from custom_llm.server.errors import SERVER_ERROR, ApiError
-from custom_llm.server.limits import HEADER_SECONDS, MAX_CONNECTIONS, UNREAD_SECONDS
+from custom_llm.server.limits import HEADER_SECONDS, UNREAD_SECONDS, most_connections
+
+_MOST = most_connections()
 
 
 class Protocol(H11Protocol):
@@ -21,7 +23,7 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > _MOST:
             error = ApiError(503, "too many connections; try again later", kind=SERVER_ERROR)
             transport.write(_response(error, "Service Unavailable"))
             transport.close()

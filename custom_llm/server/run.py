@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from custom_llm.errors import UserError
-from custom_llm.server.limits import KEEP_ALIVE_SECONDS, MAX_HEADERS
+from custom_llm.server.limits import BACKLOG, KEEP_ALIVE_SECONDS, MAX_HEADERS
 from custom_llm.server.protocol import Protocol
 from custom_llm.server.worker import Worker
 
@@ -29,6 +29,7 @@ class Server(uvicorn.Server):
                 app,
                 http=Protocol,
                 ws="none",
+                backlog=BACKLOG,
                 loop="asyncio",
                 lifespan="off",
                 log_level="error",
