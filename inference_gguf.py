@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from custom_llm.cli import Repeatable, StepParser, log_to, number
 from custom_llm.errors import EXIT_INTERRUPTED, UserError, describe_os_error, run
-from custom_llm.inference.resources import monitor_resources
+from custom_llm.inference.resources import measure_from_here, monitor_resources
 from custom_llm.inference.sampling import Sampling
 from custom_llm.inference.settings import INTERRUPTED, Settings
 from custom_llm.open_engine import newest_gguf, open_engine
@@ -70,6 +70,7 @@ def run_inference(
 def main(argv: Sequence[str] | None = None) -> int:
     """Write texts to stdout as the flags say; return the exit status."""
     started = perf_counter()
+    measure_from_here()
     parser = make_parser()
     args = parser.parse_args(argv)
     sampling = Sampling(**given(Sampling, args))

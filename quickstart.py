@@ -77,7 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = script.main(_flags(options))
         if status:
             return status
-    print(f"\nEverything is in {folder}/. The four commands that repeat it:")
+    print(f"\nEverything is in {folder}/. To write together with the model:")
+    print(shlex.join(["python", "inference_gguf.py", "--gguf_path", f"{gguf}.{quant_type}.gguf"]))
+    print("The four commands that repeat it:")
     print("\n".join(commands))
     return 0
 

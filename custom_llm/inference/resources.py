@@ -9,11 +9,18 @@ from typing import Any
 _started = perf_counter(), process_time()
 
 
+def measure_from_here() -> None:
+    """Let the mean use of the CPU begin now: in a process that has done something else before."""
+    global _started
+    _started = perf_counter(), process_time()
+
+
 def monitor_resources() -> dict[str, Any]:
     """The machine's and this process's use of CPU, memory and GPUs.
 
     cpu_percent: of all cores, since the previous call (of the first: since psutil was imported; over a tenth
-    of a second when that says 0). process_cpu_percent: mean since this module was imported; 100 is one core.
+    of a second when that says 0). process_cpu_percent: mean since `measure_from_here`, else since this module was
+    imported; 100 is one core.
     memory_*: bytes. gpus: one dict for each, empty without a GPU or without a working GPUtil.
     """
     import psutil
