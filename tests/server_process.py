@@ -6,7 +6,7 @@ import contextlib
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPResponse
@@ -56,9 +56,9 @@ class Served:
 
 
 @contextmanager
-def served(path: Path, *flags: str, **environment: str) -> Iterator[Served]:
-    """Start a server on a free port; the end of `with` ends it."""
-    command = [sys.executable, str(ROOT / "serve_gguf.py"), "--gguf_path", str(path), "--port", "0", *flags]
+def served(path: Path, *flags: str, before: Sequence[str] = (), **environment: str) -> Iterator[Served]:
+    """Start a server on a free port, by a command that `before` begins; the end of `with` ends it."""
+    command = [*before, sys.executable, str(ROOT / "serve_gguf.py"), "--gguf_path", str(path), "--port", "0", *flags]
     log = path.with_suffix(".log")
     with (
         log.open("w") as errors,

@@ -322,9 +322,34 @@ def test_headers_and_bodies_that_come_too_slowly_are_given_up(server):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files")
-@pytest.mark.parametrize(("limit", "connections"), [("-n 256", 88), ("-S -n 256", 512), ("-n 60", 1)])
+@pytest.mark.parametrize(
+    ("limit", "connections"), [("-n 256", (108, 108)), ("-S -n 256", (512, 128)), ("-n 60", (10, 10))]
+)
 def test_connections_leave_files_to_refuse_the_next(limit, connections):
-    code = "from custom_llm.server.limits import most_connections; print(most_connections())"
+    code = "from custom_llm.server.limits import most_connections; print(*most_connections())"
     command = f"ulimit {limit} && exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert int(done.stdout) == connections
+    assert tuple(map(int, done.stdout.split())) == connections
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files")
+def test_more_connections_than_files_are_refused_without_a_word_on_stderr(tmp_path):
+    write_gpt2(tmp_path / "small.gguf", "ab")
+    before = ("bash", "-c", 'ulimit -n 60 && exec "$@"', "-")
+    with served(tmp_path / "small.gguf", before=before) as server:
+        connections = [server.connect() for _ in range(100)]
+        assert connections[-1].recv(12) == b"HTTP/1.1 503"
+        for connection in connections:
+            connection.close()
+        deadline = time.monotonic() + 10
+        while httpx.get(f"{server.url}/health").status_code != 200:
+            assert time.monotonic() < deadline
+        assert server.log.read_text() == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files")
+def test_too_few_files_are_one_line(tmp_path):
+    command = f"ulimit -n 45 && exec {shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'serve_gguf.py'))}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: only 45 files may be open; start the server where `ulimit -n` is 680\n"

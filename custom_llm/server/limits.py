@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from custom_llm.errors import UserError
+
 MAX_TEXTS = 16  # n
 MAX_PROMPTS = 256
 MAX_TOP = 20  # logprobs and top_logprobs
@@ -11,8 +13,9 @@ MAX_STOPS, MAX_STOP_LENGTH = 16, 256
 MAX_BIASES, MAX_BIAS = 1024, 100
 MAX_GRAMMAR_LENGTH = 8192
 MAX_CONNECTIONS = 512  # fewer where the process may not open so many files
-BACKLOG = 128  # connections that asyncio may take at once, before one of them can be refused
+MAX_BACKLOG = 128  # connections that asyncio may take at once, before one of them can be refused
 OTHER_FILES = 40  # open beside connections
+LEAST_ROOM = 10  # for connections
 MAX_HEADERS = 16384  # bytes
 
 HEADER_SECONDS = 10  # for a request's line and headers
@@ -37,16 +40,24 @@ class Limits:
     grammars: bool = False
 
 
-def most_connections() -> int:
-    """How many connections there may be at once; without a file for the next, it could not even be refused."""
+def most_connections() -> tuple[int, int]:
+    """How many connections there may be, and how many more asyncio may take at once: so that each can be refused.
+
+    Raises:
+        UserError: the process may not open enough files.
+    """
     try:
         import resource
     except ImportError:  # Windows
-        return MAX_CONNECTIONS
-    wanted = MAX_CONNECTIONS + BACKLOG + OTHER_FILES
+        return MAX_CONNECTIONS, MAX_BACKLOG
+    wanted = MAX_CONNECTIONS + MAX_BACKLOG + OTHER_FILES
     allowed, at_most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed != resource.RLIM_INFINITY and allowed < wanted:  # on a Mac, 256 unless more is asked for
-        allowed = wanted if at_most == resource.RLIM_INFINITY else min(wanted, at_most)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, at_most))
-        return max(1, allowed - BACKLOG - OTHER_FILES)
-    return MAX_CONNECTIONS
+    if allowed == resource.RLIM_INFINITY or allowed >= wanted:
+        return MAX_CONNECTIONS, MAX_BACKLOG
+    allowed = wanted if at_most == resource.RLIM_INFINITY else min(wanted, at_most)  # on a Mac, it is 256 at first
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, at_most))
+    room = allowed - OTHER_FILES
+    if room < LEAST_ROOM:
+        raise UserError(f"only {allowed} files may be open; start the server where `ulimit -n` is {wanted}")
+    backlog = min(MAX_BACKLOG, room // 2)
+    return room - backlog, backlog

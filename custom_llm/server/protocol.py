@@ -12,7 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from custom_llm.server.errors import SERVER_ERROR, ApiError
 from custom_llm.server.limits import HEADER_SECONDS, UNREAD_SECONDS, most_connections
 
-_MOST = most_connections()
+MOST, BACKLOG = most_connections()
 
 
 class Protocol(H11Protocol):
@@ -23,7 +23,7 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        if len(self.connections) > _MOST:
+        if len(self.connections) > MOST:
             error = ApiError(503, "too many connections; try again later", kind=SERVER_ERROR)
             transport.write(_response(error, "Service Unavailable"))
             transport.close()

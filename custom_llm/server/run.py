@@ -12,8 +12,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from custom_llm.errors import UserError
-from custom_llm.server.limits import BACKLOG, KEEP_ALIVE_SECONDS, MAX_HEADERS
-from custom_llm.server.protocol import Protocol
+from custom_llm.server.limits import KEEP_ALIVE_SECONDS, MAX_HEADERS
+from custom_llm.server.protocol import BACKLOG, Protocol
 from custom_llm.server.worker import Worker
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
