@@ -17,6 +17,7 @@ from custom_llm.export.quantize import fallback_note
 from custom_llm.inference.sampling import Sampling
 from custom_llm.progress import Progress
 from custom_llm.scorers import Scorer, open_gguf
+from custom_llm.signals import unwinding
 from custom_llm.torch_engine import TorchEngine
 
 WRITTEN = 200  # tokens in a run that measures speed
@@ -46,7 +47,7 @@ def quantize_and_compare(
             f"--quantization_report: {tempfile.gettempdir()} has {free / 1e6:,.0f} MB free and up to "
             f"{needed / 1e6:,.0f} MB are needed; name a larger folder in TMPDIR"
         )
-    with tempfile.TemporaryDirectory(prefix="custom-llm-") as folder, ExitStack() as opened:
+    with unwinding(), tempfile.TemporaryDirectory(prefix="custom-llm-") as folder, ExitStack() as opened:
         with Progress("writing files", delay=1):
             files = _write_files(engine, folder, names)
         models = [opened.enter_context(open_gguf(path, threads)) for path in files.values()]

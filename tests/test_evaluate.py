@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -173,6 +174,20 @@ def test_the_loss_is_the_sum_of_what_a_server_echoes(classic, tmp_path, monkeypa
 
 
 # The command
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_report_that_is_ended_leaves_no_files(classic, tmp_path):
+    flags = ["--model", str(classic / "trained_model.pth"), "--quantization_report", "Q8_0"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "evaluate_llm.py"), *flags], cwd=tmp_path, stdout=subprocess.DEVNULL,
+        env={**ENVIRONMENT, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    while process.poll() is None and not list(tmp_path.glob("custom-llm-*")):
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(20) == 143
+    assert not list(tmp_path.iterdir())
 
 
 def test_everything_at_once_in_tables_json_and_markdown(classic, tmp_path):

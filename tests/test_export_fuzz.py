@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from conftest import ROOT
+from conftest import ENVIRONMENT, ROOT
 from gguf import GGUFReader
 
 from benchmarks.architectures import SMALL, TOKENIZER, export, random_model
@@ -158,6 +162,24 @@ def test_a_vocabulary_of_another_model_is_refused(tmp_path: Path):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"tokenizer\.json has 39 tokens and the model 40"):
         convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "F32", None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_a_conversion_that_is_ended_takes_its_child_with_it(tmp_path: Path, number: str):
+    checkout = ROOT / "llama.cpp"
+    if not (checkout / "convert_hf_to_gguf.py").is_file():
+        pytest.skip("no llama.cpp checkout here; `make test` brings one")
+    write_hf_directory(random_model(SMALL), TOKENIZER, tmp_path / "hf")
+    code = f"import convert_to_gguf; convert_to_gguf.convert_to_gguf('hf', 'model.gguf', 'F32', {str(checkout)!r})"
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    process = psutil.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    while process.is_running() and not (children := process.children()):
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, number))
+    assert process.wait(20) == 128 + getattr(signal, number)
+    assert not psutil.wait_procs(children, 5)[1], "what runs on"
+    assert [item.name for item in tmp_path.iterdir()] == ["hf"]
 
 
 def test_what_a_killed_conversion_left_is_removed_by_the_next(tmp_path: Path):

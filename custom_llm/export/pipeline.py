@@ -24,6 +24,7 @@ from custom_llm.export.vocabulary import read_vocabulary
 from custom_llm.files import Kind, check_target, replacing, write_bytes
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.checkpoint import SavedConfig, load_model
+from custom_llm.signals import unwinding
 
 # What llama.cpp's converter would guess from the name of the folder it reads.
 NOT_GUESSED = dict.fromkeys(f"general.{key}" for key in ("basename", "finetune", "organization", "version"))
@@ -79,6 +80,7 @@ def export_to_hf(
     return output_dir
 
 
+@unwinding()
 def convert_to_gguf(
     hf_dir: str = "hf_model",
     gguf_output: str = "model.gguf",
