@@ -289,6 +289,11 @@ def test_the_lines_of_the_card_run(handed_on, hub, tmp_path):
     assert said.status == 0 and said.stdout.startswith(prompt)
 
 
+def test_the_prompt_of_a_card_is_one_that_the_model_can_read():
+    text = card(About("m", example="“🐱，春天来了。小猫…”")).text()
+    assert 'tokenizer("春天来了", ' in text and "--query 春天来了\n" in text
+
+
 def test_a_figure_is_claimed_only_for_a_text_that_others_have():
     origin = Provenance.from_dict(
         ORIGIN.to_dict() | {"dataset": "tinystories", "hub_dataset": "roneneldan/TinyStories"}

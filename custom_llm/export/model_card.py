@@ -164,7 +164,8 @@ class ModelCard:
     def _running(self) -> str:
         block_size, name = self.config.block_size, self.rows[-1].path.name
         given, n_tokens = shlex.quote(name), min(block_size, 200)
-        prompt = next(filter(str.isalnum, self.about.example.split()), "The")  # of characters that the model knows
+        word = re.search(r"[^\W_]{1,20}", self.about.example)  # of characters that the model knows
+        prompt = word[0] if word else "The"
         parts = []
         if self.hf_class:
             folder = json.dumps(self.folder)
