@@ -19,6 +19,7 @@ from custom_llm.cli import Repeatable, StepParser, number
 from custom_llm.errors import UserError, run
 
 KEY_VARIABLE = "CUSTOM_LLM_API_KEY"
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|\*")  # as browsers send it: nothing behind the port
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     api_key = args.api_key or os.environ.get(KEY_VARIABLE) or None
     if api_key is not None and not re.fullmatch("[!-~]+", api_key):
         raise UserError(f"--api_key (or {KEY_VARIABLE}) has characters that no HTTP header can hold; take another")
+    for origin in args.cors_origin:
+        if not ORIGIN.fullmatch(origin):
+            raise UserError(
+                f"--cors_origin {origin} is no origin; give one such as https://their.address, without a path"
+            )
     try:
         from custom_llm.server.app import make_app
         from custom_llm.server.limits import Limits
@@ -61,7 +67,7 @@ def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "serve_gguf")
     add = parser.add_argument
-    add("--gguf_path", metavar="FILE", help="the model (default: the newest .gguf in this folder)")
+    add("--gguf_path", metavar="FILE", help="the model (default: the newest .gguf in this folder); or a .pth")
     add("--host", default="127.0.0.1", metavar="HOST", help="where to listen (default: 127.0.0.1, this computer only)")
     add("--port", type=number(int, 0, 65535), default=8000, metavar="N", help="0: any that is free (default: 8000)")
     add("--api_key", metavar="KEY", help=f"ask clients for it (default: {KEY_VARIABLE} of the environment, if set)")

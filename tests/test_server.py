@@ -503,6 +503,7 @@ def events(server: Served, path: str, **body):
         (("--gguf_path", "missing.gguf"), "missing.gguf: no such file"),
         (("--api_key", "ä"), "--api_key (or CUSTOM_LLM_API_KEY) has characters"),
         (("--queue", "0"), "argument --queue: '0' is not a whole number from 1"),
+        (("--cors_origin", "https://a.example/"), "--cors_origin https://a.example/ is no origin; give one such as"),
     ],
 )
 def test_a_start_that_cannot_be_is_one_line(english, tmp_path, flags, message):
