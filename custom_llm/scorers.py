@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from custom_llm.errors import UserError
+from custom_llm.errors import UserError, is_out_of_memory
 from custom_llm.files import Kind
 from custom_llm.inference.engine import MAX_WINDOW, Engine
 from custom_llm.inference.scores import log_softmax
@@ -185,6 +185,8 @@ def _open_directory(path: str) -> Scorer:
         structure = Structure.from_dict(config["custom_llm"])
         check_structure(structure)
     except Exception as error:  # transformers raises what its parts raise
+        if isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise UserError(f"{path}: transformers cannot load it ({reason}); {AGAIN}") from None
     spelled = [
