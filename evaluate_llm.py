@@ -176,16 +176,18 @@ def _quant_types(text: str) -> list[str]:
 
 def _open_models(args: argparse.Namespace, opened: ExitStack) -> list[Scorer]:
     """Those that were named, or all in this folder."""
-    from custom_llm.scorers import NoHuggingFaceClass, open_scorer
+    from custom_llm.scorers import NotEvaluated, open_scorer
 
     models = []
     for path in args.model or _models_here():
         try:
             models.append(opened.enter_context(open_scorer(path, args.config_path, args.threads)))
-        except NoHuggingFaceClass as error:
+        except NotEvaluated as error:
             if args.model:
                 raise
             _note(str(error))
+    if not models:
+        raise UserError("none of the models in this folder can be evaluated; name another with --model")
     return models
 
 

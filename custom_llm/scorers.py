@@ -30,8 +30,8 @@ PART = 64  # rows of logarithms that are handed on at a time
 TOKENS_PER_BATCH, LOGITS_PER_BATCH = 4096, 1 << 26  # 256 MB
 
 
-class NoHuggingFaceClass(UserError):
-    """A directory that only this program reads."""
+class NotEvaluated(UserError):
+    """A form of a model that cannot be evaluated, while others of it can."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ def _open_weights(path: str, config_path: str | None, threads: int | None) -> Sc
 
     config_path = config_path or str(Path(path).with_name("model_config.pth"))
     if load_config(config_path).tokenizer is None:
-        raise UserError(
+        raise NotEvaluated(
             f"{config_path} holds no vocabulary (its model is untrained, or the tutorial's); make a GGUF file with "
-            "python convert_to_gguf.py --dataset_path, and evaluate that"
+            "python convert_to_gguf.py --dataset_path, and evaluate that, with --model"
         )
     engine = TorchEngine(path, config_path, n_threads=threads)
     network, tokenizer, model = engine.torch_model, engine.tokenizer, engine.model
@@ -169,7 +169,7 @@ def _open_directory(path: str) -> Scorer:
 
     config = read_config(path)
     if config["architectures"][0] == OURS:
-        raise NoHuggingFaceClass(f"{path}: no Hugging Face class computes this model; leave it out")
+        raise NotEvaluated(f"{path}: no Hugging Face class computes this model; leave it out")
     vocabulary = read_vocabulary(path)
     import transformers
 

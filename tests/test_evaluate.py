@@ -321,6 +321,25 @@ def test_mistakes_are_one_line(flags, message, classic, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.json"))
 
 
+def test_a_model_without_a_vocabulary_is_left_out_where_its_file_has_one(classic, tmp_path):
+    config = torch.load(classic / "model_config.pth", weights_only=True)
+    del config["tokenizer"]
+    torch.save(config, tmp_path / "model_config.pth")
+    shutil.copy(classic / "trained_model.pth", tmp_path)
+    (tmp_path / "letters.txt").write_text("a ")
+    flags = ("--text_path", "letters.txt")
+    nothing = run_script("evaluate_llm.py", *flags, cwd=tmp_path)
+    assert nothing.status == 2
+    assert nothing.stderr.endswith(
+        "error: none of the models in this folder can be evaluated; name another with --model\n"
+    )
+    shutil.copy(classic / "model.gguf", tmp_path)
+    result = run_script("evaluate_llm.py", *flags, cwd=tmp_path)
+    assert result.status == 0
+    assert "note: model_config.pth holds no vocabulary" in result.stderr
+    assert result.stdout.endswith("\n1 token (1 byte) of letters.txt\n")
+
+
 def test_a_model_that_computes_nan_says_so(classic):
     with open_scorer(str(classic / "model.gguf")) as scorer:
 
