@@ -75,3 +75,12 @@ def shown(value: Any) -> str:
 
 def in_words(kind: type) -> str:
     return {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[kind]
+
+
+def counted(n: int, unit: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "token"), counted(2000, "token")
+    ('1 token', '2,000 tokens')
+    """
+    return f"{n:,} {unit}{'' if n == 1 else 's'}"

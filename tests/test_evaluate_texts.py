@@ -190,5 +190,5 @@ def test_long_copies_are_shown_in_part():
     text = "abc " * 500
     copies = find_copies([text], [text])
     section = samples_section("m", diversity([text]), diversity([text]), [copies, copies])
-    assert section.rows[0][-1] == "2000 characters"
+    assert section.rows[0][-1] == "2,000 characters"
     assert {len(example) for _, example in section.examples} == {LONGEST_SHOWN}

@@ -11,6 +11,7 @@ from custom_llm.evaluation.memorization import RUN, Copies
 from custom_llm.evaluation.quality import Quality
 from custom_llm.evaluation.quantization import Candidate
 from custom_llm.evaluation.report import Section
+from custom_llm.options import counted
 
 SHORTEST_SHOWN, LONGEST_SHOWN = 20, 400  # characters of a copy or a repeat
 
@@ -29,7 +30,7 @@ def quality_section(models: Sequence[tuple[str, str, Quality]], text: str) -> Se
         for name, form, found in models
     ]  # fmt: skip
     columns = ["model", "computed by", "loss", "perplexity", "bits per byte", "top-1", "seconds", "tokens/s"]
-    lines = [f"{first.tokens:,} tokens ({first.n_bytes:,} bytes) of {text}"]
+    lines = [f"{counted(first.tokens, 'token')} ({counted(first.n_bytes, 'byte')}) of {text}"]
     if len(models) > 1:
         bits = [found.bits_per_byte for _, _, found in models]
         lines.append(f"Between the lowest and the highest lie {max(bits) - min(bits):.1e} bits per byte.")
@@ -69,7 +70,12 @@ def samples_section(name: str, written: Diversity, human: Diversity, copies: Seq
     titles = [name, "held-out text"]
     columns = ["written by", "repeated 4-grams", "longest repeat", "distinct-1", "distinct-2", "distinct-3"]
     rows = [
-        [title, f"{item.repeated:.1%}", f"{len(item.longest_repeat)} characters", *map("{:.3f}".format, item.distinct)]
+        [
+            title,
+            f"{item.repeated:.1%}",
+            counted(len(item.longest_repeat), "character"),
+            *map("{:.3f}".format, item.distinct),
+        ]
         for title, item in zip(titles, (written, human), strict=True)
     ]
     examples = []
@@ -77,7 +83,7 @@ def samples_section(name: str, written: Diversity, human: Diversity, copies: Seq
     if copies:
         columns += ["copied", "longest copy"]
         for row, found in zip(rows, copies, strict=True):
-            row += [f"{share_copied(found):.1%}", f"{len(longest_copy(found))} characters"]
+            row += [f"{share_copied(found):.1%}", counted(len(longest_copy(found)), "character")]
         lines.append(f"Copied: the share of runs of {RUN} characters that stand verbatim in the training text.")
         if longest := longest_copy(copies[0]):
             examples.append(("The longest copy in what the model wrote", longest[:LONGEST_SHOWN]))

@@ -18,6 +18,7 @@ from custom_llm.inference.report import summary, timings
 from custom_llm.inference.settings import DEFAULT, NAMES, Settings, value_of
 from custom_llm.inference.text import printable
 from custom_llm.inference.writing import Text, left_out, write
+from custom_llm.options import counted
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine
@@ -148,7 +149,7 @@ class Chat:
         except RuntimeError as error:  # of expanduser: there is no such home
             raise UserError(f"/save {rest}: {error}") from None
         self._saved.add(path.resolve())
-        _say(f"{len(self.text):,} characters in {path}")
+        _say(f"{counted(len(self.text), 'character')} in {path}")
 
     def _stats(self, _: str) -> None:
         if self._latest is None:

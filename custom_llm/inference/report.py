@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from custom_llm.inference.resources import monitor_resources, peak_memory
+from custom_llm.options import counted
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine, Statistics
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def summary(statistics: Statistics, load_seconds: float) -> str:
     """For example `100 tokens, 8,123 tokens/s, first text after 0.05 s, peak memory 61 MB`."""
     count = statistics.generated_tokens
-    figures = [f"{count} token{'' if count == 1 else 's'}"]
+    figures = [counted(count, "token")]
     if count:
         figures.append(f"{statistics.tokens_per_second:,.0f} tokens/s")
     if statistics.first_text_seconds is not None:
@@ -25,8 +26,7 @@ def summary(statistics: Statistics, load_seconds: float) -> str:
 def devices(engine: Engine) -> str:
     """For example `CPU 98 % of one core (1 thread)`, and each GPU."""
     use = monitor_resources()
-    threads = f"{engine.n_threads} thread{'' if engine.n_threads == 1 else 's'}"
-    found = [f"CPU {use['process_cpu_percent']:.0f} % of one core ({threads})"]
+    found = [f"CPU {use['process_cpu_percent']:.0f} % of one core ({counted(engine.n_threads, 'thread')})"]
     for gpu in use["gpus"]:
         found.append(f"{gpu['name']} {gpu['load_percent']:.0f} %, {gpu['memory_used'] / 1e6:,.0f} MB")
     return "; ".join(found)
