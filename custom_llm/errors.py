@@ -18,7 +18,8 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for `... | head`
 
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "bad_alloc")  # how torch words it
+# How torch words it, and the loader of its libraries.
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "bad_alloc", "failed to map segment")
 
 
 class UserError(Exception):
@@ -43,13 +44,13 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
         return EXIT_BROKEN_PIPE
     except OSError as error:
         return _fail(describe_os_error(error))
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
         return _fail("not enough memory; choose a smaller model (--n_embd, --n_layer), --batch_size or text")
 
 
-def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+def is_out_of_memory(error: MemoryError | RuntimeError | ImportError) -> bool:
     """Whether an error is about memory that was not to be had, of the machine or of a GPU."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
 

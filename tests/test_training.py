@@ -169,6 +169,9 @@ def test_out_of_memory_is_a_sentence(capsys):
 
     assert run(fill) == 2
     assert capsys.readouterr().err.startswith("error: not enough memory; choose a smaller model (--n_embd")
+    failed = ImportError("libtorch_cpu.so: failed to map segment from shared object")  # torch itself does not fit
+    assert run(lambda argv: (_ for _ in ()).throw(failed)) == 2
+    assert capsys.readouterr().err.startswith("error: not enough memory; ")
     with pytest.raises(RuntimeError, match="a bug"):
         run(lambda argv: (_ for _ in ()).throw(RuntimeError("a bug")))
 
