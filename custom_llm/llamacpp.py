@@ -69,6 +69,16 @@ def gpu_available() -> bool:
     return bool(_c.llama_supports_gpu_offload())
 
 
+def _may_crash_with_amx() -> bool:
+    """Whether weights must not be repacked for Intel's AMX.
+
+    Compiled by GCC 12, llama.cpp's kernels for AMX end the process: the compiler leaves out most of the tiles'
+    configuration as never read (https://github.com/ggml-org/llama.cpp/issues/20824).
+    """
+    has_amx = getattr(_ggml, "ggml_cpu_has_amx_int8", None)  # None: kernels are chosen when they are loaded
+    return has_amx is None or bool(has_amx())
+
+
 class _Owned:
     """Something that llama.cpp allocated, freed by `close` or at the end of a `with`."""
 
@@ -103,6 +113,7 @@ class Model(_Owned):
         params = _c.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.vocab_only = vocab_only
+        params.use_extra_bufts = not _may_crash_with_amx()
         self.on_gpu = n_gpu_layers != 0
         _error_lines.clear()
         self._ptr = _c.llama_model_load_from_file(os.fsencode(self.path), params)
