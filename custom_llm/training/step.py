@@ -162,12 +162,18 @@ class Step:
                 self._backward_zero(x)
                 continue
             with autocast(self.device, self.precision):
-                _, loss = self._for(x)(x.to(self.device), y.to(self.device))
+                _, loss = self._for(x)(self._there(x), self._there(y))
             weight = y.numel() / n_tokens * self.processes.size  # the mean over processes becomes a sum
             ((loss + self.model.balance_loss()) * weight).backward()
             total += loss.detach() * y.numel()
         self.processes.add_up([total])
         return total
+
+    def _there(self, ids: torch.Tensor) -> torch.Tensor:
+        """The ids on the device. From pinned memory a GPU takes them by itself, while earlier steps are under way."""
+        if self.device.type == "cuda":
+            return ids.pin_memory().to(self.device, non_blocking=True)
+        return ids.to(self.device)
 
     def _for(self, x: torch.Tensor) -> Callable:
         """What to call for a forward pass: a batch that is smaller, at the end of an epoch, is not compiled for."""
