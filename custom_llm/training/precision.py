@@ -7,16 +7,12 @@ float32's range, so that losses need no scaling (Kalamkar et al. 2019, arXiv:190
 from __future__ import annotations
 
 import functools
-import warnings
 
 import torch
 
 from custom_llm.errors import UserError
 
 GAIN = 0.1  # share of a step's time that bfloat16 must save, as it is less exact
-
-# torch.rms_norm has no fast way for bfloat16 with weights of float32, which is nothing a person could change.
-warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 
 
 def precisions_of(device: torch.device, wanted: str) -> list[str]:
