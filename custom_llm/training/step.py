@@ -21,6 +21,7 @@ from custom_llm.training.loads import ExpertLoads
 from custom_llm.training.optimizer import make_optimizers, set_learning_rate
 from custom_llm.training.parallel import gathered, load_model_state, parallelize, send_gradients, whole
 from custom_llm.training.precision import autocast, precisions_of
+from custom_llm.training.replayed import Replayed
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -73,6 +74,7 @@ class Step:
         self.rows: int | None = None
         self._called = parallelize(model, config.strategy, processes, device)
         self._compiled: Callable | None = None
+        self._replayed = self._new_replayed()
         self.optimizers = make_optimizers(model, config)
         self.average = self._new_average()
         self.loads = ExpertLoads(model)
@@ -87,6 +89,7 @@ class Step:
         """
         if self.config.compile and self._compiled is None:  # not before, for what is only rehearsed
             self._compiled = compiled(self._called)
+            self._replayed = self._new_replayed()
         loss = self._backward(batches)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         n_tokens = sum(y.numel() for _, y in batches)
@@ -109,6 +112,7 @@ class Step:
     def use_precision(self, precision: str) -> None:
         """Compute products in float32 or bfloat16 from the next update on."""
         self.precision = precision
+        self._replayed = self._new_replayed()
 
     def rehearse(self, batch: Batch) -> None:
         """Do the work of an update but for the update itself; only random numbers go on by it."""
@@ -130,6 +134,11 @@ class Step:
 
     def _new_average(self) -> Average | None:
         return Average(self.model.parameters(), self.config.ema) if self.config.ema else None
+
+    def _new_replayed(self) -> Replayed | None:
+        """What makes the passes of whole batches on a GPU, unless they are of a kind that cannot be recorded."""
+        waits = self.model.mixtures or self.config.act_recomp or self.processes.size > 1
+        return Replayed(self._pass, self.model.parameters()) if self.device.type == "cuda" and not waits else None
 
     def _backward(self, batches: Sequence[Batch]) -> torch.Tensor:
         """Leave the gradient of the mean loss of all tokens in the parameters; return the sum of their losses.
@@ -161,13 +170,21 @@ class Step:
             if x.is_meta:
                 self._backward_zero(x)
                 continue
-            with autocast(self.device, self.precision):
-                _, loss = self._for(x)(self._there(x), self._there(y))
             weight = y.numel() / n_tokens * self.processes.size  # the mean over processes becomes a sum
-            ((loss + self.model.balance_loss()) * weight).backward()
-            total += loss.detach() * y.numel()
+            weight = torch.full((), weight, device=self.device)
+            work = self._replayed if self._replayed is not None and self._is_whole(x) else self._pass
+            total += work(self._there(x), self._there(y), weight) * y.numel()
         self.processes.add_up([total])
         return total
+
+    def _pass(self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Add the gradients of the mean loss of a batch, times `weight`; return the loss."""
+        # A batch that is smaller, at the end of an epoch, is not compiled for.
+        call = self._compiled if self._compiled is not None and self._is_whole(x) else self._called
+        with autocast(self.device, self.precision):
+            _, loss = call(x, y)
+        ((loss + self.model.balance_loss()) * weight).backward()
+        return loss.detach()
 
     def _there(self, ids: torch.Tensor) -> torch.Tensor:
         """The ids on the device. From pinned memory a GPU takes them by itself, while earlier steps are under way."""
@@ -175,10 +192,9 @@ class Step:
             return ids.pin_memory().to(self.device, non_blocking=True)
         return ids.to(self.device)
 
-    def _for(self, x: torch.Tensor) -> Callable:
-        """What to call for a forward pass: a batch that is smaller, at the end of an epoch, is not compiled for."""
-        is_whole = len(x) == min(self.rows or self.config.batch_size, self.config.batch_size)
-        return self._compiled if self._compiled is not None and is_whole else self._called
+    def _is_whole(self, x: torch.Tensor) -> bool:
+        """Whether as many windows as can be go through the model at once."""
+        return len(x) == min(self.rows or self.config.batch_size, self.config.batch_size)
 
     def _backward_zero(self, x: torch.Tensor) -> None:
         """Take part in a pass of the other processes, without a batch."""
@@ -235,4 +251,4 @@ class Step:
             self.average.load_state_dict(state["average"])
         self.rows = state["rows"] if self.processes.size == 1 else None
         if self.config.precision == "auto":
-            self.precision = precisions_of(self.device, state["precision"])[0]
+            self.use_precision(precisions_of(self.device, state["precision"])[0])
