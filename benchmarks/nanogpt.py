@@ -3,13 +3,15 @@
     git clone https://github.com/karpathy/nanoGPT ../nanoGPT
     OMP_NUM_THREADS=2 python -m benchmarks.nanogpt ../nanoGPT input.txt --rounds 3
     OMP_NUM_THREADS=2 python -m benchmarks.nanogpt ../nanoGPT input.txt --rounds 3 --speed
-    python -m benchmarks.nanogpt ../nanoGPT input.txt --setting gpu --rounds 3
+    python -m benchmarks.nanogpt ../nanoGPT input.txt --setting gpu --rounds 2 --seeds 3
 
 nanoGPT trains by its own setting for a CPU (or a GPU); then ours learn the same nine tenths of the text with the same
 threads: `modern`, with fewer parameters, and `classic`, which is nanoGPT's model trained by our engine alone. Turns
 alternate. Time is the wall clock of a process, from its start to the line with a held-out loss as low as the last one
 nanoGPT prints in that round (on a GPU: as the published 1.4697); ours includes encoding the text. nanoGPT's loss is the
 mean of random batches, ours that of the whole last tenth.
+
+--seeds: then how low `modern` comes in as many seconds as nanoGPT took to its loss.
 
 --speed trains the same model with the same optimizer on both sides and compares their steps.
 """
@@ -52,12 +54,14 @@ class Setting:
         models: name → flags of llm_model.py.
         training: name → flags of train_llm.py.
         target: the held-out loss to reach; None: the last of nanoGPT's.
+        long: flags of llm_model.py and of train_llm.py for --seeds.
     """
 
     theirs: str
     models: dict[str, str]
     training: dict[str, str]
     target: float | None = None
+    long: tuple[str, str] | None = None
 
 
 SETTINGS = {
@@ -82,8 +86,13 @@ SETTINGS = {
         },
         dict.fromkeys(("modern", "classic"), "--batch_size 64 --learning_rate 0.0005 --max_iters 1000 --device cuda"),
         1.4697,
+        (
+            "--preset modern --n_embd 384 --n_head 6 --n_layer 6 --block_size 256 --dropout 0.2",
+            "--batch_size 64 --learning_rate 0.0005 --device cuda",
+        ),
     ),
 }
+START = 15  # seconds of a process before its first step, at most
 # The same model, batch and optimizer as nanoGPT's, for --speed.
 ALIKE = (
     "--optimizer adamw --batch_size 12 --learning_rate 0.001 --max_iters {} --ema 0 --sample_tokens 0 "
@@ -102,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--training", default="", help="more flags for train_llm.py")
     parser.add_argument("--target", type=number(float, 0.01), help="the held-out loss to reach")
     parser.add_argument("--rounds", type=number(int, 1), default=3, help="turns of each (default: 3)")
+    parser.add_argument("--seeds", type=number(int, 0), default=0, help="trainings of the same time (default: 0)")
     parser.add_argument("--speed", action="store_true", help="compare steps of the same model instead")
     parser.add_argument("--steps", type=number(int, 10), default=200, help="of a turn with --speed (default: 200)")
     parser.add_argument("--only_ours", action="store_true", help="do not run nanoGPT")
@@ -131,7 +141,21 @@ def compare_time(checkout: Path, text: Path, setting: Setting, args: Namespace) 
             print(f"{turn} {name:7s} {seconds[name][-1]:6.1f} s; last held-out loss {losses[-1][1]:.4f}", flush=True)
     for name, values in seconds.items():
         times = f", {median(seconds['nanoGPT']) / median(values):.2f} × as soon" if "nanoGPT" in seconds else ""
-        print(f"{name:7s} median {median(values):.1f} s{times}")
+        print(f"{name:7s} median {median(values):.1f} s{times}", flush=True)
+    if args.seeds and setting.long:
+        compare_losses(text, setting.long, median(seconds["nanoGPT"]), args.seeds)
+
+
+def compare_losses(text: Path, flags: tuple[str, str], seconds: float, n_seeds: int) -> None:
+    """Print the lowest held-out losses within so many seconds from the start of the process."""
+    model, training = flags
+    lowest = []
+    for seed in range(n_seeds):
+        limits = f"--minutes {(seconds - START) / 60:.3f} --seed {seed} --sample_tokens 0"
+        losses = train_ours(text, model, f"{training} {limits}")
+        lowest.append(min(loss for at, loss in losses if at <= seconds))
+        print(f"seed {seed}: {lowest[-1]:.4f} within {seconds:.0f} s", flush=True)
+    print(f"mean {sum(lowest) / n_seeds:.4f}")
 
 
 def compare_speed(checkout: Path, text: Path, setting: Setting, args: Namespace) -> None:
