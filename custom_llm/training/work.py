@@ -43,8 +43,8 @@ class Work:
         weights = gathered(model.state_dict(), self._processes)
         with self._processes.together():
             if self._processes.rank == 0:
-                self.write(weights)
-                self._best_model = _copied(weights)
+                self._best_model = _copied(weights)  # on the CPU, where a machine without a GPU reads them
+                self.write(self._best_model)
 
     def checkpoint(self, trainer: dict[str, Any]) -> None:
         """Write the state of the training."""
