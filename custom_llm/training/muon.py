@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from custom_llm.training.base_optimizer import Optimizer, own
-from custom_llm.training.precision import multiplies_bfloat16
 from custom_llm.training.sharded_muon import orthogonalize_parts
 
 # Coefficients of the quintic iteration, chosen by its authors to bring singular values near 1 in few steps.
@@ -84,13 +83,15 @@ def momentum_at(step: int, peak: float) -> float:
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     """U·Vᵀ of each matrix U·S·Vᵀ, roughly (singular values between about 0.7 and 1.2), by Newton–Schulz iteration.
 
+    In bfloat16 where autocast is on, as its authors do.
+
     Args:
         matrices: (n, rows, columns)
     """
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT  # the products below are then of the smaller side
-    if multiplies_bfloat16(x.device):
-        x = x.bfloat16()  # as its authors do; twice as fast
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(STEPS):
         gram = x @ x.mT  # (n, small, small)

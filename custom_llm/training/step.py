@@ -100,7 +100,8 @@ class Step:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.grad_clip, update.grad_norm)
         set_learning_rate(self.optimizers, learning_rate)
         for optimizer in self.optimizers:
-            optimizer.step()
+            with autocast(self.device, self.precision):
+                optimizer.step()
             optimizer.zero_grad()
         if self.average is not None:
             self.average.update()
