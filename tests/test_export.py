@@ -246,7 +246,8 @@ def test_step_3_writes_what_the_contract_says(trained, tmp_path):
     assert lines[0] == "hf_model/: a Hugging Face model (GPT2LMHeadModel); llama.cpp runs it as gpt2"
     rows = {line.split()[0]: line.split() for line in lines if line.startswith("model.gguf")}
     assert set(rows) == {"model.gguf", "model.gguf.Q4_0.gguf", "model.gguf.Q8_0.gguf"}
-    assert float(rows["model.gguf"][3]) <= 1e-6 and rows["model.gguf"][5:] == ["100.0%", "100.0%"]
+    assert float(rows["model.gguf"][3]) <= 1e-6
+    assert_same_likeliest(result.stdout)
     assert float(rows["model.gguf.Q8_0.gguf"][3]) <= 1e-3
     assert json.loads((tmp_path / "hf_model/config.json").read_text())["model_type"] == "gpt2"
 
@@ -278,6 +279,14 @@ def test_a_pair_of_the_tutorials_scripts_converts(tmp_path):
         assert len(runtime.tokenize("naïve 日本")) == 8
 
 
+def assert_same_likeliest(stdout: str) -> None:
+    """The F32 file has the likeliest token of PyTorch at each of 1,024 positions of the text, and of 256 random ones at
+    all but one, where two may be as good as tied: which are, depends on the processor that trained the model."""
+    row = next(line for line in stdout.splitlines() if line.startswith("model.gguf "))
+    text, random = (float(share.rstrip("%")) for share in row.split()[-2:])
+    assert text == 100 and random >= 99.6, row
+
+
 def test_a_lost_vocabulary_is_rebuilt_from_the_text(trained, tmp_path):
     """Step 1 run again after step 2 replaces the configuration that held it."""
     for name in ("input.txt", "trained_model.pth"):
@@ -286,7 +295,7 @@ def test_a_lost_vocabulary_is_rebuilt_from_the_text(trained, tmp_path):
     configure(tmp_path, n_embd=32, n_head=4, n_layer=2, block_size=32, dropout=0.0, vocab_size=vocab_size)
     result = run_script("convert_to_gguf.py", "--dataset_path", "input.txt", "--quant_type", "F16", cwd=tmp_path)
     assert (result.status, result.stderr) == (0, "")
-    assert "100.0%    100.0%" in result.stdout
+    assert_same_likeliest(result.stdout)
 
 
 def test_a_text_the_model_was_not_trained_on_is_noticed(tmp_path):
@@ -337,7 +346,7 @@ def test_byte_pairs_of_any_language_go_all_the_way(tmp_path):
     assert trained.status == 0, trained.stderr
     converted = run_script("convert_to_gguf.py", "--quant_type", "Q8_0", "--llama_cpp_path", "none", cwd=tmp_path)
     assert (converted.status, converted.stderr) == (0, ""), "a vocabulary of bytes knows every character"
-    assert "100.0%    100.0%" in converted.stdout
+    assert_same_likeliest(converted.stdout)
     query = "ж狐 – unseen: กา🐶"
     said = run_script("inference_gguf.py", "--query", query, "--max_tokens", "60", "--ignore_eos", cwd=tmp_path)
     assert said.status == 0 and said.stdout.startswith(query) and len(said.stdout) > len(query) + 20
