@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 LOAD = Path("/proc/loadavg")  # of Linux, whose fourth field begins with the number of threads that run now
+OWN = Path("/proc/self/task")  # a folder for each thread of this process
 LONG, BRIEF = 1_000_000, 1000  # turns of a loop
 
 
@@ -22,12 +23,18 @@ def choose_waiting() -> None:
 
 
 def _others_compute() -> bool:
-    """Whether threads besides this one run, not only for a moment."""
+    """Whether threads of other programs run, not only for a moment."""
     try:
         for _ in range(5):
-            if int(LOAD.read_text().split()[3].partition("/")[0]) <= 1:
+            if int(LOAD.read_text().split()[3].partition("/")[0]) <= _own_running():
                 return False
             time.sleep(0.002)
     except (OSError, ValueError, IndexError):
         return False
     return True
+
+
+def _own_running() -> int:
+    """Threads of this process that run: besides this one, those that NumPy has begun, which spin for some time."""
+    states = (thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] for thread in OWN.iterdir())
+    return sum(state == "R" for state in states)
