@@ -191,9 +191,12 @@ def _text(value: str) -> str:
 
 
 def _query_from_stdin() -> str:
-    """What is piped or redirected in, without the newline that `echo` adds; nothing from a terminal."""
+    """What is piped or redirected in, without the newline that `echo` adds; nothing from a terminal.
+
+    A pipe may be a socket: those of Node.js and of ssh are.
+    """
     mode = os.fstat(sys.stdin.fileno()).st_mode
-    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
         return ""
     return sys.stdin.buffer.read().decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -77,6 +78,16 @@ def test_without_flags_the_newest_gguf_and_a_piped_query_are_used(tmp_path):
     assert result.status == 0
     assert result.stdout == given.stdout
     assert result.stderr.startswith("using model.gguf.Q8_0.gguf\n")
+
+
+def test_a_socket_is_a_pipe(english, tmp_path):
+    """As what Node.js and ssh give a program for its stdin."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, SCRIPT, "--gguf_path", str(english), "--max_tokens", "5"]
+    with ours, theirs, subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, cwd=tmp_path, text=True) as run:
+        ours.sendall(b"the cat")
+        ours.shutdown(socket.SHUT_WR)
+        assert run.stdout.read().startswith("the cat")
 
 
 def test_no_query_and_no_pipe_start_from_an_empty_page(english, tmp_path):
