@@ -28,7 +28,7 @@ from custom_llm.errors import EXIT_INTERRUPTED, UserError, describe_os_error, ru
 from custom_llm.inference.resources import measure_from_here, monitor_resources
 from custom_llm.inference.sampling import Sampling
 from custom_llm.inference.settings import INTERRUPTED, Settings
-from custom_llm.open_engine import newest_gguf, open_engine
+from custom_llm.open_engine import choose_model, open_engine
 from custom_llm.wizard import add_flags, given
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
         from custom_llm.inference.batch import read_requests
 
         requests = read_requests(args.prompts, settings)
-    gguf_path = args.gguf_path or newest_gguf()
+    gguf_path = choose_model(args.gguf_path)
     query = _query_from_stdin() if args.query is None and args.prompts is None and not is_chat else args.query
     with open_engine(gguf_path, args.use_gpu, args.n_gpu_layers, args.threads, args.config_path, warn=_warn) as engine:
         load_seconds = perf_counter() - started

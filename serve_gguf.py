@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name and error.name.startswith("custom_llm"):
             raise
         raise UserError(f"{error.name} is missing: pip install -r requirements-serve.txt") from None
-    from custom_llm.open_engine import newest_gguf, open_engine
+    from custom_llm.open_engine import choose_model, open_engine
 
     with listen(args.host, args.port) as listener:
         is_local = is_loopback(listener)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"--host {args.host} can be reached from other computers: set {KEY_VARIABLE} (or --api_key), "
                 "or leave --host out"
             )
-        path = args.gguf_path or newest_gguf()
+        path = choose_model(args.gguf_path)
         with open_engine(path, args.use_gpu, args.n_gpu_layers, args.threads, warn=_warn) as engine:
             for _ in engine.generate("", 1):  # a model that cannot write says so now
                 pass

@@ -16,8 +16,17 @@ if TYPE_CHECKING:
 ALL_LAYERS = -1
 
 
-def newest_gguf() -> Path:
-    """The .gguf in the current folder written last: after a conversion, the quantized one."""
+def choose_model(path: str | None) -> Path:
+    """What --gguf_path names; without it, the .gguf in the current folder written last: after a conversion, the
+    quantized one.
+
+    Raises:
+        UserError: it is empty, as of a variable that is not set; or there is no .gguf.
+    """
+    if path == "":
+        raise UserError("--gguf_path is empty; give a .gguf or .pth, or leave it out for the newest .gguf here")
+    if path is not None:
+        return Path(path)
     found = [path for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith(".")]
     if not found:
         raise UserError("no .gguf file in this folder; run convert_to_gguf.py first, or give --gguf_path")

@@ -183,6 +183,7 @@ def test_the_log_file_tells_settings_figures_and_errors(english, tmp_path):
         (("--threads", "0"), "argument --threads: '0' is not a whole number from 1 to 512"),
         (("--stop", ""), "argument --stop: empty, it would stop at once; give the text to stop at"),
         (("--tempo", "1"), "unrecognized arguments: --tempo 1"),
+        (("--gguf_path", ""), "--gguf_path is empty; give a .gguf or .pth, or leave it out"),
     ],
 )
 def test_bad_flags_are_explained_in_one_line(flags, message, monkeypatch, tmp_path):

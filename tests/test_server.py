@@ -501,6 +501,7 @@ def events(server: Served, path: str, **body):
         (("--host", "203.0.113.1"), "--host 203.0.113.1 --port 0: "),
         (("--port", "65536"), "argument --port: '65536' is not a whole number from 0 to 65535"),
         (("--gguf_path", "missing.gguf"), "missing.gguf: no such file"),
+        (("--gguf_path", ""), "--gguf_path is empty; give a .gguf or .pth, or leave it out"),
         (("--api_key", "ä"), "--api_key (or CUSTOM_LLM_API_KEY) has characters"),
         (("--queue", "0"), "argument --queue: '0' is not a whole number from 1"),
         (("--cors_origin", "https://a.example/"), "--cors_origin https://a.example/ is no origin; give one such as"),
