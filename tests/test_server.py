@@ -498,7 +498,10 @@ def events(server: Served, path: str, **body):
         (("--host", "::"), "--host :: can be reached from other computers"),
         (("--host", ""), "--host : no such address"),
         (("--host", "no such host"), "--host no such host: no such address"),
-        (("--host", "203.0.113.1"), "--host 203.0.113.1 --port 0: "),
+        (
+            ("--host", "203.0.113.1"),
+            "--host 203.0.113.1 --port 0: cannot assign requested address; give 127.0.0.1, or an address of this",
+        ),
         (("--port", "65536"), "argument --port: '65536' is not a whole number from 0 to 65535"),
         (("--gguf_path", "missing.gguf"), "missing.gguf: no such file"),
         (("--gguf_path", ""), "--gguf_path is empty; give a .gguf or .pth, or leave it out"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import signal
@@ -83,7 +84,11 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server(where, family=family)
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise UserError(f"--host {host} --port {port}: {reason}; give another --port (0: any that is free)") from None
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            hint = "give another --port (0: any that is free)"
+        else:
+            hint = "give 127.0.0.1, or an address of this computer"
+        raise UserError(f"--host {host} --port {port}: {reason}; {hint}") from None
     # For its connections, too: asyncio does so only for sockets that name their protocol, which this one does not.
     # Without it, the first event of a stream waits for the client to acknowledge the headers, some 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
