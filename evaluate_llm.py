@@ -161,6 +161,8 @@ def _check_targets(args: argparse.Namespace) -> None:
     for path in targets.values():
         if Path(check_target(path)).suffix in (".pth", ".gguf"):
             raise UserError(f"{path} is the name of a model; give another name to write")
+    if "picture" in targets and Path(args.picture).suffix.lower() != ".png":
+        raise UserError(f"--picture {args.picture} is written as PNG; give a name that ends in .png")
     if args.samples == 0 and args.judge is not None:
         raise UserError("--judge has nothing to grade with --samples 0; leave one of them out")
 

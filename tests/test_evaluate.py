@@ -288,6 +288,7 @@ def test_help_imports_neither_torch_nor_llama_cpp(tmp_path):
         ("--markdown stories.txt --text_path stories.txt", "--text_path and --markdown are both stories.txt"),
         ("--json stories.txt --dataset_path stories.txt", "--dataset_path and --json are both stories.txt"),
         ("--json model.gguf", "model.gguf is the name of a model"),
+        ("--quantization_report Q8_0 --picture a.svg", "--picture a.svg is written as PNG; give a name that ends in"),
         ("--max_tokens 0", "argument --max_tokens: '0' is not a whole number of at least 1"),
         ("--judge nobody", "--judge nobody: no such file, and no address"),
         ("--judge classic/model.gguf", "--judge classic/model.gguf cannot write grades, since its vocabulary has no"),
