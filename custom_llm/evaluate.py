@@ -73,19 +73,22 @@ def find_writer(models: Sequence[Scorer]) -> Scorer:
 def report_quantization(
     trained: Scorer, ids: Sequence[int], quant_types: Sequence[str], picture: str | Path, threads: int | None
 ) -> Part:
-    """What each type costs a model in PyTorch, with a picture of it.
+    """What each type costs a model in PyTorch, with a picture of it, or a line that says why there is none.
 
     Raises:
-        UserError: see `quantize_and_compare`; or the picture cannot be written.
+        UserError: see `quantize_and_compare`.
     """
     from custom_llm.evaluation.picture import draw
     from custom_llm.quantized import quantize_and_compare
 
     candidates = quantize_and_compare(trained, trained.engine, quant_types, ids, threads)
     best, sentence = recommend(candidates)
-    write_bytes(picture, draw(candidates, best))
     section = quantization_section(candidates, sentence)
-    section.lines.append(f"The picture of it is {picture}.")
+    try:
+        write_bytes(picture, draw(candidates, best))
+        section.lines.append(f"The picture of it is {picture}.")
+    except UserError as error:  # the figures took longer
+        section.lines.append(f"There is no picture of it: {error}.")
     types = [
         {
             "type": item.quant_type, "bytes": item.n_bytes, "bits_per_byte": item.bits_per_byte,

@@ -220,6 +220,14 @@ def test_everything_at_once_in_tables_json_and_markdown(classic, tmp_path):
     assert not [name for name in left if name.startswith(".") or "tmp" in name]
 
 
+def test_a_picture_that_cannot_be_drawn_costs_no_figures(classic, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    flags = ("--quantization_report", "Q8_0", "--picture", tmp_path / "a.png", "--max_tokens", "200")
+    out, found = evaluate(classic, monkeypatch, capsys, "--model", "trained_model.pth", *flags)
+    assert "There is no picture of it: --picture needs matplotlib; pip install matplotlib.\n" in out
+    assert [item["type"] for item in found["quantization"]["types"]] == ["F32", "Q8_0"]
+
+
 def test_options_come_from_a_file_as_well(classic, tmp_path, monkeypatch, capsys):
     (tmp_path / "run.yaml").write_text(f"evaluate_llm:\n  model: [{classic}/model.gguf]\n  max_tokens: 50\n")
     out, found = evaluate(classic, monkeypatch, capsys, "--config", tmp_path / "run.yaml")
