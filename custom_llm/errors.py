@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +59,8 @@ def is_out_of_memory(error: MemoryError | RuntimeError | ImportError) -> bool:
 def describe_os_error(error: OSError) -> str:
     """`[Errno 28] No space left on device: 'x'` as `x: no space left on device`."""
     reason = (error.strerror or str(error)).lower()
+    if re.fullmatch(r"\d+ requested and \d+ written", reason):  # all that NumPy says
+        reason = "it could not be written to its end; is the disk full?"
     return f"{error.filename}: {reason}" if error.filename else reason
 
 

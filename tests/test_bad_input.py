@@ -10,13 +10,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pytest
 import torch
 from conftest import run_script
 from pyarrow.parquet import write_table
 
-from custom_llm.errors import run
+from custom_llm.errors import describe_os_error, run
 
 MODEL, TRAIN, CONVERT, INFER, QUICK = (
     "llm_model", "train_llm", "convert_to_gguf", "inference_gguf", "quickstart",
@@ -444,6 +445,12 @@ def test_a_full_disk(folder):
         )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == "error: no space left on device\n"
+
+
+def test_a_disk_that_fills_up_while_numpy_writes():
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError) as caught:
+        np.zeros(100_000).tofile(full)
+    assert describe_os_error(caught.value) == "it could not be written to its end; is the disk full?"
 
 
 def test_a_learning_rate_that_blows_up_is_named(folder, capsys):
