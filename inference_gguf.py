@@ -104,7 +104,11 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
 
         requests = read_requests(args.prompts, settings)
     gguf_path = choose_model(args.gguf_path)
-    query = _query_from_stdin() if args.query is None and args.prompts is None and not is_chat else args.query
+    query = args.query
+    if query is None and args.prompts is None and not is_chat:
+        before = perf_counter()
+        query = _query_from_stdin()
+        started += perf_counter() - before  # to wait for what is piped in is not to load
     with open_engine(gguf_path, args.use_gpu, args.n_gpu_layers, args.threads, args.config_path, warn=_warn) as engine:
         load_seconds = perf_counter() - started
         engine.check(settings.sampling, settings.ignore_eos)

@@ -80,6 +80,16 @@ def test_without_flags_the_newest_gguf_and_a_piped_query_are_used(tmp_path):
     assert result.stderr.startswith("using model.gguf.Q8_0.gguf\n")
 
 
+def test_waiting_for_a_pipe_is_no_loading(english, tmp_path):
+    command = [sys.executable, SCRIPT, "--gguf_path", str(english), "--max_tokens", "5", "--stats"]
+    start, pipe = time.perf_counter(), subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=tmp_path, text=True) as run:
+        time.sleep(3)
+        figures = run.communicate("the cat")[1]
+    load = float(re.search(r"load time = +([\d.]+) ms", figures)[1]) / 1000
+    assert load < time.perf_counter() - start - 1
+
+
 def test_a_socket_is_a_pipe(english, tmp_path):
     """As what Node.js and ssh give a program for its stdin."""
     ours, theirs = socket.socketpair()
