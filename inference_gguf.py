@@ -19,6 +19,7 @@ import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ from custom_llm.open_engine import choose_model, open_engine
 from custom_llm.wizard import add_flags, given
 
 if TYPE_CHECKING:
-    from custom_llm.inference.engine import Engine
+    from custom_llm.inference.engine import Engine, Query
     from custom_llm.inference.writing import Text
 
 __all__ = ["main", "monitor_resources", "run_inference"]
@@ -63,7 +64,7 @@ def run_inference(
 
     settings = Sampling(**sampling)
     with open_engine(gguf_path, use_gpu, n_gpu_layers, threads, warn=_warn) as engine:
-        _warn_of_unknown(engine, query)
+        _warn_of_unknown(query, engine.read(query))
         return clean(query) + "".join(engine.generate(query, max_tokens, settings, stop, ignore_eos))
 
 
@@ -121,8 +122,7 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
         else:
             from custom_llm.inference.writing import print_text
 
-            _warn_of_unknown(engine, query)
-            texts = [print_text(engine, query, settings, args.json)]
+            texts = [print_text(engine, query, settings, args.json, partial(_warn_of_unknown, query))]
         _report(engine, texts, load_seconds, args.stats)
         if args.save_config is not None:
             from custom_llm.run_file import write_run_file
@@ -219,10 +219,9 @@ def _read_grammar(path: str) -> str:
         raise UserError(f"--grammar_file {path!r} is not UTF-8 text; give a file in llama.cpp's GBNF") from None
 
 
-def _warn_of_unknown(engine: Engine, query: str) -> None:
+def _warn_of_unknown(query: str, read: Query) -> None:
     from custom_llm.inference.writing import left_out
 
-    read = engine.read(query)
     if message := left_out(read):
         _warn(message)
     if query and not read.text:

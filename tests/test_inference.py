@@ -20,8 +20,11 @@ from tiny_gguf import write_gpt2
 
 import inference_gguf
 from custom_llm.errors import UserError
+from custom_llm.inference import writing
 from custom_llm.inference.engine import Engine, choose_threads
+from custom_llm.inference.report import timings
 from custom_llm.inference.sampling import Sampling
+from custom_llm.inference.settings import Settings
 from custom_llm.inference.text import Piece, StopStrings
 from custom_llm.llamacpp import Context, Model, score_windows
 
@@ -431,6 +434,17 @@ def test_statistics_count_tokens_and_time(engine):
     assert (statistics.prompt_tokens, statistics.generated_tokens) == (3, 40)
     assert 0 < statistics.first_text_seconds
     assert statistics.tokens_per_second == pytest.approx(40 / statistics.seconds)
+
+
+def test_reading_a_long_query_counts(engine):
+    """It is turned into tokens in longer than all else takes."""
+    start = time.perf_counter()
+    text = writing.write(engine, "the cat " * 100_000, Settings(GREEDY, 1), lambda piece: None)
+    seconds = time.perf_counter() - start
+    assert 0.8 * seconds < text.statistics.first_text_seconds <= seconds
+    assert 0.8 * seconds < text.statistics.tokenize_seconds < text.statistics.first_text_seconds
+    *_, total, _, _ = timings(text.statistics, load_seconds=0)
+    assert float(re.search(r"total time = +([\d.]+) ms", total)[1]) > 800 * seconds
 
 
 def test_tiny_models_get_one_thread_and_no_model_more_than_the_cores():

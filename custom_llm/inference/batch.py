@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from custom_llm.options import shown
 from custom_llm.progress import Progress, note
 
 if TYPE_CHECKING:
-    from custom_llm.inference.engine import Engine
+    from custom_llm.inference.engine import Engine, Query
 
 JSON_STARTS = ("{", "[", '"')  # a line that begins otherwise is a prompt as it stands
 SECONDS_UNTIL_SHOWN = 1.0  # before that no bar is worth its flicker
@@ -87,15 +88,18 @@ def write_all(engine: Engine, requests: Sequence[Request], in_json: bool) -> lis
         for number, request in enumerate(requests, 1):
             if len(requests) > 1 and not in_json:
                 print(f"--- {number} of {len(requests)} ---", flush=True)
-            if message := left_out(engine.read(request.prompt)):
-                note(f"warning: {request.place}: {message}")
             with located(request):
-                texts.append(print_text(engine, request.prompt, request.settings, in_json))
+                texts.append(print_text(engine, request.prompt, request.settings, in_json, partial(_warn, request)))
             if texts[-1].finish_reason == INTERRUPTED:
                 break
             if progress is not None:
                 progress.update(number / len(requests), f"{number} of {len(requests)}")
     return texts
+
+
+def _warn(request: Request, query: Query) -> None:
+    if message := left_out(query):
+        note(f"warning: {request.place}: {message}")
 
 
 @contextlib.contextmanager

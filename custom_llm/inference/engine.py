@@ -45,7 +45,8 @@ class Statistics:
     prompt_tokens: int = 0
     prompt_read: int = 0  # how many of them the window held
     generated_tokens: int = 0
-    prompt_seconds: float = 0.0  # reading the query
+    tokenize_seconds: float = 0.0  # turning the query into tokens
+    prompt_seconds: float = 0.0  # reading them
     seconds: float = 0.0  # from the end of reading the query to the last token
     first_text_seconds: float | None = None  # from the call to the first piece of text
     finish_reason: str = "length"  # or "stop": at a stop string or the end of the text

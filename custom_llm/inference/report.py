@@ -36,11 +36,12 @@ def timings(statistics: Statistics, load_seconds: float) -> list[str]:
     """The figures that llama.cpp prints after a text, in its words."""
     read, written = statistics.prompt_read, statistics.generated_tokens
     reading, writing = statistics.prompt_seconds, statistics.seconds
+    total = load_seconds + statistics.tokenize_seconds + reading + writing
     lines = [
         f"       load time = {1000 * load_seconds:10.2f} ms",
         f"prompt eval time = {_rate(reading, read)}",
         f"       eval time = {_rate(writing, written)}",
-        f"      total time = {1000 * (load_seconds + reading + writing):10.2f} ms / {read + written:6,} tokens",
+        f"      total time = {1000 * total:10.2f} ms / {read + written:6,} tokens",
         f"     peak memory = {peak_memory() / 1e6:10,.0f} MB",
     ]
     if statistics.prompt_tokens > read > 0:
@@ -56,6 +57,7 @@ def together(several: Sequence[Statistics]) -> Statistics:
         prompt_tokens=sum(one.prompt_tokens for one in several),
         prompt_read=sum(one.prompt_read for one in several),
         generated_tokens=sum(one.generated_tokens for one in several),
+        tokenize_seconds=sum(one.tokenize_seconds for one in several),
         prompt_seconds=sum(one.prompt_seconds for one in several),
         seconds=sum(one.seconds for one in several),
         first_text_seconds=several[0].first_text_seconds if several else None,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from custom_llm.inference.logprobs import completion_logprobs, logprob_table
@@ -39,17 +40,29 @@ class Text:
     finish_reason: str = "length"
 
 
-def write(engine: Engine, prompt: str, settings: Settings, show: Callable[[str], None]) -> Text:
+def write(
+    engine: Engine,
+    prompt: str,
+    settings: Settings,
+    show: Callable[[str], None],
+    on_read: Callable[[Query], None] = lambda query: None,
+) -> Text:
     """Let `engine` continue `prompt`, handing each piece of the text to `show`; Ctrl-C ends it.
+
+    on_read: is told before that what the model reads of the prompt.
 
     Raises:
         UserError: a setting cannot be used with this model.
     """
-    tokens = engine.read(prompt).tokens
+    start = perf_counter()
+    query = engine.read(prompt)
+    tokenize_seconds = perf_counter() - start
+    on_read(query)
     pieces = engine.stream(
-        tokens, settings.max_tokens, settings.sampling, settings.stop, settings.ignore_eos, n_top=settings.n_top
+        query.tokens, settings.max_tokens, settings.sampling, settings.stop, settings.ignore_eos, n_top=settings.n_top
     )
     text = Text(clean(prompt), engine.seed, engine.statistics)
+    text.statistics.tokenize_seconds = tokenize_seconds
     interrupted = False
     with closing(pieces):  # so that the statistics are final after Ctrl-C, too
         try:
@@ -59,6 +72,8 @@ def write(engine: Engine, prompt: str, settings: Settings, show: Callable[[str],
                 show(piece.text)
         except KeyboardInterrupt:
             interrupted = True
+    if text.statistics.first_text_seconds is not None:
+        text.statistics.first_text_seconds += tokenize_seconds
     text.finish_reason = INTERRUPTED if interrupted else engine.statistics.finish_reason
     return text
 
@@ -87,18 +102,24 @@ def as_json(text: Text, engine: Engine, settings: Settings) -> dict[str, Any]:
     return about
 
 
-def print_text(engine: Engine, prompt: str, settings: Settings, in_json: bool) -> Text:
+def print_text(
+    engine: Engine, prompt: str, settings: Settings, in_json: bool, on_read: Callable[[Query], None]
+) -> Text:
     """`write` to stdout: the prompt and the text as it comes, or a line of JSON at its end.
 
     The table of log-probabilities follows on stderr, if it was asked for.
     """
     if in_json:
-        text = write(engine, prompt, settings, lambda piece: None)
+        text = write(engine, prompt, settings, lambda piece: None, on_read)
         print(json.dumps(as_json(text, engine, settings), ensure_ascii=False), flush=True)
         return text
-    print(clean(prompt), end="", flush=True)
+
+    def begin(query: Query) -> None:
+        on_read(query)
+        print(clean(prompt), end="", flush=True)
+
     try:
-        text = write(engine, prompt, settings, lambda piece: print(piece, end="", flush=True))
+        text = write(engine, prompt, settings, lambda piece: print(piece, end="", flush=True), begin)
     finally:
         print(flush=True)
     if settings.n_top is not None:
