@@ -269,6 +269,17 @@ def test_probabilities_are_shown_for_what_is_pointed_at(server, visit):
     assert page.input_value(EDITOR) == "and nobody came"
 
 
+def test_the_widest_probability_fits_its_column(server, visit):
+    page = visit(server)
+    write(page, "and ")
+    fits = """() => {
+      const row = document.querySelector("#odds_list .chosen"), figure = row.querySelector("span");
+      figure.textContent = "< 0.1 %";
+      return figure.scrollWidth <= figure.clientWidth;
+    }"""
+    assert page.evaluate(fits)
+
+
 def test_hostile_text_is_shown_and_never_run(server, visit):
     page = visit(server)
     page.locator("#facts dd").first.wait_for()
