@@ -177,13 +177,17 @@ def _open_directory(path: str) -> Scorer:
 
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     transformers.logging.disable_progress_bar()
+    only_here = {"trust_remote_code": False, "local_files_only": True}
     try:
-        network = transformers.AutoModelForCausalLM.from_pretrained(
-            path, trust_remote_code=False, local_files_only=True, dtype="float32"
-        ).eval()
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
         structure = Structure.from_dict(config["custom_llm"])
         check_structure(structure)
+        settings = transformers.AutoConfig.from_pretrained(path, **only_here)
+        if settings.num_hidden_layers != len(structure.layers):  # transformers would first make all of them
+            raise ValueError(f"{settings.num_hidden_layers} layers, and {len(structure.layers)} in its custom_llm")
+        network = transformers.AutoModelForCausalLM.from_pretrained(
+            path, config=settings, dtype="float32", **only_here
+        ).eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **only_here)
     except Exception as error:  # transformers raises what its parts raise
         if isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
             raise

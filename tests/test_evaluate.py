@@ -276,6 +276,9 @@ def test_help_imports_neither_torch_nor_llama_cpp(tmp_path):
         ("--model classic/model.gguf --model turned.gguf", "turned.gguf reads the text as other tokens than classic"),
         ("--model no_window", "no_window: transformers cannot load it (block_size is 0)"),
         ("--model no_end", "no_end: config.json and tokenizer.json do not belong together"),
+        ("--model many_layers", "many_layers: transformers cannot load it (1000000 layers, and 1 in its custom_llm)"),
+        ("--model nested", "nested/tokenizer.json: maximum recursion depth exceeded"),
+        ("--model deeper", "deeper/config.json: maximum recursion depth exceeded"),
         ("--model foreign", "foreign/config.json: not a model this program exported"),
         ("--model broken.gguf", "broken.gguf: not a model llama.cpp can read"),
         ("--model stories.txt", "stories.txt: not a GGUF file"),
@@ -315,11 +318,18 @@ def test_mistakes_are_one_line(flags, message, classic, tmp_path, monkeypatch):
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
-    for name, old, new in (("no_window", '"block_size": 48', '"block_size": 0'), ("no_end", '_id": 55', '_id": 99')):
+    for name, old, new in (
+        ("no_window", '"block_size": 48', '"block_size": 0'),
+        ("no_end", '_id": 55', '_id": 99'),
+        ("many_layers", '"n_layer": 1,', '"n_layer": 1000000,'),
+    ):
         shutil.copytree(classic / "hf_model", tmp_path / name)
         config = (tmp_path / name / "config.json").read_text()
         assert old in config
         (tmp_path / name / "config.json").write_text(config.replace(old, new))
+    for name, file in (("nested", "tokenizer.json"), ("deeper", "config.json")):
+        shutil.copytree(classic / "hf_model", tmp_path / name)
+        (tmp_path / name / file).write_text("[" * 100_000)
     if not flags.startswith("--model"):
         for name in ("other.gguf", "turned.gguf", "broken.gguf"):
             (tmp_path / name).unlink()

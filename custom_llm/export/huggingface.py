@@ -129,7 +129,7 @@ def read_config(hf_dir: str | Path) -> dict[str, Any]:
             raise ValueError("not a model this program exported")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file; export a model with convert_to_gguf.py") from None
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         reason = "not a model this program exported" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: {reason}; {AGAIN}") from None
     return config

@@ -62,7 +62,7 @@ def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
         return _read_bpe(content, _end_of_text(content, path.with_name("config.json")))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; export the model with convert_to_gguf.py") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: {error}; export the model anew with convert_to_gguf.py") from None
 
 
