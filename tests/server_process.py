@@ -56,8 +56,13 @@ class Served:
 
 
 @contextmanager
-def served(path: Path, *flags: str, before: Sequence[str] = (), **environment: str) -> Iterator[Served]:
-    """Start a server on a free port, by a command that `before` begins; the end of `with` ends it."""
+def served(
+    path: Path, *flags: str, before: Sequence[str] = (), shown: str | None = None, **environment: str
+) -> Iterator[Served]:
+    """Start a server on a free port, by a command that `before` begins; the end of `with` ends it.
+
+    shown: how it calls the file, if not by its name.
+    """
     command = [*before, sys.executable, str(ROOT / "serve_gguf.py"), "--gguf_path", str(path), "--port", "0", *flags]
     log = path.with_suffix(".log")
     with (
@@ -69,7 +74,7 @@ def served(path: Path, *flags: str, before: Sequence[str] = (), **environment: s
     ):  # fmt: skip
         try:
             line = process.stdout.readline()
-            assert line.startswith(f"serving {path.name} on http://"), log.read_text()
+            assert line.startswith(f"serving {shown or path.name} on http://"), log.read_text()
             url = line.split(" on ")[1].split()[0]
             with httpx.Client(base_url=url, timeout=SECONDS) as client:
                 yield Served(url, client, process, log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -262,6 +263,15 @@ def test_the_model_and_its_card(client, server):
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")
     assert server.http.get("/health").json() == {"status": "ok"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_text_can_be_asked_for(tmp_path):
+    path = write_gpt2(tmp_path / os.fsdecode(b"m\xff.gguf"), ENGLISH)
+    with served(path, shown="m?.gguf") as server:
+        (model,) = server.http.get("/v1/models").json()["data"]
+        assert model["id"] == "m\ufffd.gguf"
+        assert server.post(model=model["id"], prompt="a").status_code == 200
 
 
 def test_the_page_may_talk_to_its_own_server_only(server):

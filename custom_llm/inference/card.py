@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from custom_llm.inference.text import printable
+from custom_llm.inference.text import clean, printable
 from custom_llm.llamacpp import Model
 
 
@@ -55,7 +55,7 @@ _TEXTS = {
 def card_of(model: Model) -> Card:
     """The card of a model that is loaded."""
     return Card(
-        name=model.metadata("general.name") or model.path.name,
+        name=model.metadata("general.name") or clean(model.path.name),
         architecture=model.metadata("general.architecture") or "",
         n_params=model.n_params,
         context=model.block_size,

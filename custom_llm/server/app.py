@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from custom_llm.inference.card import card_of
 from custom_llm.inference.engine import Engine
+from custom_llm.inference.text import clean
 from custom_llm.options import shown
 from custom_llm.server.answers import Answer, ChatAnswer, CompletionAnswer
 from custom_llm.server.errors import ApiError, add_handlers, refused
@@ -110,7 +111,7 @@ def describe(engine: Engine) -> dict[str, Any]:
     """The model in OpenAI's shape, and its card."""
     path = engine.model.path
     return {
-        "id": path.name,
+        "id": clean(path.name),
         "object": "model",
         "created": int(path.stat().st_mtime),
         "owned_by": "custom-llm-scripts",
