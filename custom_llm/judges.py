@@ -30,7 +30,7 @@ def open_judge(judge: str, model: str | None, key: str | None, seconds: float, t
 
         return Judge(judge, model, key, seconds).ask
     try:
-        exists = Path(judge).exists()
+        exists = judge != "" and Path(judge).exists()  # Path("") is the folder
     except ValueError:  # a NUL in the name
         exists = False
     if not exists:

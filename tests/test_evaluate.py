@@ -303,6 +303,7 @@ def test_help_imports_neither_torch_nor_llama_cpp(tmp_path):
         ("--max_tokens 0", "argument --max_tokens: '0' is not a whole number of at least 1"),
         ("--judge nobody", "--judge nobody: no such file, and no address"),
         ("--judge classic/model.gguf", "--judge classic/model.gguf cannot write grades, since its vocabulary has no"),
+        ("--judge=", "--judge : no such file, and no address"),
         ("--judge ftp://x", "--judge 'ftp://x' is no address"),
         ("--judge x --samples 0", "--judge has nothing to grade with --samples 0"),
     ],
