@@ -127,7 +127,7 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
         if args.save_config is not None:
             from custom_llm.run_file import write_run_file
 
-            used = {"gguf_path": gguf_path, "query": query, "seed": engine.seed, "threads": engine.n_threads}
+            used = {"gguf_path": str(gguf_path), "query": query, "seed": engine.seed, "threads": engine.n_threads}
             write_run_file(args.save_config, parser, {**vars(args), **used})
     return EXIT_INTERRUPTED if texts[-1].finish_reason == INTERRUPTED else 0
 
