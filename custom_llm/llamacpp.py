@@ -141,10 +141,10 @@ class Model(_Owned):
 
     @property
     def quantization(self) -> str:
-        """The type of the weights in llama.cpp's words: "Q8_0", "Q4_K - Medium"."""
+        """The type of the weights in llama.cpp's words: "F32", "Q8_0", "Q4_K - Medium"."""
         buffer = ctypes.create_string_buffer(256)
-        _c.llama_model_desc(self._ptr, buffer, len(buffer))  # "gpt2 0.37 M Q8_0"
-        return buffer.value.decode("utf-8", "replace").split(" ", 3)[-1]
+        _c.llama_model_desc(self._ptr, buffer, len(buffer))  # "gpt2 ?B Q4_K - Medium", "qwen3 0.6B all F32"
+        return buffer.value.decode("utf-8", "replace").split(" ", 2)[-1].replace("all F32", "F32")
 
     def metadata(self, key: str) -> str | None:
         """The scalar metadata value `key` as text, or None when the file has none."""

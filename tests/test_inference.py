@@ -20,6 +20,7 @@ from tiny_gguf import write_gpt2
 
 import inference_gguf
 from custom_llm.errors import UserError
+from custom_llm.export.quantize import quantize
 from custom_llm.inference import writing
 from custom_llm.inference.engine import Engine, choose_threads
 from custom_llm.inference.report import timings
@@ -336,6 +337,18 @@ def test_score_windows_gives_each_window_alone(english):
         assert [score.shape for score in scores] == [(len(window), model.n_vocab) for window in windows]
     assert all(score.dtype == np.float32 for score in scores)
     np.testing.assert_allclose(scores[0][:2], scores[3], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("quant_type", "words"), [("F32", "(guessed) F32"), ("Q8_0", "Q8_0"), ("Q4_K_M", "Q4_K - Medium")]
+)
+def test_the_card_has_the_whole_name_of_the_type(quant_type, words, english, tmp_path):
+    path = english
+    if quant_type != "F32":
+        path = tmp_path / "small.gguf"
+        quantize(english, path, quant_type, None)
+    with Engine(path) as engine:
+        assert engine.card().quantization == words
 
 
 def test_a_position_the_table_does_not_have_is_refused_not_fatal(english):
