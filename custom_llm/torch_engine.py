@@ -15,10 +15,14 @@ import torch
 from gguf import GGUFWriter
 
 from custom_llm.data.tokenizer import Tokenizer
+from custom_llm.export.about import about_model
 from custom_llm.export.gguf_file import add_block_size, add_vocabulary
 from custom_llm.export.pipeline import load_trained
+from custom_llm.export.plan import plan_export
 from custom_llm.export.vocabulary import gguf_vocabulary
+from custom_llm.inference.card import Card
 from custom_llm.inference.engine import MAX_WINDOW, Engine, choose_threads
+from custom_llm.inference.text import clean
 from custom_llm.llamacpp import Model, Sampler
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.cache import Cache
@@ -41,6 +45,23 @@ class TorchEngine(Engine):
         model = read_vocabulary(self.tokenizer)
         model.path = Path(model_path)  # which errors name
         self._set_up(model, TorchReader(self.torch_model.to(device)), n_threads)
+
+    def card(self) -> Card:
+        """What its GGUF file would say."""
+        config, n_params = self.torch_model.config, self.torch_model.n_parameters()
+        about = about_model(self.saved, n_params, clean(self.model.path.name))
+        return Card(
+            name=about.name,
+            architecture=plan_export(config).architecture or "in PyTorch only",
+            n_params=n_params,
+            context=config.block_size,
+            n_vocab=config.vocab_size,
+            quantization="F32",
+            description=about.description,
+            trained_on=about.dataset,
+            training=about.training,
+            example=about.example,
+        )
 
 
 def read_vocabulary(tokenizer: Tokenizer) -> Model:

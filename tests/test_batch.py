@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from custom_llm.inference.logprobs import completion_logprobs, logprob_table
 from custom_llm.inference.sampling import Sampling
 from custom_llm.inference.scores import Score
 from custom_llm.inference.settings import Settings
+from custom_llm.open_engine import open_engine
 from custom_llm.presets import PRESETS
 
 ENGLISH = "abcdefghijklmnopqrstuvwxyz ABC.,\n"
@@ -280,6 +282,11 @@ def test_pytorch_writes_what_its_gguf_writes(call, tmp_path):
     second = json.loads(call(*flags, gguf_path=Path("trained_model.pth")).out)
     assert first["text"] == second["text"] and first["tokens"] == second["tokens"] == 300
     assert first["logprobs"]["token_logprobs"] == pytest.approx(second["logprobs"]["token_logprobs"], abs=1e-3)
+    cards = []
+    for path in ("model.gguf", "trained_model.pth"):
+        with open_engine(path, warn=print) as engine:
+            cards.append(replace(engine.card(), name=""))
+    assert cards[0] == cards[1]
     Path("model_config.pth").rename("other.pth")
     third = json.loads(call(*flags, "--config_path", "other.pth", gguf_path=Path("trained_model.pth")).out)
     assert third["text"] == first["text"]

@@ -10,7 +10,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
 
-from custom_llm.inference.card import card_of
 from custom_llm.inference.engine import Engine
 from custom_llm.inference.text import clean
 from custom_llm.options import shown
@@ -115,7 +114,7 @@ def describe(engine: Engine) -> dict[str, Any]:
         "object": "model",
         "created": int(path.stat().st_mtime),
         "owned_by": "custom-llm-scripts",
-        "card": asdict(card_of(engine.model)),
+        "card": asdict(engine.card()),
     }
 
 
