@@ -80,6 +80,8 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) ->
         q: (B, n_head, T, width), the last T of the S positions.
         k: (B, n_kv_heads, S, width); n_head is a multiple of n_kv_heads.
         v: (B, n_kv_heads, S, at most width).
+        dropout: share of the softmax to drop; on a CPU none is, where no kernel can that does not write all of it out:
+            a step would take half as long again, and small models learn less in it (docs/training.md).
     """
     T, S = q.shape[2], k.shape[2]
     mask = None
@@ -88,6 +90,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) ->
     surplus = q.shape[3] - v.shape[3]
     if surplus:  # the kernels that never write the (T, S) scores out take one width only
         v = F.pad(v, (0, surplus))
+    dropout = 0.0 if q.device.type == "cpu" else dropout
     options = dict(dropout_p=dropout, is_causal=1 < T == S, enable_gqa=q.shape[1] != k.shape[1])
     if q.device.type == "cpu" and S <= SHORT:
         with torch.autocast("cpu", enabled=False):
