@@ -87,10 +87,7 @@ def _flops(config: ModelConfig, active_inside: int) -> int:
 
 
 def _activations(config: ModelConfig) -> int:
-    """Numbers kept of a token from the forward pass for the backward pass, about: what PyTorch keeps on a CPU.
-
-    With dropout, attention keeps its weights as well; a GPU mostly does not.
-    """
+    """Numbers kept of a token from the forward pass for the backward pass, about: what PyTorch keeps on a CPU."""
     per_norm = (2 if config.norm == "layer" else 3) * config.n_embd  # RMSNorm keeps what is not yet scaled, too
     total = per_norm + 4 * config.vocab_size  # logits, logarithms of probabilities, and the gradients of both
     for block in config.blocks:
@@ -101,14 +98,14 @@ def _activations(config: ModelConfig) -> int:
 
 def _attention_activations(config: ModelConfig, block: BlockConfig) -> int:
     c, b = config, block
-    weights = 3 * b.n_head * c.block_size if c.dropout else b.n_head
+    sums = b.n_head  # that weights were divided by; the weights are computed again
     if b.attn == "mla":
         rope_head_dim = b.rope_head_dim or 0
         latents = 3 * (b.q_latent_dim + b.kv_latent_dim) + rope_head_dim
         padded = c.n_embd + b.n_head * rope_head_dim
-        return 4 * padded + c.n_embd + latents + weights
+        return 4 * padded + c.n_embd + latents + sums
     keys_and_values = 2 * b.kv_heads * (c.n_embd // b.n_head)
-    total = 2 * c.n_embd + keys_and_values + weights
+    total = 2 * c.n_embd + keys_and_values + sums
     total += 2 * c.n_embd + keys_and_values if c.qk_norm else 0
     return total + (c.n_embd if c.pos_emb == "rope" else 0)
 
