@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-import signal
 import re
+import signal
 import struct
 import subprocess
 import sys
