@@ -123,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def compare_time(checkout: Path, text: Path, setting: Setting, args: Namespace) -> None:
     """Alternate whole trainings, and print after which time each had the loss."""
     seconds: dict[str, list[float]] = defaultdict(list)
+    models = [name for name in setting.models if not args.model or name in args.model]
     for turn in range(1, args.rounds + 1):
         target = args.target or setting.target
         if not args.only_ours:
@@ -130,7 +131,7 @@ def compare_time(checkout: Path, text: Path, setting: Setting, args: Namespace) 
             target = target or losses[-1][1]
             seconds["nanoGPT"].append(reached(losses, target))
             print(f"{turn} nanoGPT {seconds['nanoGPT'][-1]:6.1f} s; last held-out loss {losses[-1][1]:.4f}", flush=True)
-        for name in [name for name in setting.models if name in (args.model or setting.models)]:
+        for name in models:
             training = f"{setting.training[name]} --sample_tokens 0 --eval_interval 1000000 {args.training}"
             losses = train_ours(text, f"{setting.models[name]} {args.model_flags}", training)
             seconds[name].append(reached(losses, target) if target else losses[-1][0])
