@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,11 @@ sys.path.insert(0, str(ROOT))  # the root scripts are modules, too
 
 CACHE = tempfile.TemporaryDirectory(prefix="custom-llm-cache-")  # removed when the tests are over
 os.environ["XDG_CACHE_HOME"] = CACHE.name
+
+# In the background of a shell these are ignored, and scripts that are started here would inherit that.
+for _name, _handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _handler)
 
 # One thread: on small models two threads of several test processes only wait for each other.
 ENVIRONMENT = {
