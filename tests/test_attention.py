@@ -8,6 +8,7 @@ import pytest
 import torch
 from architectures import ATTENTIONS, EXPERTS, POSITIONS, tiny
 
+from custom_llm.model.attention import SHORT, attend
 from custom_llm.model.cache import Cache
 from custom_llm.model.norm import EPS
 
@@ -208,6 +209,20 @@ def test_half_precision_says_nearly_the_same(attention, experts):
     assert model.generate(ids[:, :3], 20).shape == (B, 23)
     assert half.item() == pytest.approx(exact.item(), abs=0.04)
     assert model.bfloat16()(ids, ids)[1].item() == pytest.approx(exact.item(), abs=0.04)  # next to 3, 0.016 is a step
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_tokens", [5, SHORT + 1])
+def test_attention_is_as_exact_as_its_input(n_tokens, kind):
+    """Against the formula in float64; bfloat16 is rounded, float64 is not."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n_tokens, 8, dtype=torch.float64).to(kind) for _ in range(3))
+    scores = q.double() @ k.double().mT / 8**0.5
+    scores = scores.masked_fill(torch.ones(n_tokens, n_tokens, dtype=torch.bool).triu(1), -torch.inf)
+    expected = (scores.softmax(-1) @ v.double()).transpose(1, 2).flatten(2)
+    y = attend(q, k, v, dropout=0.0)
+    bound = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.03}[kind]
+    assert y.dtype == kind and (y.double() - expected).abs().max() < bound
 
 
 def test_dropout_is_in_training_only():

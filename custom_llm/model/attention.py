@@ -90,11 +90,12 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) ->
     surplus = q.shape[3] - v.shape[3]
     if surplus:  # the kernels that never write the (T, S) scores out take one width only
         v = F.pad(v, (0, surplus))
-    dropout = 0.0 if q.device.type == "cpu" else dropout
-    options = dict(dropout_p=dropout, is_causal=1 < T == S, enable_gqa=q.shape[1] != k.shape[1])
-    if q.device.type == "cpu" and S <= SHORT:
+    on_cpu = q.device.type == "cpu"
+    options = dict(dropout_p=0.0 if on_cpu else dropout, is_causal=1 < T == S, enable_gqa=q.shape[1] != k.shape[1])
+    if on_cpu and S <= SHORT:
+        kind = torch.promote_types(q.dtype, torch.float32)  # a model in float64 stays as exact
         with torch.autocast("cpu", enabled=False):
-            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, **options).to(q.dtype)
+            y = F.scaled_dot_product_attention(q.to(kind), k.to(kind), v.to(kind), mask, **options).to(q.dtype)
     else:
         y = F.scaled_dot_product_attention(q, k, v, mask, **options)
     if surplus:
