@@ -37,3 +37,9 @@ def tiny(pos_emb: str = "learn", **changes: Any) -> GPTLanguageModel:
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     return model
+
+
+def windows(n: int = 8, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch (x, y) for such a model, (n, 16) each."""
+    ids = torch.randint(SIX["vocab_size"], (n, SIX["block_size"] + 1), generator=torch.Generator().manual_seed(seed))
+    return ids[:, :-1], ids[:, 1:]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from architectures import ATTENTIONS, EXPERTS, tiny
+from architectures import ATTENTIONS, EXPERTS, tiny, windows
 from conftest import STORY, configure, run_script
 
 from custom_llm.config import TrainConfig
@@ -17,12 +19,6 @@ from custom_llm.training.trainer import Trainer
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-
-
-def windows(n: int = 8, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch for a model of tests/architectures.py."""
-    ids = torch.randint(23, (n, 17), generator=torch.Generator().manual_seed(seed))
-    return ids[:, :-1], ids[:, 1:]
 
 
 def losses(device: torch.device, architecture: dict, **options: object) -> list[float]:
@@ -70,28 +66,20 @@ def test_a_training_goes_on_from_its_checkpoint():
 
     def trainer() -> Trainer:
         torch.manual_seed(0)
-        return Trainer(GPTLanguageModel(six), make_loader(dataset, 4, None, 3), config, GPU, save=saved.append)
+        loader = make_loader(dataset, 4, None, 3)
+        return Trainer(
+            GPTLanguageModel(six), loader, config, GPU, save=lambda state: saved.append(copy.deepcopy(state))
+        )
 
     whole = trainer()
-    whole._save = lambda state: saved.append(copied(state))
     whole.run()
     rest = trainer()
-    rest._save = None
     rest.load_state_dict(saved[1])
     rest.run()
     assert rest.clock.steps == whole.clock.steps == 40
     # On a GPU sums are not always made in the same order; with other dropout they would differ by 0.01 and more.
     for mine, other in zip(rest.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.allclose(mine, other, atol=1e-4)
-
-
-def copied(value: object) -> object:
-    """A state that later steps do not change."""
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(copied, value))
-    return value.clone() if isinstance(value, torch.Tensor) else value
 
 
 def test_out_of_memory_halves_what_is_read_at_once(capfd):
@@ -134,9 +122,8 @@ def test_the_script_trains_and_goes_on(folder):
 
 def test_weights_that_are_no_numbers_any_more_are_a_sentence(folder):
     done = run_script("train_llm.py", *FLAGS, "--learning_rate", "10", "--grad_clip", "0", cwd=folder)
-    if done.status:  # some trainings survive even that
-        assert done.status == 2 and "Traceback" not in done.stderr
-        assert "error: --learning_rate 10" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.status == 0 or (done.status, "error: --learning_rate 10" in done.stderr) == (2, True)  # some survive
 
 
 def test_a_trained_model_writes_on_the_gpu(folder):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from architectures import ATTENTIONS, EXPERTS, tiny
+from architectures import ATTENTIONS, EXPERTS, tiny, windows
 from conftest import ENVIRONMENT, STORY, configure, run_script
 
 from custom_llm.config import TrainConfig
@@ -20,12 +20,6 @@ from custom_llm.training.precision import autocast, multiplies_bfloat16, precisi
 from custom_llm.training.step import Step
 
 CPU = torch.device("cpu")
-
-
-def windows(n: int = 8, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch for a model of tests/architectures.py."""
-    ids = torch.randint(23, (n, 17), generator=torch.Generator().manual_seed(seed))
-    return ids[:, :-1], ids[:, 1:]
 
 
 def make_step(architecture: dict | None = None, **options: object) -> Step:
