@@ -246,10 +246,17 @@ def test_the_same_seed_gives_the_same_texts_and_each_another(classic, monkeypatc
 def test_samples_of_another_text_look_for_copies_in_that_of_the_training(classic, tmp_path, monkeypatch, capsys):
     (tmp_path / "other.txt").write_text(STORIES[1000:3000], encoding="utf-8")
     flags = ("--model", "model.gguf", "--text_path", tmp_path / "other.txt", "--max_tokens", 5, "--samples", 2)
-    _, found = evaluate(classic, monkeypatch, capsys, *flags, "--sample_tokens", 120)
+    _, found = evaluate(classic, monkeypatch, capsys, *flags, "--sample_tokens", 120, "--seed", 1)
     assert found["samples"]["of_people"]["copied"] == 1.0
     assert found["samples"]["of_people"]["longest_copy"] in STORIES
     assert found["samples"]["of_model"]["copied"] == 0.0
+
+
+def test_texts_too_short_to_hold_a_copy_have_no_share_of_copies(classic, monkeypatch, capsys):
+    flags = "--model model.gguf --max_tokens 5 --samples 2 --sample_tokens 40".split()
+    out, found = evaluate(classic, monkeypatch, capsys, *flags)
+    assert found["samples"]["of_model"]["copied"] is None
+    assert re.search(r"^held-out text .* – +0 characters$", out, re.MULTILINE)
 
 
 def test_help_imports_neither_torch_nor_llama_cpp(tmp_path):

@@ -83,7 +83,8 @@ def samples_section(name: str, written: Diversity, human: Diversity, copies: Seq
     if copies:
         columns += ["copied", "longest copy"]
         for row, found in zip(rows, copies, strict=True):
-            row += [f"{share_copied(found):.1%}", counted(len(longest_copy(found)), "character")]
+            share = share_copied(found)
+            row += ["–" if share is None else f"{share:.1%}", counted(len(longest_copy(found)), "character")]
         lines.append(f"Copied: the share of runs of {RUN} characters that stand verbatim in the training text.")
         if longest := longest_copy(copies[0]):
             examples.append(("The longest copy in what the model wrote", longest[:LONGEST_SHOWN]))
@@ -94,9 +95,10 @@ def samples_section(name: str, written: Diversity, human: Diversity, copies: Seq
     return Section("What the model writes", columns, rows, lines, examples)
 
 
-def share_copied(copies: Sequence[Copies]) -> float:
-    """Of the runs of all these texts."""
-    return sum(item.n_copied for item in copies) / max(1, sum(item.n_runs for item in copies))
+def share_copied(copies: Sequence[Copies]) -> float | None:
+    """Of the runs of all these texts; None if no text is long enough to have one."""
+    n_runs = sum(item.n_runs for item in copies)
+    return sum(item.n_copied for item in copies) / n_runs if n_runs else None
 
 
 def longest_copy(copies: Sequence[Copies]) -> str:
