@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from custom_llm.data.recipes import find_recipe
 from custom_llm.data.sources import open_corpus
 from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.errors import run
+from custom_llm.inference.resources import peak_memory
 
 BATCH_SIZE, BLOCK_SIZE, BATCHES = 32, 256, 5000
 WORDS, BLOCK_WORDS = 50_000, 100_000
@@ -128,9 +128,7 @@ def _open(path: Path, tokenizer: str, vocab_size: int) -> Tokens:
 
 
 def _peak() -> float:
-    """The most memory this process ever had, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    return peak_memory() / 1e6
 
 
 CHILDREN = {"encode": encode, "read": read, "rival": rival}

@@ -244,6 +244,14 @@ def test_resources_are_plain_numbers_and_no_gpu_is_an_empty_list(monkeypatch):
     assert inference_gguf.monitor_resources()["gpus"] == []
 
 
+def test_peak_memory_is_not_that_of_the_program_that_started_this_one():
+    """What getrusage reports goes through fork and exec; a notebook's gigabytes are not the model's."""
+    held = b"x" * 300_000_000
+    command = "from custom_llm.inference.resources import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, cwd=ROOT, check=True, env=ENVIRONMENT)
+    assert int(done.stdout) < len(held) / 3
+
+
 # Files that are no models
 
 
