@@ -1,0 +1,140 @@
+"""A GGUF file in memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from custom_llm.errors import UserError
+from custom_llm.llamacpp.library import REDO, Owned, c, error_lines, ggml, load_failure
+
+_MIN_PIECE_BYTES = 64
+
+
+class Model(Owned):
+    """A GGUF file in memory: its weights, vocabulary and metadata.
+
+    Raises UserError when the file is missing, unreadable, or no model that llama.cpp can generate text with.
+    """
+
+    _free = staticmethod(c.llama_model_free)
+
+    def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, vocab_only: bool = False) -> None:
+        """`n_gpu_layers`: how many layers to keep on the GPU; -1 means all of them. `vocab_only`: no weights."""
+        self.path = Path(path)
+        _check_file(self.path)
+        params = c.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.vocab_only = vocab_only
+        params.use_extra_bufts = not _may_crash_with_amx()
+        self.on_gpu = n_gpu_layers != 0
+        error_lines.clear()
+        self.ptr = c.llama_model_load_from_file(os.fsencode(self.path), params)
+        if not self.ptr:
+            raise UserError(f"{self.path}: not a model llama.cpp can read: {load_failure()}; {REDO}")
+        if c.llama_model_has_encoder(self.ptr) or not c.llama_model_has_decoder(self.ptr):
+            self.close()
+            raise UserError(f"{self.path}: not a model that continues a text; give a decoder-only model")
+        self.vocab = c.llama_model_get_vocab(self.ptr)
+        self._pieces: dict[tuple[int, bool], bytes] = {}  # (token, special)
+        self.n_vocab: int = c.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx_train: int = c.llama_model_n_ctx_train(self.ptr)
+        self.is_f32: bool = self.metadata("general.file_type") == str(c.LLAMA_FTYPE_ALL_F32)
+        self.n_params: int = c.llama_model_n_params(self.ptr)
+        # Without RoPE positions come from a table (gpt2, starcoder) or a bias on the scores (mpt): a cached
+        # key cannot be moved to another position, and the table has n_ctx_train rows and not one more.
+        self.learned_positions: bool = c.llama_model_rope_type(self.ptr) == c.LLAMA_ROPE_TYPE_NONE
+        # Tables are exported padded to a multiple of 256 rows; our own key holds the window that was trained.
+        trained = self.metadata("custom_llm.block_size") or ""
+        window = int(trained) if re.fullmatch("[0-9]{1,9}", trained) else 0
+        self.block_size: int = min(window or self.n_ctx_train, self.n_ctx_train)
+        # llama.cpp assumes id 11 when a file names no end token: in a character vocabulary, some letter.
+        eos = c.llama_vocab_eos(self.vocab)
+        self.eos: int = eos if eos >= 0 and c.llama_vocab_is_control(self.vocab, eos) else -1
+
+    @property
+    def quantization(self) -> str:
+        """The type of the weights in llama.cpp's words: "F32", "Q8_0", "Q4_K - Medium"."""
+        buffer = ctypes.create_string_buffer(256)
+        c.llama_model_desc(self.ptr, buffer, len(buffer))  # "gpt2 ?B Q4_K - Medium", "qwen3 0.6B all F32"
+        return buffer.value.decode("utf-8", "replace").split(" ", 2)[-1].replace("all F32", "F32")
+
+    def metadata(self, key: str) -> str | None:
+        """The scalar metadata value `key` as text, or None when the file has none."""
+        name = key.encode()
+        length = c.llama_model_meta_val_str(self.ptr, name, None, 0)
+        if length < 0:
+            return None
+        buffer = ctypes.create_string_buffer(length + 1)
+        c.llama_model_meta_val_str(self.ptr, name, buffer, length + 1)
+        return buffer.value.decode("utf-8", "replace")
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens such as <|endoftext|> recognized, none added.
+
+        llama.cpp silently leaves out what the vocabulary cannot express.
+        """
+        data = text.encode("utf-8")
+        room = len(data) + 8  # a token covers at least one byte; some vocabularies put a space in front
+        while True:
+            ids = (c.llama_token * room)()
+            count = c.llama_tokenize(self.vocab, data, len(data), ids, room, False, True)
+            if count >= 0:
+                return ids[:count]
+            room = -count
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 bytes that `token` stands for: maybe part of a character; none for a control token."""
+        return self._piece(token, False)
+
+    def spell(self, tokens: Sequence[int]) -> bytes:
+        """What `tokenize` read to give `tokens`: control tokens are written out, as in <|endoftext|>."""
+        return b"".join([self._piece(token, True) for token in tokens])
+
+    def ends_text(self, token: int) -> bool:
+        """Whether `token` says that the document is finished."""
+        vocab = self.vocab
+        return bool(c.llama_vocab_is_eog(vocab, token) and c.llama_vocab_is_control(vocab, token))
+
+    def _piece(self, token: int, special: bool) -> bytes:
+        piece = self._pieces.get((token, special))
+        room = _MIN_PIECE_BYTES
+        while piece is None:
+            buffer = ctypes.create_string_buffer(room)
+            length = c.llama_token_to_piece(self.vocab, token, buffer, room, 0, special)
+            if length >= 0:
+                piece = self._pieces[token, special] = buffer.raw[:length]
+            room = -length
+        return piece
+
+
+def _may_crash_with_amx() -> bool:
+    """Whether weights must not be repacked for Intel's AMX.
+
+    Compiled by GCC 12, llama.cpp's kernels for AMX end the process: the compiler leaves out most of the tiles'
+    configuration as never read (https://github.com/ggml-org/llama.cpp/issues/20824).
+    """
+    has_amx = getattr(ggml, "ggml_cpu_has_amx_int8", None)  # None: kernels are chosen when they are loaded
+    return has_amx is None or bool(has_amx())
+
+
+def _check_file(path: Path) -> None:
+    """Raise UserError for what is certainly not a GGUF file, before llama.cpp words it less clearly."""
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give a .gguf file")
+    if not path.exists():
+        raise UserError(f"{path}: no such file; write one with convert_to_gguf.py")
+    if not path.is_file():  # reading a pipe or a device could wait for ever
+        raise UserError(f"{path}: not a regular file; give a .gguf file")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except PermissionError:
+        raise UserError(f"{path}: permission denied; make it readable (chmod u+r {path})") from None
+    if not magic:
+        raise UserError(f"{path}: an empty file; {REDO}")
+    if magic != b"GGUF":
+        raise UserError(f"{path}: not a GGUF file; give the .gguf that convert_to_gguf.py wrote")

@@ -1,0 +1,95 @@
+"""Which token comes next."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from custom_llm.errors import UserError
+from custom_llm.llamacpp.grammar import grammar_sampler
+from custom_llm.llamacpp.library import Owned, c
+from custom_llm.llamacpp.model import Model
+
+_SMALLEST_TEMP = 1e-4  # below it float32 logits / temp can overflow; the likeliest token wins anyway
+PENALTY_LAST_N = 64  # how far back the repeat penalty looks, in tokens; llama.cpp's default
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+
+
+class Sampler(Owned):
+    """llama.cpp's own chain of samplers, in its usual order; see there for what each setting means.
+
+    temp 0 always takes the likeliest token. logit_bias: token → what is added to its logit; -inf bans it. Same seed,
+    same choices. Raises UserError for a grammar that llama.cpp cannot read.
+    """
+
+    _free = staticmethod(c.llama_sampler_free)
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        temp: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        repeat_penalty: float,
+        frequency_penalty: float,
+        presence_penalty: float,
+        seed: int,
+        grammar: str | None = None,
+        logit_bias: Mapping[int, float] | None = None,
+    ) -> None:
+        self._candidates = np.zeros(model.n_vocab, _CANDIDATE)
+        self._penalties: int | None = None
+        self.may_fail = grammar is not None  # in `choose`, with an exception
+        self.ptr = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
+        if logit_bias:
+            biases = (c.llama_logit_bias * len(logit_bias))(*logit_bias.items())
+            self._add(c.llama_sampler_init_logit_bias(model.n_vocab, len(logit_bias), biases))
+        if grammar is not None:
+            try:
+                self._add(grammar_sampler(model, grammar))
+            except UserError:
+                self.close()
+                raise
+        penalties = repeat_penalty, frequency_penalty, presence_penalty
+        if penalties != (1.0, 0.0, 0.0):
+            self._penalties = c.llama_sampler_init_penalties(model.n_vocab, PENALTY_LAST_N, *penalties)
+            self._add(self._penalties)
+        if temp < _SMALLEST_TEMP:
+            self._add(c.llama_sampler_init_greedy())
+            return
+        self._add(c.llama_sampler_init_top_k(top_k))
+        self._add(c.llama_sampler_init_top_p(top_p, 1))
+        self._add(c.llama_sampler_init_min_p(min_p, 1))
+        self._add(c.llama_sampler_init_temp(temp))
+        self._add(c.llama_sampler_init_dist(seed))
+
+    def _add(self, sampler: int) -> None:
+        c.llama_sampler_chain_add(self.ptr, sampler)  # the chain owns it from here on
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """Take note of tokens that were read, not sampled: the penalties look back at them too."""
+        if self._penalties is not None:  # only them: a grammar is about what is written
+            for token in tokens:
+                c.llama_sampler_accept(self._penalties, token)
+
+    def choose(self, logits: np.ndarray) -> int:
+        """Choose a token by logits of shape (n_vocab,).
+
+        Raises UserError when the grammar allows nothing that the vocabulary can spell.
+        """
+        candidates = self._candidates
+        candidates["id"] = np.arange(len(candidates))
+        candidates["logit"] = logits
+        data = candidates.ctypes.data_as(c.llama_token_data_p)
+        array = c.llama_token_data_array(data, len(candidates), -1, False)
+        c.llama_sampler_apply(self.ptr, ctypes.byref(array))
+        chosen = array.data[array.selected]
+        if chosen.logit == -np.inf:  # to accept it would take the process down
+            raise UserError("--grammar: nothing that the vocabulary can spell fits it here; check what it allows")
+        token = chosen.id
+        c.llama_sampler_accept(self.ptr, token)
+        return token
