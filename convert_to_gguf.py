@@ -95,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_target(args.gguf_output, Kind.GGUF)
     log_to("conversion.log").info("convert_to_gguf.py %s", vars(args))
 
+    if args.public and args.push_to_hub is None:
+        raise UserError("--public is about what is pushed, and nothing is without --push_to_hub; give both or neither")
     if args.push_to_hub is not None:
         from custom_llm.export.hub import check_push
 

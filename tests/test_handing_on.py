@@ -227,6 +227,12 @@ def test_what_no_card_can_hold_is_refused_in_a_line(folder, flag, value, said):
     assert not (folder / "hf_model").exists()
 
 
+def test_nothing_is_public_that_is_not_pushed(folder):
+    with pytest.raises(UserError, match=r"^--public is about what is pushed"):
+        convert("--public")
+    assert not (folder / "hf_model").exists()
+
+
 @given(st.text())
 @settings(deadline=None)
 def test_any_text_is_a_clean_line_and_an_example(text):
