@@ -13,6 +13,7 @@ import sys
 import time
 import unicodedata
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +29,8 @@ from custom_llm.training.tracking.about import About
 from custom_llm.training.tracking.history import COLUMNS, MOST_POINTS, History, Point, best, thin, to_csv
 from custom_llm.training.tracking.plot import draw_curves
 from custom_llm.training.tracking.sample import WIDEST, in_a_line
-from custom_llm.training.tracking.web_report import describe_overfitting, make_page
+from custom_llm.training.tracking.verdict import describe_overfitting, describe_underfitting
+from custom_llm.training.tracking.web_report import make_page
 
 FLAGS = "--dataset_path input.txt --batch_size 4 --learning_rate 0.001 --cache_dir cache".split()
 MEASURED = {"seconds", "tokens_per_second"}  # columns that are never the same twice
@@ -236,7 +238,7 @@ ANY_POINT = st.builds(
 def test_any_text_and_any_number_make_a_page(text, points, held_out):
     """Lone surrogates, controls, right-to-left overrides and tags included."""
     reported = Point(7, 1.0, 7, 7.0, 0.1, 2.0, 1.0, 1.0, held_out, held_out, text)
-    about = About(text, text, 5, {text: {text: text, "none": None}})
+    about = About(text, text, 5, 0.0, text, text, {text: {text: text, "none": None}})
     source = make_page(about, [*points, reported], text, None, f"</script><script>alert(1)</script>{text}")
     page = Page(source.encode().decode())
     assert "script" not in page.tags and page.tags.count("pre") == 2
@@ -269,17 +271,52 @@ def test_a_picture_of_any_training(points, capfd):
     assert capfd.readouterr().err == ""
 
 
+ABOUT = About("m.pth", "notes.txt", 5, 0.1, "python train_llm.py", "--max_epochs 20", {})
+
+
 def test_learning_by_heart_is_said_in_a_sentence():
     rising = points_of([4.0, 3.0, 2.5, 2.6, 3.1])
-    said = describe_overfitting(rising, "m.pth")
+    said = describe_overfitting(rising, ABOUT)
     assert said.startswith(
         "From step 30 on the held-out loss rose, from 2.5000 to 3.1000, while the training loss fell"
     )
-    assert "m.pth holds the weights of step 30." in said
+    assert "m.pth holds the weights of step 30. More text helps most; else --dropout 0.2, fewer" in said
+    assert "--dropout" not in describe_overfitting(rising, replace(ABOUT, dropout=0.2))
     for fine in ([4.0, 3.0, 2.9], [4.0, 3.0, 3.01], [None, None], [math.nan, math.nan]):
-        assert describe_overfitting(points_of(fine), "m.pth") is None
+        assert describe_overfitting(points_of(fine), ABOUT) is None
     diverging = points_of([4.0, 3.0, 9.0], [4.0, 3.0, 9.0])
-    assert describe_overfitting(diverging, "m.pth") is None, "the training loss rose, too"
+    assert describe_overfitting(diverging, ABOUT) is None, "the training loss rose, too"
+
+
+def test_a_training_that_was_too_short_is_told_how_it_goes_on():
+    said = describe_underfitting(points_of([4.0, 3.0, 2.9, 2.8], [4.0, 3.0, 2.9, 2.7]), ABOUT)
+    assert said == (
+        "There is more to learn: the held-out loss was still falling at the end, to 2.8000. More training helps most: "
+        "python train_llm.py --resume --max_epochs 20"
+    )
+    steep = [4.0, 3.0, 2.7, 2.6], [4.0, 3.0, 2.2, 2.1]
+    assert describe_underfitting(points_of(*steep), ABOUT), "more is learnt than learnt by heart"
+    assert describe_underfitting(points_of([3.0], [3.1]), ABOUT), "a training of one report"
+    for held_out, losses in (
+        ([4.0, 3.0, 2.9, 2.8], [4.0, 3.0, 2.6, 2.4]),  # much is known by heart
+        ([4.0, 3.0, 2.5, 2.6], [4.0, 3.0, 2.7, 2.6]),  # it rose
+        ([4.0, 3.0, 2.96, 2.95], [4.0, 3.0, 2.9, 2.9]),  # it hardly fell
+        ([None, None], [3.0, 2.0]), ([math.nan], [math.nan]),
+    ):  # fmt: skip
+        assert describe_underfitting(points_of(held_out, losses), ABOUT) is None
+
+
+def test_the_command_that_goes_on_with_a_short_training_makes_it_better(folder):
+    short = train(folder, "--max_iters", "20", "--learning_rate", "0.0003")
+    command = re.search(
+        r"^There is more to learn: .* More training helps most: python (.*)$", short.stderr, re.MULTILINE
+    )
+    assert command[1] == "train_llm.py --resume --max_iters 80"
+    assert command[1] in (folder / "trained_model.report.html").read_text(encoding="utf-8")
+    longer = run_script(*command[1].split(), cwd=folder)
+    assert longer.status == 0, longer.stderr
+    first, last = (float(re.findall(r"Held-out: (\S+) ", run.stdout)[-1]) for run in (short, longer))
+    assert last < 0.9 * first
 
 
 @given(st.text(st.characters(), max_size=300))

@@ -15,7 +15,7 @@ from custom_llm.training.muon import Muon
 BETAS = (0.9, 0.95)
 # What is asked for is a learning rate on AdamW's scale. Beside Muon, models learn most with so many times that: Muon's
 # measures singular values and no single weights, and the AdamW beside it bears more than one that moves all weights.
-# So 0.0003 is careful and 0.001 right for small models, as with AdamW alone (docs/training.md).
+# So 0.0003 is right for a thousand steps and more, and 0.0005 to 0.001 for a few hundred (docs/training.md).
 MUON, BESIDE_MUON = 50.0, 20.0
 
 

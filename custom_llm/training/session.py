@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,15 +31,15 @@ from custom_llm.training.fastest import use_fastest_settings
 from custom_llm.training.parallel import is_divided
 from custom_llm.training.provenance import provenance, public_name
 from custom_llm.training.step import Batch, Diverged
-from custom_llm.training.tracking.about import describe
+from custom_llm.training.tracking.about import About, describe
 from custom_llm.training.tracking.history import History
 from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
 from custom_llm.training.tracking.sample import write_sample
+from custom_llm.training.tracking.verdict import describe_overfitting, describe_underfitting
 from custom_llm.training.trainer import Interrupted, Trainer
 from custom_llm.training.work import Work
 
 HELD_OUT, HELD_OUT_TOKENS = 0.1, 1 << 20  # share of the text, at its end, and how much of a long one
-NOISE = 0.002  # share of a held-out loss by which a later one may be higher and mean nothing
 TEXT_TOKENS = 200  # length of the text shown at the end
 _WHAT = {
     "char": "the characters of the text and its end",
@@ -144,9 +144,9 @@ def train_on_text(
         print(f"Training on {target.type}{by} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
         if trainer.step.precision != "float32":
             _note(f"note: products are computed in {trainer.step.precision}; --precision float32 is more exact")
+        about = describe(model_path, corpus.name, model, config, target, processes.size, again)
         with processes.together():
             if processes.rank == 0:
-                about = describe(model_path, corpus.name, model, config, target, processes.size)
                 record.start(about, history)
         trainer.run()
     except Interrupted:
@@ -163,13 +163,8 @@ def train_on_text(
     except UserError:
         record.finish("failed")
         raise
-    if not trainer.clock.done:
-        _note(
-            f"--patience {config.patience} ended it: so many reports in a row had no lower held-out loss; {again} "
-            "--resume --patience 0 goes on"
-        )
-    if trainer.lowest.since:
-        _note(_overfitted(trainer, model_path))
+    for note in _notes(trainer, about):
+        _note(note)
     if processes.rank:
         return True
     if is_divided(model.head.weight):
@@ -194,17 +189,23 @@ def _command(config_path: str, model_path: str) -> str:
     return shlex.join(["python", "train_llm.py", *flags])
 
 
-def _overfitted(trainer: Trainer, model_path: str) -> str:
-    """What to say when the held-out loss was lower before the end than at it."""
-    lowest, model = trainer.lowest, trainer.model.config
-    kept = f"{model_path} is the model at its lowest held-out loss, {lowest.loss:.4f} at step {lowest.step:,}"
-    if lowest.last < (1 + NOISE) * lowest.loss:
-        return f"{kept} in epoch {lowest.epoch}"
-    dropout = "--dropout 0.2, " if model.dropout < 0.2 else ""
-    return (
-        f"{kept} in epoch {lowest.epoch}; after it, learning by heart: {lowest.last:.4f} at the end\n"
-        f"more text, {dropout}fewer --n_layer or a smaller --n_embd (python llm_model.py), or fewer epochs help"
-    )
+def _notes(trainer: Trainer, about: About) -> Iterator[str]:
+    """What there is to say of a training at its end."""
+    lowest, points = trainer.lowest, trainer.history.points
+    if not trainer.clock.done:
+        patience, command = trainer.config.patience, about.command
+        yield (
+            f"--patience {patience} ended it: so many reports in a row had no lower held-out loss; {command} --resume "
+            "--patience 0 goes on"
+        )
+    verdict = describe_overfitting(points, about) or describe_underfitting(points, about)
+    if verdict is not None:
+        yield verdict
+    elif lowest.since:
+        yield (
+            f"{about.model_path} is the model at its lowest held-out loss, {lowest.loss:.4f} at step {lowest.step:,} "
+            f"in epoch {lowest.epoch}"
+        )
 
 
 def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: Path) -> Tokens:

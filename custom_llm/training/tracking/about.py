@@ -15,6 +15,8 @@ from custom_llm.config import TrainConfig
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.schedule import FLOOR
 
+LONGER = 4  # times, which is worth the while after a training that was too short
+
 
 @dataclass(frozen=True)
 class About:
@@ -23,19 +25,30 @@ class About:
     Attributes:
         model_path: where the weights are written.
         corpus: what is learnt from.
+        dropout: of the model.
+        command: which trains it.
+        longer: flags of a training that is longer by LONGER.
         tables: title → name → value.
     """
 
     model_path: str
     corpus: str
     n_parameters: int
+    dropout: float
+    command: str
+    longer: str
     tables: Mapping[str, Mapping[str, object]]
 
 
 def describe(
-    model_path: str, corpus: str, model: GPTLanguageModel, config: TrainConfig, device: torch.device, n_processes: int
-) -> About:
-    """All options, with what was chosen where nothing was said, and the machine."""
+    model_path: str, corpus: str, model: GPTLanguageModel, config: TrainConfig, device: torch.device, n_processes: int,
+    command: str,
+) -> About:  # fmt: skip
+    """All options, with what was chosen where nothing was said, and the machine.
+
+    Args:
+        command: which trains this model.
+    """
     block_size = model.config.block_size
     chosen = {
         "min_lr": FLOOR * config.learning_rate if config.min_lr is None else config.min_lr,
@@ -48,7 +61,17 @@ def describe(
         "Model": model.config.to_dict(),
         "Machine": _describe_machine(device),
     }
-    return About(model_path, corpus, model.n_parameters(), tables)
+    return About(
+        model_path, corpus, model.n_parameters(), model.config.dropout, command, _longer(config), tables,
+    )  # fmt: skip
+
+
+def _longer(config: TrainConfig) -> str:
+    if config.minutes is not None:
+        return f"--minutes {LONGER * config.minutes:g}"
+    if config.max_iters is not None:
+        return f"--max_iters {LONGER * config.max_iters}"
+    return f"--max_epochs {LONGER * config.max_epochs}"
 
 
 def _describe_machine(device: torch.device) -> dict[str, object]:

@@ -8,10 +8,10 @@ from html import escape
 
 from custom_llm.training.tracking.about import About
 from custom_llm.training.tracking.history import Point, best
+from custom_llm.training.tracking.verdict import describe_overfitting, describe_underfitting
 
 _UNSEEN = "\n\t\u00a0\u00ad\u200c\u200d\u3000"  # what belongs into a text: breaks, spaces, what joins letters
 MOST_ROWS, MOST_TEXTS = 20, 10  # shown of the reports
-RISE = 1.01  # how far above its lowest the held-out loss ends when a text was learnt by heart
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2933; --faint: #616e7c; --grid: #e4e7eb;
@@ -57,9 +57,11 @@ def make_page(about: About, points: Sequence[Point], status: str, picture: str |
     last, lowest = points[-1], best(points)
     head = f"Trained on {_safe(about.corpus)}: {status} after {last.step:,} steps in {_duration(last.seconds)}."
     parts = [f'<h1>{name}</h1>\n<p class="faint">{head}</p>', _figures(about, last, lowest)]
-    overfitting = describe_overfitting(points, about.model_path)
-    if overfitting:
-        parts.append(f'<p class="note">{_safe(overfitting)}</p>')
+    verdict = describe_overfitting(points, about)
+    if verdict is None and status == "finished":
+        verdict = describe_underfitting(points, about)
+    if verdict is not None:
+        parts.append(f'<p class="note">{_safe(verdict)}</p>')
     if picture is not None:
         said = _safe(_describe_curves(points))
         picture = picture.replace("<svg", f'<svg role="img" aria-label="{said}"', 1)
@@ -76,22 +78,6 @@ def make_page(about: About, points: Sequence[Point], status: str, picture: str |
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{name}: training</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
         "</html>\n"
-    )
-
-
-def describe_overfitting(points: Sequence[Point], model_path: str) -> str | None:
-    """What to say if the held-out loss rose while the training loss went on falling; else None."""
-    lowest = best(points)
-    if lowest is None:
-        return None
-    last = [point for point in points if point.held_out is not None][-1]
-    if not (last.held_out > RISE * lowest.held_out and last.loss < lowest.loss):
-        return None
-    return (
-        f"From step {lowest.step:,} on the held-out loss rose, from {lowest.held_out:.4f} to {last.held_out:.4f}, "
-        f"while the training loss fell from {lowest.loss:.4f} to {last.loss:.4f}: what the model learnt then, it "
-        f"learnt by heart. {model_path} holds the weights of step {lowest.step:,}. More text helps most; else train "
-        "for a shorter time, with a higher dropout, or a smaller model."
     )
 
 
