@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from custom_llm.model.cache import LayerCache
+from custom_llm.model.dropout import Dropout
 from custom_llm.model.norm import make_norm
 from custom_llm.model.position import Rotary
 
@@ -52,7 +53,7 @@ class MultiHeadSelfAttention(nn.Module):
         self.query = nn.Linear(n_embd, n_embd, bias)
         self.value = nn.Linear(n_embd, self.n_kv_heads * self.head_dim, bias)
         self.proj = nn.Linear(n_embd, n_embd, bias)
-        self.proj_dropout = nn.Dropout(dropout)
+        self.proj_dropout = Dropout(dropout)
         self.query_norm = make_norm("rms", self.head_dim, False) if qk_norm else None
         self.key_norm = make_norm("rms", self.head_dim, False) if qk_norm else None
         self.rotary = Rotary(block_size, self.head_dim) if rotary else None

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from custom_llm.blocks import GATED, BlockConfig
+from custom_llm.model.dropout import Dropout
 from custom_llm.model.feed_forward import Activation, make_feed_forward
 
 EPS = 1e-20  # DeepSeek's; sigmoids may all be 0
@@ -42,7 +43,7 @@ class MixtureOfExperts(nn.Module):
         self.up = nn.Parameter(torch.empty(n, up_dim, n_embd))
         self.down = nn.Parameter(torch.empty(n, n_embd, up_dim))
         self.activation = Activation(block.non_linearity)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         # Several shared experts are one that is as wide as all of them.
         self.shared = (
             make_feed_forward(n_embd, block.n_shared * up_dim, block.non_linearity, 0.0, bias=False)

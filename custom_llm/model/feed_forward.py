@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from custom_llm.blocks import GATED
+from custom_llm.model.dropout import Dropout
 
 
 def gelu(x: torch.Tensor) -> torch.Tensor:
@@ -66,7 +67,7 @@ class GatedFeedForward(nn.Module):
         self.up = nn.Linear(n_embd, up_dim, bias)
         self.down = nn.Linear(up_dim, n_embd, bias)
         self.activation = Activation(non_linearity)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(…, n_embd) → (…, n_embd)"""
@@ -78,5 +79,5 @@ def make_feed_forward(n_embd: int, up_dim: int, non_linearity: str, dropout: flo
     if non_linearity in GATED:
         return GatedFeedForward(n_embd, up_dim, non_linearity, dropout, bias)
     return nn.Sequential(
-        nn.Linear(n_embd, up_dim, bias), Activation(non_linearity), nn.Linear(up_dim, n_embd, bias), nn.Dropout(dropout)
+        nn.Linear(n_embd, up_dim, bias), Activation(non_linearity), nn.Linear(up_dim, n_embd, bias), Dropout(dropout)
     )

@@ -7,6 +7,7 @@ from torch import nn
 
 from custom_llm.model.attention import attend, split_heads
 from custom_llm.model.cache import LayerCache
+from custom_llm.model.dropout import Dropout
 from custom_llm.model.norm import make_norm
 from custom_llm.model.position import Rotary
 
@@ -54,7 +55,7 @@ class MultiHeadLatentAttention(nn.Module):
         self.key_up = nn.Linear(kv_latent_dim, n_embd, bias=False)
         self.value_up = nn.Linear(kv_latent_dim, n_embd, bias=False)
         self.proj = nn.Linear(n_embd, n_embd, bias)
-        self.proj_dropout = nn.Dropout(dropout)
+        self.proj_dropout = Dropout(dropout)
         self.rotary = Rotary(block_size, rope_head_dim) if rope_head_dim else None
 
     def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
