@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import math
 import os
@@ -143,23 +144,23 @@ def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path)
     text = "the cat sat on the mat. " * 60 + "tam eht no tas tac eht. " * 8
     (tmp_path / "input.txt").write_text(text, encoding="utf-8")
     configure(tmp_path, n_embd=32, n_layer=1, block_size=16)
-    flags = "--batch_size 4 --learning_rate 0.0003 --max_epochs 30 --ema 0".split()
+    flags = "--batch_size 4 --learning_rate 0.0003 --max_epochs 8 --ema 0".split()
     result = run_script("train_llm.py", *flags, "--patience", "0", cwd=tmp_path)
     assert result.status == 0, result.stderr
     losses = [float(loss) for loss in re.findall(r"Held-out: (\S+) ", result.stdout)]
-    assert len(losses) == 30 and losses[-1] > min(losses)
+    assert len(losses) == 8 and losses[-1] > min(losses)
     best = losses.index(min(losses))
-    steps = re.search(
-        rf"From step (\d+) on the held-out loss rose, from {min(losses):.4f} to {losses[-1]:.4f}, while .*"
-        r"trained_model\.pth holds the weights of step \1\. More text helps most; else --dropout 0\.2", result.stderr,
-    )  # fmt: skip
-    assert steps and int(steps[1]) % (best + 1) == 0
+    rose = f"From step ([0-9]+) on the held-out loss rose, from {min(losses):.4f} to {losses[-1]:.4f}, and the training"
+    said = re.search(rf"{rose} loss came to .* holds the weights of step \1\. .* else --dropout 0\.2", result.stderr)
+    rows = csv.DictReader((tmp_path / "trained_model.loss.csv").read_text().splitlines())
+    (lowest,) = (row for row in rows if row["held_out"] and float(row["held_out"]) < min(losses) + 1e-4)
+    assert (said[1], best + 1) == (lowest["step"], float(lowest["epoch"]))
     model, saved = load_model(tmp_path / "trained_model.pth", tmp_path / "model_config.pth")
     held_out = TextDataset(END_OF_TEXT + text, 16, load_tokenizer(saved.tokenizer)).split_off(0.1)
     assert held_out_loss(model, held_out, 16, model.config.vocab_size) == pytest.approx(min(losses), abs=1e-3)
 
     stopped = run_script("train_llm.py", *flags, "--patience", "2", cwd=tmp_path)
-    end = next(i for i in range(2, 30) if min(losses[i - 1 : i + 1]) >= min(losses[: i - 1]))
+    end = next(i for i in range(2, 8) if min(losses[i - 1 : i + 1]) >= min(losses[: i - 1]))
     assert [float(loss) for loss in re.findall(r"Held-out: (\S+) ", stopped.stdout)] == losses[: end + 1]
     assert "Generated text:" in stopped.stdout
     assert "--patience 2 ended it" in stopped.stderr and "ended it" not in result.stderr

@@ -17,19 +17,20 @@ LAST = 0.1  # share of the tokens that are read last, over which the training lo
 
 
 def describe_overfitting(points: Sequence[Point], about: About) -> str | None:
-    """What to say if the held-out loss rose while the training loss went on falling; else None."""
+    """What to say if the held-out loss rose while the text of the training was learnt ever better; else None."""
     lowest = best(points)
     if lowest is None:
         return None
-    last = [point for point in points if point.held_out is not None][-1]
-    if not (last.held_out > RISE * lowest.held_out and last.loss < lowest.loss):
+    last = [point for point in points if point.held_out is not None][-1].held_out
+    loss = _last_loss(points)
+    if not (last > RISE * lowest.held_out and loss < ALIKE * last):
         return None
     dropout = "--dropout 0.2, " if about.dropout < 0.2 else ""
     return (
-        f"From step {lowest.step:,} on the held-out loss rose, from {lowest.held_out:.4f} to {last.held_out:.4f}, "
-        f"while the training loss fell from {lowest.loss:.4f} to {last.loss:.4f}: what the model learnt then, it "
-        f"learnt by heart. {about.model_path} holds the weights of step {lowest.step:,}. More text helps most; else "
-        f"{dropout}fewer --n_layer or a smaller --n_embd (python llm_model.py), or a shorter training."
+        f"From step {lowest.step:,} on the held-out loss rose, from {lowest.held_out:.4f} to {last:.4f}, and the "
+        f"training loss came to {loss:.4f}: what the model learnt then, it learnt by heart. {about.model_path} holds "
+        f"the weights of step {lowest.step:,}. More text helps most; else {dropout}fewer --n_layer or a smaller "
+        "--n_embd (python llm_model.py), or a shorter training."
     )
 
 
