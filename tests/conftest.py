@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -54,6 +55,11 @@ def run_script(
         env={**ENVIRONMENT, **(environment or {})},
     )  # fmt: skip
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def digest(path: str | Path) -> str:
+    """Of a file's bytes. (How two large files differ would take pytest many minutes to show.)"""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def configure(folder: Path, **model: object) -> None:

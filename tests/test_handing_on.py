@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ENVIRONMENT, ROOT, Result, run_script
+from conftest import ENVIRONMENT, ROOT, Result, digest, run_script
 from gguf import GGUFReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -270,7 +270,7 @@ def test_the_model_card_is_one_for_the_hub(handed_on):
     assert HubCard(str(read)).data.to_dict() == read.data.to_dict()
     assert "# Kites 🪁 \\| \\<b\\>\n" in handed_on.readme
     picture = handed_on.folder / "hf_model" / "loss.png"
-    assert picture.read_bytes() == (handed_on.folder / "trained_model.loss.png").read_bytes()
+    assert digest(picture) == digest(handed_on.folder / "trained_model.loss.png")
     rows = [line.split() for line in handed_on.result.stdout.splitlines() if line.startswith("model.gguf")]
     assert len(rows) == 3
     for name, size, _, kl, _, on_text, on_random in rows:  # what was just measured stands in it
@@ -289,7 +289,7 @@ def test_the_lines_of_the_card_run(handed_on, hub, tmp_path):
     prompt = json.loads(re.search(r"tokenizer\((\".*?\")", code)[1])
     text, _, path = done.stdout.strip().rpartition("\n")
     assert text.startswith(prompt) and len(text) > len(prompt) + 5
-    assert Path(path).read_bytes() == (handed_on.folder / "model.gguf").read_bytes()
+    assert digest(path) == digest(handed_on.folder / "model.gguf")
     [line] = re.findall(r"^python inference_gguf\.py (.*)$", handed_on.readme, re.MULTILINE)
     said = run_script("inference_gguf.py", *shlex.split(line), cwd=handed_on.folder)
     assert said.status == 0 and said.stdout.startswith(prompt)
@@ -369,9 +369,9 @@ def test_a_push_arrives_byte_for_byte(handed_on, hub):
     folder = handed_on.folder
     assert re.fullmatch(r"pushing 11 files, \d\.\d MB, to mia/kites \(private\)\n", handed_on.result.stderr)
     assert handed_on.result.stdout.endswith(f"{hub.endpoint}/mia/kites\n") and hub.private["mia/kites"]
-    there = {path.name: path.read_bytes() for path in (hub.folder / "models/mia/kites").iterdir()}
+    there = {path.name: digest(path) for path in (hub.folder / "models/mia/kites").iterdir()}
     here = [folder / "Modelfile", *folder.glob("*.gguf"), *(folder / "hf_model").iterdir()]
-    assert there == {path.name: path.read_bytes() for path in here if path.name != "passwords.txt"}
+    assert there == {path.name: digest(path) for path in here if path.name != "passwords.txt"}
 
 
 CHILD = """
@@ -438,7 +438,7 @@ def test_a_connection_that_breaks(hub, files):
     hub.cuts.update({"/mia/once.git/large/": 1, "/mia/never.git/large/": 100})
     once, never = pushes(hub, files, ("mia/once", False), ("mia/never", False))
     assert once == f"{hub.endpoint}/mia/once", "the library tries again"
-    assert (hub.folder / "models/mia/once/model.gguf").read_bytes() == (files / "model.gguf").read_bytes()
+    assert digest(hub.folder / "models/mia/once/model.gguf") == digest(files / "model.gguf")
     assert never.startswith("error: --push_to_hub mia/never: the hub was not reached, or not to the end (")
     assert never.endswith("the files are here; the same command tries again")
     assert not list((hub.folder / "models/mia/never").iterdir())

@@ -144,7 +144,7 @@ def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path)
     text = "the cat sat on the mat. " * 60 + "tam eht no tas tac eht. " * 8
     (tmp_path / "input.txt").write_text(text, encoding="utf-8")
     configure(tmp_path, n_embd=32, n_layer=1, block_size=16)
-    flags = "--batch_size 4 --learning_rate 0.0003 --max_epochs 8 --ema 0".split()
+    flags = "--batch_size 4 --learning_rate 0.0003 --max_epochs 8 --ema 0 --precision float32".split()
     result = run_script("train_llm.py", *flags, "--patience", "0", cwd=tmp_path)
     assert result.status == 0, result.stderr
     losses = [float(loss) for loss in re.findall(r"Held-out: (\S+) ", result.stdout)]
