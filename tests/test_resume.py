@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import EXPERTS
-from conftest import ENVIRONMENT, ROOT, STORY, configure, run_script
+from conftest import ENVIRONMENT, ROOT, STORY, configure, digest, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,8 +118,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def weights(folder: Path) -> bytes:
-    return (folder / "trained_model.pth").read_bytes()
+def weights(folder: Path) -> str:
+    return digest(folder / "trained_model.pth")
 
 
 def stopped(folder: Path, number: int, wait, *flags: str) -> bool:
