@@ -5,8 +5,8 @@ failure is an exception instead of a dead process, and no position is ever asked
 learned positions does not hold (llama.cpp rounds a context up to a multiple of 256 and would abort).
 """
 
+from custom_llm.llamacpp.bindings import gpu_available
 from custom_llm.llamacpp.context import Context, score_windows
-from custom_llm.llamacpp.library import gpu_available
 from custom_llm.llamacpp.model import Model
 from custom_llm.llamacpp.quantize import quantize_file
 from custom_llm.llamacpp.sampler import PENALTY_LAST_N, Sampler

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from custom_llm.errors import UserError
-from custom_llm.llamacpp.library import c, error_lines
+from custom_llm.llamacpp.bindings import c, error_lines
 from custom_llm.llamacpp.model import Model
 
 _MAX_NESTING = 500  # of parentheses in a grammar

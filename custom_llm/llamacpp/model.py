@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from custom_llm.errors import UserError
-from custom_llm.llamacpp.library import REDO, Owned, c, error_lines, ggml, load_failure
+from custom_llm.llamacpp.bindings import REDO, Owned, c, error_lines, ggml, load_failure
 
 _MIN_PIECE_BYTES = 64
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from custom_llm.errors import UserError
-from custom_llm.llamacpp.library import c, error_lines, load_failure
+from custom_llm.llamacpp.bindings import c, error_lines, load_failure
 
 
 def quantize_file(source: str | os.PathLike[str], target: str | os.PathLike[str], file_type: int) -> None:

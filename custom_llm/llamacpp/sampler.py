@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from custom_llm.errors import UserError
+from custom_llm.llamacpp.bindings import Owned, c
 from custom_llm.llamacpp.grammar import grammar_sampler
-from custom_llm.llamacpp.library import Owned, c
 from custom_llm.llamacpp.model import Model
 
 _SMALLEST_TEMP = 1e-4  # below it float32 logits / temp can overflow; the likeliest token wins anyway

@@ -1,4 +1,4 @@
-"""The shared library: how its errors are heard, and who frees what it allocates."""
+"""The bindings of the shared library: how its errors are heard, and who frees what it allocates."""
 
 from __future__ import annotations
 
