@@ -78,6 +78,20 @@ def test_epochs_end_after_max_epochs_and_the_clock_ends_on_time(capsys):
     assert 1 <= len(lines) <= 22, "about 20 lines however short the epochs are"
 
 
+def test_a_training_makes_a_step_and_a_report_however_little_time_there_is(capsys):
+    """What is timed before the first step may take longer than a short training."""
+    model = tiny(dropout=0.0)
+    x = torch.randint(23, (4, 16))
+    lowest = []
+    config = TrainConfig(learning_rate=1e-3, minutes=0.001)
+    trainer = Trainer(model, [(x, x)] * 9, config, torch.device("cpu"), lambda model: 1.0, lambda: lowest.append(1))
+    trainer.clock._start -= 1000
+    assert not trainer.done
+    trainer.run()
+    assert (trainer.clock.steps, lowest) == (1, [1])
+    assert capsys.readouterr().out.count("Epoch 1, Loss: ") == 1
+
+
 @given(st.integers(2, 90), st.integers(1, 40))
 @settings(max_examples=40, deadline=None)
 def test_the_held_out_loss_is_the_mean_over_every_token(n_tokens, block_size):

@@ -74,7 +74,9 @@ class Clock:
     @property
     def done(self) -> bool:
         # By epochs and not by steps, since a random phase can make an epoch one step shorter.
-        return self.epochs >= self._config.max_epochs if self.counts_epochs else self.progress >= 1.0
+        if self.counts_epochs:
+            return self.epochs >= self._config.max_epochs
+        return self.steps > 0 and self.progress >= 1.0  # what is timed before the first step may take all the time
 
     @property
     def of_epochs(self) -> str:
