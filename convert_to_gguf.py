@@ -1,162 +1,22 @@
-"""Step 3: the trained model as files that run anywhere.
-
-    python convert_to_gguf.py --quant_type Q8_0         one type
-    python convert_to_gguf.py --quant_type Q4_0,Q8_0    several
-    python convert_to_gguf.py --name "Tiny tales" --author Mia --license mit --push_to_hub mia/tiny-tales
-
-Writes hf_model/ (loads in transformers) with a model card, model.gguf (F32), model.gguf.Q8_0.gguf and a Modelfile for
-Ollama. Every GGUF file is loaded in llama.cpp and compared with PyTorch on text and on random tokens before it gets its
-name. Where the folder llama.cpp/ is a
-checkout, its convert_hf_to_gguf.py and llama-quantize do the work; elsewhere the same is done without it.
-"""
+"""Step 3: a Hugging Face directory and GGUF files; `python convert_to_gguf.py --help` tells more."""
 
 from __future__ import annotations
 
-import math
 import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from custom_llm.cli import StepParser, log_to
-from custom_llm.errors import UserError, run
-from custom_llm.export.about import parse_line
-from custom_llm.export.quantize import parse_quant_types
-from custom_llm.exports import lazy
-from custom_llm.files import Kind, beside, check_target
+from custom_llm.commands.convert import main
+from custom_llm.common.errors import run
+from custom_llm.common.lazy import lazy
 
-if TYPE_CHECKING:
-    from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
-    from custom_llm.export.transformers_classes import GPTConfig, GPTPreTrainedModel
-
-__all__ = ["GPTConfig", "GPTPreTrainedModel", "convert_to_gguf", "export_to_hf"]
+__all__ = ["GPTConfig", "GPTPreTrainedModel", "convert_to_gguf", "export_to_hf", "main"]  # noqa: F822 (some are imported when first used)
 
 __getattr__ = lazy(
     __name__,
-    GPTConfig="custom_llm.export.transformers_classes",
-    GPTPreTrainedModel="custom_llm.export.transformers_classes",
+    GPTConfig="custom_llm.export.huggingface.transformers_classes",
+    GPTPreTrainedModel="custom_llm.export.huggingface.transformers_classes",
     convert_to_gguf="custom_llm.export.pipeline",
     export_to_hf="custom_llm.export.pipeline",
 )
-
-
-def make_parser() -> StepParser:
-    """The command line."""
-    parser = StepParser(__doc__, "convert_to_gguf", lists=["quant_type"])
-    parser.add_argument(
-        "--quant_type", type=_quant_types, metavar="TYPES", default="Q4_0",
-        help="type, or several with commas (default: Q4_0)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--model_path", metavar="FILE", default="trained_model.pth", help="weights (default: trained_model.pth)"
-    )
-    parser.add_argument(
-        "--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)"
-    )
-    parser.add_argument(
-        "--output_dir", metavar="FOLDER", default="hf_model", help="Hugging Face directory to write (default: hf_model)"
-    )
-    parser.add_argument(
-        "--gguf_output", metavar="FILE", default="model.gguf", help="F32 file to write (default: model.gguf)"
-    )
-    parser.add_argument(
-        "--llama_cpp_path", metavar="FOLDER", default="llama.cpp", help="llama.cpp checkout (default: llama.cpp)"
-    )
-    parser.add_argument(
-        "--dataset_path", metavar="FILE", help="training text, for a model of the tutorial, which kept no vocabulary"
-    )
-    parser.add_argument(
-        "--encoding", metavar="NAME", default="utf-8", help="encoding of --dataset_path (default: utf-8)"
-    )
-    parser.add_argument("--no_verify", action="store_true", help="do not compare the files with PyTorch")
-    parser.add_argument(
-        "--name", type=parse_line, metavar="TEXT", help="the model's title in all files (default: as --gguf_output)"
-    )
-    parser.add_argument("--author", type=parse_line, metavar="TEXT", help="whose model it is (default: not said)")
-    parser.add_argument(
-        "--license", type=parse_line, metavar="NAME", help="such as mit or cc-by-4.0 (default: none is claimed)"
-    )
-    parser.add_argument(
-        "--push_to_hub", metavar="NAME", help="then push all to owner/name on the Hugging Face hub, made if need be"
-    )
-    parser.add_argument("--public", action="store_true", help="let all see what is pushed (default: it is private)")
-    return parser
-
-
-def _quant_types(text: str) -> str:
-    parse_quant_types(text)  # before the work begins
-    return text
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    check_target(args.gguf_output, Kind.GGUF)
-    log_to("conversion.log").info("convert_to_gguf.py %s", vars(args))
-
-    if args.public and args.push_to_hub is None:
-        raise UserError("--public is about what is pushed, and nothing is without --push_to_hub; give both or neither")
-    if args.push_to_hub is not None:
-        from custom_llm.export.hub import check_push
-
-        check_push(args.push_to_hub)
-
-    from custom_llm.data.sources import read_text
-    from custom_llm.export.about import about_model
-    from custom_llm.export.handing_on import write_companions
-    from custom_llm.export.huggingface import write_hf_directory
-    from custom_llm.export.licenses import license_note
-    from custom_llm.export.model_card import ModelCard
-    from custom_llm.export.pipeline import convert_to_gguf, load_trained
-    from custom_llm.export.plan import plan_export
-    from custom_llm.export.report import Report
-    from custom_llm.run_file import write_beside
-
-    start = time.monotonic()
-    text = read_text(args.dataset_path, args.encoding) if args.dataset_path else None
-    model, tokenizer, saved = load_trained(args.model_path, args.config_path, text)
-    plan = plan_export(model.config)
-    if not plan.exports:
-        raise UserError(f"{args.model_path} does not export: {plan.refusal}")
-    name = args.name or Path(args.gguf_output).stem
-    about = about_model(saved, model.n_parameters(), name, args.author or "", args.license or "")
-    note = license_note(about.license)
-    if note:
-        _note(note)
-    hf_class = write_hf_directory(model, tokenizer, args.output_dir, about)
-    described = f"a Hugging Face model ({hf_class})" if hf_class else "no Hugging Face class fits, so only we read it"
-    print(f"{args.output_dir}/: {described}; llama.cpp runs it as {plan.architecture}")
-    reference = None
-    if not args.no_verify:
-        from custom_llm.export.parity import Reference
-
-        reference = Reference(model, tokenizer, saved.sample)
-        if reference.text_loss() > math.log(model.config.vocab_size):
-            print("warning: the model does worse on this text than guessing; was it trained on it?", file=sys.stderr)
-    report = Report(reference, plan.shapes)
-    convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, report.check)
-    write_beside(args.gguf_output, parser, vars(args))
-    folder = Path(args.output_dir)
-    card = ModelCard(
-        about, saved.training, model.config, model.n_parameters(), plan.architecture, hf_class, report.rows,
-        args.push_to_hub or folder.name, has_end=tokenizer.end_of_text_id is not None,
-    )  # fmt: skip
-    end_of_text = tokenizer.end_of_text if card.has_end else None
-    for note in write_companions(card, folder, beside(args.model_path, ".loss.png"), end_of_text):
-        _note(note)
-    compared = f", compared with PyTorch at {reference.n_positions:,} positions" if reference else ""
-    print(f"done in {time.monotonic() - start:.1f} s{compared}")
-    if args.push_to_hub is not None:
-        from custom_llm.export.handing_on import files_to_push
-        from custom_llm.export.hub import push
-
-        print(push(args.push_to_hub, files_to_push(card, folder), args.public, f"Upload {about.name}"))
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr, flush=True)
-
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -1,35 +1,14 @@
-"""Step 1: what the model looks like.
-
-    python llm_model.py                          asks six questions
-    python llm_model.py --n_embd 128 --n_layer 4 asks only the rest
-    python llm_model.py --preset modern          rotations, RMSNorm, SwiGLU (others: classic, moe, mla)
-    python llm_model.py --advanced               asks for everything that has a meaning
-
-Writes model_config.pth and prints what the model will cost. Enter takes the default.
-"""
+"""Step 1: what the model looks like; `python llm_model.py --help` tells more."""
 
 from __future__ import annotations
 
-import json
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from custom_llm.cli import StepParser
-from custom_llm.config import PER_LAYER, ModelConfig, check_choices, read_jsonl
-from custom_llm.errors import UserError, describe_os_error, run
-from custom_llm.exports import lazy
-from custom_llm.files import Kind, check_target
-from custom_llm.presets import PRESETS, complete, meaningful
-from custom_llm.wizard import add_flags, as_flag, ask, given
+from custom_llm.commands.model import get_user_config, main
+from custom_llm.common.errors import run
+from custom_llm.common.lazy import lazy
 
-if TYPE_CHECKING:
-    from custom_llm.model import GPTLanguageModel, MultiHeadSelfAttention, TransformerBlock
-
-__all__ = ["GPTLanguageModel", "MultiHeadSelfAttention", "TransformerBlock", "get_user_config"]
+__all__ = ["GPTLanguageModel", "MultiHeadSelfAttention", "TransformerBlock", "get_user_config", "main"]  # noqa: F822 (some are imported when first used)
 
 __getattr__ = lazy(
     __name__,
@@ -37,123 +16,6 @@ __getattr__ = lazy(
     MultiHeadSelfAttention="custom_llm.model",
     TransformerBlock="custom_llm.model",
 )
-
-
-def get_user_config(
-    values: dict[str, Any] | None = None, preset: str = "classic", advanced: bool = False
-) -> dict[str, Any]:
-    """Ask for the architecture, except for what `values` already says; a dict with all options.
-
-    Args:
-        preset: a name of `PRESETS`, for what `values` does not say.
-        advanced: ask for every option that has a meaning, and not for six only.
-    """
-    fill = partial(complete, preset=preset, suggest=advanced)
-    more = meaningful if advanced else None
-    return ask("Configure your LLM model:", ModelConfig, values or {}, fill, more).to_dict()
-
-
-def make_parser() -> StepParser:
-    """The command line."""
-    parser = StepParser(__doc__, "llm_model")
-    parser.add_argument(
-        "--config_path", metavar="FILE", default="model_config.pth", help="file to write (default: model_config.pth)"
-    )
-    parser.add_argument(
-        "--preset", type=_preset, metavar="|".join(PRESETS), default="classic",
-        help="a known architecture (default: classic)",
-    )  # fmt: skip
-    parser.add_argument("--advanced", action="store_true", help="ask for every option that has a meaning")
-    parser.add_argument(
-        "--require_export", action="store_true", help="refuse a model that could be trained but not exported"
-    )
-    parser.add_argument(
-        "--layer_configs_jsonl", metavar="FILE", help="the blocks one by one: a file with a JSON object a line"
-    )
-    add_flags(parser, ModelConfig, "architecture")
-    return parser
-
-
-def _preset(name: str) -> str:
-    if name not in PRESETS:
-        raise UserError(f"--preset {name}: no such preset; there are {', '.join(PRESETS)}")
-    return name
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    check_target(args.config_path, Kind.PTH)
-    values = _given(args)
-    config = ModelConfig.from_dict(get_user_config(values, args.preset, args.advanced))
-
-    from custom_llm.export.plan import plan_export
-    from custom_llm.export.summary import summary
-    from custom_llm.model.checkpoint import SavedConfig, save_config
-    from custom_llm.model.costs import costs_of
-    from custom_llm.run_file import write_beside
-
-    costs, export = costs_of(config), plan_export(config)
-    if args.require_export and not export.exports:
-        raise UserError(f"--require_export: it {export.sentence}")
-    save_config(args.config_path, SavedConfig(config))
-    write_beside(args.config_path, parser, {**vars(args), **_resolved(config)})
-    print(f"Model initialized with {costs.n_parameters / 1e6:.2f}M parameters")
-    print("\n".join(summary(costs, export)))
-
-
-def _resolved(config: ModelConfig) -> dict[str, Any]:
-    """The options that give this model without a question."""
-    # Beside layers one by one, their options and the file they came from must not be given.
-    surplus = ("n_head", *PER_LAYER) if config.layer_configs is not None else ()
-    return {**config.to_dict(), **dict.fromkeys(surplus), "advanced": False, "layer_configs_jsonl": None}
-
-
-def _given(args: Namespace) -> dict[str, Any]:
-    """The architecture as far as the flags say it.
-
-    Raises:
-        UserError: they contradict each other, whatever will be answered.
-    """
-    values = given(ModelConfig, args)
-    if args.layer_configs_jsonl is not None:
-        if "layer_configs" in values:
-            raise UserError("--layer_configs and --layer_configs_jsonl both describe the layers; give one of them")
-        values["layer_configs"] = _read_layers(args.layer_configs_jsonl)
-    for name in ("n_head", *PER_LAYER) if "layer_configs" in values else ():
-        if name in values:
-            raise UserError(
-                f"{as_flag(name, values[name])} beside layer configs, which say it for each layer; "
-                "give it in one place only"
-            )
-    try:
-        check_choices(complete(values, args.preset, suggest=args.advanced))
-    except ValueError as error:
-        raise UserError(f"{error}") from None
-    if "layer_configs" in values:
-        values |= _implied_by_layers(values, args.preset)
-    return values
-
-
-def _implied_by_layers(values: dict[str, Any], preset: str) -> dict[str, Any]:
-    """What need not be asked where the layers are described one by one."""
-    n_layer = len(json.loads(values["layer_configs"]))
-    if values.get("n_layer", n_layer) != n_layer:
-        raise UserError(f"--n_layer {values['n_layer']}: the layer configs describe {n_layer} layers; leave it out")
-    pos_emb = complete(values, preset).get("pos_emb", "learn")  # layers are written for one kind
-    return {"n_layer": n_layer, "n_head": ModelConfig.n_head, "pos_emb": pos_emb}
-
-
-def _read_layers(path: str) -> str:
-    try:
-        return read_jsonl(Path(path).read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"--layer_configs_jsonl {path} is not UTF-8 text: {error.reason}") from None
-    except OSError as error:
-        raise UserError(f"--layer_configs_jsonl {describe_os_error(error)}; give a file of JSON objects") from None
-    except ValueError as error:
-        raise UserError(f"--layer_configs_jsonl {path}: {error}") from None
-
 
 if __name__ == "__main__":
     sys.exit(run(main))

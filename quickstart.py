@@ -1,104 +1,13 @@
-"""All four steps in one go, on a bundled corpus of small stories or on a text of your own.
-
-    python quickstart.py                            about two and a half minutes
-    python quickstart.py notes.txt --minutes 10
-
-Chooses sizes for the text, the machine and the minutes, and ends with the four commands that would repeat it by hand.
-"""
+"""All four steps in one go; `python quickstart.py --help` tells more."""
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-import convert_to_gguf
-import inference_gguf
-import llm_model
-import train_llm
-from custom_llm.cli import StepParser, number
-from custom_llm.data.cache import default_cache
-from custom_llm.data.choose import choose_corpus
-from custom_llm.data.recipes import find_recipe
-from custom_llm.data.stories import generate_stories
-from custom_llm.data.token_file import open_tokens
-from custom_llm.errors import UserError, describe_os_error, run
-from custom_llm.files import write_bytes
-from custom_llm.omp import choose_waiting
-from custom_llm.sizes import choose_sizes
+from custom_llm.commands.quickstart import main
+from custom_llm.common.errors import run
 
-TEXT_TOKENS = 1500
-TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the next sentence
-
-
-def make_parser() -> StepParser:
-    """The command line."""
-    parser = StepParser(__doc__, "quickstart", lists=["quant_type"])
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the text (default: bundled stories)")
-    parser.add_argument(
-        "--minutes", metavar="M", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)"
-    )
-    parser.add_argument("--quant_type", metavar="TYPES", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
-    parser.add_argument(
-        "--output_dir", metavar="FOLDER", default="quickstart", help="folder to write to (default: quickstart)"
-    )
-    parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of FILE (default: utf-8)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = make_parser().parse_args(argv)
-    quant_type = convert_to_gguf.parse_quant_types(args.quant_type)[0]
-    choose_waiting()
-    folder = _make_folder(args.output_dir)
-    dataset = args.file
-    if dataset is None:
-        dataset = str(folder / "stories.txt")
-        write_bytes(dataset, generate_stories().encode())
-    cache = default_cache()
-    corpus = choose_corpus(dataset, cache, encoding=args.encoding)
-    tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
-    sizes = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
-    config, weights, gguf = (str(folder / name) for name in ("model_config.pth", "trained_model.pth", "model.gguf"))
-    steps = [
-        (llm_model, {"vocab_size": tokens.tokenizer.vocab_size, **sizes.model, "config_path": config}),
-        (train_llm, {"dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **sizes.training,
-                     "config_path": config, "model_path": weights}),
-        (convert_to_gguf, {"quant_type": args.quant_type, "model_path": weights, "config_path": config,
-                           "output_dir": folder / "hf_model", "gguf_output": gguf}),
-        (inference_gguf, {"gguf_path": f"{gguf}.{quant_type}.gguf", "query": "", "max_tokens": TEXT_TOKENS,
-                          "temp": TEMPERATURE}),
-    ]  # fmt: skip
-    commands = [shlex.join(["python", f"{script.__name__}.py", *_flags(options)]) for script, options in steps]
-    for place, ((script, options), command) in enumerate(zip(steps, commands, strict=True), start=1):
-        print(f"\n[{place}/4] {command}", flush=True)
-        status = script.main(_flags(options))
-        if status:
-            return status
-    print(f"\nEverything is in {folder}/. To write together with the model:")
-    print(shlex.join(["python", "inference_gguf.py", "--gguf_path", f"{gguf}.{quant_type}.gguf"]))
-    print("The four commands that repeat it:")
-    print("\n".join(commands))
-    return 0
-
-
-def _make_folder(name: str) -> Path:
-    folder = Path(name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UserError(f"--output_dir {name} is a file; give the name of a folder") from None
-    except OSError as error:
-        raise UserError(f"--output_dir {describe_os_error(error)}") from None
-    return folder
-
-
-def _flags(options: dict[str, object]) -> list[str]:
-    """{"n_embd": 64} as ["--n_embd", "64"]."""
-    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from custom_llm.config import ModelConfig
-from custom_llm.data.tokenizer import CharTokenizer
-from custom_llm.export.architectures import choose_architecture
-from custom_llm.export.gguf_file import write_gguf
-from custom_llm.export.graph import Graph
-from custom_llm.export.hf_classes import choose_class
-from custom_llm.export.huggingface import read_hf_directory, write_hf_directory
-from custom_llm.export.parity import Parity, Reference
+from custom_llm.config.model import ModelConfig
+from custom_llm.export.gguf.architectures import choose_architecture
+from custom_llm.export.gguf.writer import write_gguf
+from custom_llm.export.graph.graph import Graph
+from custom_llm.export.huggingface.classes import choose_class
+from custom_llm.export.huggingface.directory import read_hf_directory, write_hf_directory
+from custom_llm.export.proof import Parity, Reference
 from custom_llm.export.vocabulary import read_vocabulary
 from custom_llm.model import GPTLanguageModel
-from custom_llm.training.adamw import AdamW
+from custom_llm.tokenizer.char import CharTokenizer
+from custom_llm.training.optim.adamw import AdamW
 
 ATTN = ("mha", "mqa", "gqa", "mla")
 POS_EMB = ("learn", "sin", "rope")

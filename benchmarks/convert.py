@@ -20,17 +20,25 @@ from pathlib import Path
 
 import torch
 
-from custom_llm.cli import ArgumentParser, number
-from custom_llm.config import ModelConfig
-from custom_llm.data.tokenizer import CharTokenizer
-from custom_llm.errors import UserError, run
+from custom_llm.cli.parser import ArgumentParser, number
+from custom_llm.common.errors import UserError, run
+from custom_llm.config.model import ModelConfig
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.checkpoint import SavedConfig, save_config, save_weights
+from custom_llm.model.files import SavedConfig, save_config, save_weights
+from custom_llm.tokenizer.char import CharTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKOUT = ROOT / "llama.cpp"
 SCRIPT = [sys.executable, str(ROOT / "convert_to_gguf.py"), "--quant_type", "Q8_0"]
-CHILD = [sys.executable, "-m", "custom_llm.export.converter_child", str(CHECKOUT), "hf_model", "rival.gguf", "rival"]
+CHILD = [
+    sys.executable,
+    "-m",
+    "custom_llm.export.gguf.converter_child",
+    str(CHECKOUT),
+    "hf_model",
+    "rival.gguf",
+    "rival",
+]
 QUANTIZE = [str(CHECKOUT / "build/bin/llama-quantize"), "rival.gguf", "rival.Q8_0.gguf", "Q8_0"]
 
 CONTESTANTS = {

@@ -20,12 +20,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from custom_llm.cli import ArgumentParser, number
-from custom_llm.data.recipes import find_recipe
+from custom_llm.cli.parser import ArgumentParser, number
+from custom_llm.common.errors import run
+from custom_llm.common.machine import peak_memory
 from custom_llm.data.sources import open_corpus
 from custom_llm.data.token_file import Tokens, open_tokens
-from custom_llm.errors import run
-from custom_llm.inference.resources import peak_memory
+from custom_llm.tokenizer.load import find_recipe
 
 BATCH_SIZE, BLOCK_SIZE, BATCHES = 32, 256, 5000
 WORDS, BLOCK_WORDS = 50_000, 100_000

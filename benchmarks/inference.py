@@ -21,10 +21,10 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from custom_llm.cli import ArgumentParser, number
-from custom_llm.errors import run
+from custom_llm.cli.parser import ArgumentParser, number
+from custom_llm.common.errors import run
+from custom_llm.config.sampling import Sampling
 from custom_llm.inference.engine import Engine
-from custom_llm.inference.sampling import Sampling
 
 ROOT = Path(__file__).parents[1]
 LLAMA_BENCH_PLACES = ("llama.cpp/build/bin/llama-bench", "llama.cpp/llama-bench")

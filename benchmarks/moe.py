@@ -17,11 +17,12 @@ from time import perf_counter
 
 import torch
 
-from custom_llm.cli import ArgumentParser, number
-from custom_llm.config import ModelConfig, TrainConfig
-from custom_llm.errors import UserError, run
+from custom_llm.cli.parser import ArgumentParser, number
+from custom_llm.common.errors import UserError, run
+from custom_llm.config.model import ModelConfig
+from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
-from custom_llm.training.optimizer import make_optimizers
+from custom_llm.training.optim.optimizers import make_optimizers
 
 SIZES = dict(vocab_size=256, n_embd=256, n_head=8, n_layer=4, block_size=128, batch_size=16)
 STEPS = 3  # in a turn

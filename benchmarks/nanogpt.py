@@ -37,9 +37,9 @@ from time import perf_counter
 
 import torch
 
-from custom_llm.cli import ArgumentParser, number
-from custom_llm.config import ModelConfig
-from custom_llm.errors import UserError, run
+from custom_llm.cli.parser import ArgumentParser, number
+from custom_llm.common.errors import UserError, run
+from custom_llm.config.model import ModelConfig
 from custom_llm.model.costs import costs_of
 
 ROOT = Path(__file__).resolve().parents[1]

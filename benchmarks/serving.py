@@ -27,10 +27,10 @@ import httpx
 import psutil
 
 from benchmarks.inference import ROOT, random_model
-from custom_llm.cli import ArgumentParser, number
-from custom_llm.errors import run
+from custom_llm.cli.parser import ArgumentParser, number
+from custom_llm.common.errors import run
+from custom_llm.config.sampling import Sampling
 from custom_llm.inference.engine import Engine
-from custom_llm.inference.sampling import Sampling
 
 CLIENTS = (1, 8, 32)
 REQUESTS = 20  # of each client

@@ -1,4 +1,4 @@
-"""Which model learns most in given minutes: the measurements behind custom_llm/sizes.py.
+"""Which model learns most in given minutes: the measurements behind custom_llm/config/sizes.py.
 
     python -m benchmarks.sizes --minutes 2 4x128x4x128:16:2e-3 6x192x6x128:16:1e-3
 
@@ -18,14 +18,15 @@ from pathlib import Path
 
 import torch
 
-from custom_llm.cli import ArgumentParser
+from custom_llm.cli.parser import ArgumentParser
+from custom_llm.common.errors import run
 from custom_llm.data.dataset import TextDataset, make_loader
-from custom_llm.data.stories import generate_stories
-from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer
-from custom_llm.errors import run
+from custom_llm.data.stories.generate import generate_stories
 from custom_llm.model import GPTLanguageModel
-from custom_llm.training.evaluate import held_out_loss
-from custom_llm.training.trainer import train_model
+from custom_llm.tokenizer.base import END_OF_TEXT
+from custom_llm.tokenizer.char import CharTokenizer
+from custom_llm.training.held_out import held_out_loss
+from custom_llm.training.loop import train_model
 
 
 class CountingLoader:

@@ -64,8 +64,8 @@ def digest(path: str | Path) -> str:
 
 def configure(folder: Path, **model: object) -> None:
     """Step 1 without its process, which takes a second and a half: `llm_model.py` with these flags."""
-    from custom_llm.config import ModelConfig
-    from custom_llm.model.checkpoint import SavedConfig, save_config
+    from custom_llm.config.model import ModelConfig
+    from custom_llm.model.files import SavedConfig, save_config
 
     save_config(folder / "model_config.pth", SavedConfig(ModelConfig(**model)))
 

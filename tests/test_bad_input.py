@@ -17,7 +17,7 @@ import torch
 from conftest import digest, run_script
 from pyarrow.parquet import write_table
 
-from custom_llm.errors import describe_os_error, run
+from custom_llm.common.errors import describe_os_error, run
 
 MODEL, TRAIN, CONVERT, INFER, QUICK = (
     "llm_model", "train_llm", "convert_to_gguf", "inference_gguf", "quickstart",

@@ -9,12 +9,12 @@ import torch
 from architectures import ATTENTIONS, EXPERTS, tiny, windows
 from conftest import STORY, configure, run_script
 
-from custom_llm.config import TrainConfig
+from custom_llm.config.training import TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
 from custom_llm.model import GPTLanguageModel
-from custom_llm.training.fastest import use_fastest_settings
+from custom_llm.training.autotune import use_fastest_settings
+from custom_llm.training.loop import Trainer
 from custom_llm.training.step import Step
-from custom_llm.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

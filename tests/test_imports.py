@@ -1,83 +1,119 @@
-"""Who may import whom: data flows one way, question → config → model → weights → file → text."""
+"""Who may import whom: data flows one way, question → config → model → weights → file → text.
+
+Imports are looked at where a module is loaded, at the head of its file: those inside functions are of what is slow to
+import or optional, and belong to whoever calls the function.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT, ROOT
 
 PACKAGE = ROOT / "custom_llm"
-FOUNDATION = {"blocks", "config", "errors", "files", "options", "progress", "signals", "windows"}
 
-# part of the package → the parts it may import
+# folder → the folders it may import
 ALLOWED = {
-    "options": set(),
-    "blocks": {"options"},
-    "config": {"blocks", "expressions", "options"},
-    "presets": {"blocks", "config"},
-    "errors": set(),
-    "evaluate": FOUNDATION | {"evaluation", "held_out", "inference", "quantized", "samples", "scorers"},
-    "exports": set(),
-    "expressions": set(),
-    "cli": {"errors", "run_file"},
-    "files": {"errors"},
-    "held_out": FOUNDATION | {"data", "scorers", "training"},
-    "judges": FOUNDATION | {"evaluation", "inference"},
-    "llamacpp": {"errors"},
-    "omp": set(),
-    "open_engine": {"errors", "inference", "llamacpp", "torch_engine"},
-    "progress": set(),
-    "quantized": FOUNDATION | {"evaluation", "export", "inference", "scorers", "torch_engine"},
-    "run_file": {"errors", "files", "options", "yaml_file"},
-    "samples": FOUNDATION | {"inference", "scorers"},
-    "scorers": FOUNDATION | {"data", "export", "inference", "model", "torch_engine"},
-    "signals": set(),
-    "sizes": {"config"},
-    "torch_engine": {"data.tokenizer", "export", "inference", "llamacpp", "model"},
-    "torchrun": {"errors"},
-    "windows": set(),
-    "wizard": {"cli", "config", "errors", "options"},
-    "yaml_file": {"errors", "options"},
-    "data": FOUNDATION,
-    "model": FOUNDATION,
-    "training": FOUNDATION | {"data", "model", "sizes", "torchrun"},
-    "export": FOUNDATION | {"data.bpe", "data.tokenizer", "inference.sampling", "llamacpp", "model"},
-    "inference": {"config", "errors", "files", "llamacpp", "options", "progress", "windows", "wizard"},
-    "server": {"errors", "inference", "llamacpp", "options"},
-    "evaluation": FOUNDATION,
+    "common": "",
+    "cli": "common",
+    "config": "common cli",
+    "tokenizer": "common",
+    "data": "common tokenizer",
+    "model": "common config tokenizer",
+    "training": "common config tokenizer data model",
+    "llamacpp": "common",
+    "export": "common config tokenizer model llamacpp",
+    "inference": "common cli config tokenizer model export llamacpp",
+    "server": "common cli config inference llamacpp",
+    "evaluation": "common config tokenizer data model export inference llamacpp",
+    "commands": "common cli config tokenizer data model training export inference server evaluation",
 }
+FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+FILES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 
 
-def imported_modules(path):
-    """Every module a file imports, at its head or inside a function."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """All that runs when a module is loaded, and what a type checker looks at."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield child
+            yield from statements(child)
+
+
+def imported(name: str) -> set[str]:
+    """The modules of the package that a module imports at its head."""
+    found = set()
+    for node in statements(ast.parse(FILES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            yield node.module
+            assert node.level == 0, f"{name}: a relative import"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)} & {node.module, *FILES}
+    return {module for module in found if module.split(".")[0] == "custom_llm"} - {name}
 
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
+def test_the_package_holds_folders_only():
+    assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(ALLOWED)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_imports_only_what_its_part_may(path):
-    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    allowed = {f"custom_llm.{name}" for name in ALLOWED[part] | {part}}
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_a_folder_imports_only_what_it_may(folder):
+    for name in FILES:
+        if name.split(".")[1:2] == [folder]:
+            folders = {module.split(".")[1] for module in imported(name)}
+            assert folders <= {folder, *ALLOWED[folder].split()}, name
+
+
+@pytest.mark.parametrize("depth", [2, 3, 9], ids=["folders", "folders in them", "files"])
+def test_there_is_no_circle(depth):
+    graph: dict[str, set[str]] = {}
+    for name in FILES:
+        node = shortened(name, depth)
+        graph.setdefault(node, set()).update(shortened(module, depth) for module in imported(name))
+    TopologicalSorter({node: seen - {node} for node, seen in graph.items()}).prepare()  # raises CycleError
+
+
+def shortened(name: str, depth: int) -> str:
+    """A module as its folder of that depth; a package's own names are looked at where they are defined."""
+    return ".".join(name.split(".")[:depth])
+
+
+def test_no_module_imports_a_script_of_the_root():
     scripts = {script.stem for script in ROOT.glob("*.py")}
-    for module in imported_modules(path):
-        assert module.split(".")[0] not in scripts, f"the package imports the root script {module}"
-        if module.split(".")[0] == "custom_llm":
-            fits = any(module == name or module.startswith(f"{name}.") for name in allowed)
-            assert fits, f"{part} may not import {module}"
+    for name, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not scripts & {module.split(".")[0] for module in modules}, name
+
+
+def loaded(code: str, cwd: Path = ROOT) -> set[str]:
+    """The modules that are loaded after some code."""
+    code = f"import sys\n{code}\nprint('loaded', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rpartition("loaded")[2].split())
 
 
 @pytest.mark.parametrize("module", ["custom_llm.inference.engine", "inference_gguf", "serve_gguf", "custom_llm.config"])
 def test_running_a_gguf_needs_no_torch(module):
-    code = f"import sys, {module}; print(*sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    assert not {"torch", "transformers"} & set(done.stdout.split())
+    assert not {"torch", "transformers"} & loaded(f"import {module}")
+
+
+@pytest.mark.parametrize("folder", ["inference", "server", "config", "cli", "common"])
+def test_no_module_of_a_part_that_runs_ggufs_needs_torch(folder):
+    names = [name for name in FILES if name.startswith(f"custom_llm.{folder}") and not name.endswith("torch_engine")]
+    assert not {"torch", "transformers"} & loaded(f"import {', '.join(names)}")
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("*.py")))
+def test_help_needs_no_torch(script):
+    code = f"import {script}\ntry: {script}.main(['--help'])\nexcept SystemExit: pass"
+    assert not {"torch", "transformers"} & loaded(code)

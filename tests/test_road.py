@@ -17,7 +17,7 @@ import torch
 from conftest import ENVIRONMENT, ROOT, STORY, configure, run_script, train
 
 from custom_llm.inference.engine import Engine
-from custom_llm.model.checkpoint import load_model, save_config, save_weights
+from custom_llm.model.files import load_model, save_config, save_weights
 
 
 def test_quickstart_on_the_bundled_stories(tmp_path):

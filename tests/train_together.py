@@ -18,11 +18,11 @@ import torch
 from architectures import EXPERTS, tiny
 from conftest import STORY
 
-from custom_llm.config import TrainConfig
+from custom_llm.config.training import TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
-from custom_llm.training.distributed import ALONE, Processes
-from custom_llm.training.evaluate import held_out_loss
-from custom_llm.training.trainer import Trainer
+from custom_llm.training.distributed.processes import ALONE, Processes
+from custom_llm.training.held_out import held_out_loss
+from custom_llm.training.loop import Trainer
 
 BLOCK_SIZE, BATCH_SIZE = 16, 4
 TEXT = STORY * 4  # 26 windows in an epoch: 7 batches, the last of them short

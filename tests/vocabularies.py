@@ -7,11 +7,11 @@ import torch
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
-from custom_llm.data.bpe import BYTE_LETTERS
-from custom_llm.data.tokenizer import END_OF_TEXT
-from custom_llm.export.huggingface import write_hf_directory
+from custom_llm.export.huggingface.directory import write_hf_directory
 from custom_llm.export.pipeline import convert_to_gguf
 from custom_llm.model import GPTLanguageModel
+from custom_llm.tokenizer.base import END_OF_TEXT
+from custom_llm.tokenizer.bpe import BYTE_LETTERS
 
 SCRIPTS = (
     "The fox's tail isn't long, they've said; I'm sure we'll see. 12 345,67 €\n\n  two  spaces\tand a tab\r\n"

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
+from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.files import write_bytes
 from custom_llm.data.readers import OnRead
 from custom_llm.data.text import PIECE, open_bytes
-from custom_llm.errors import UserError, describe_os_error
-from custom_llm.files import write_bytes
 
 DAY = 86_400  # seconds
 DAYS_KEPT = 30  # without being used

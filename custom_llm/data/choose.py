@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from custom_llm.common.files import write_bytes
+from custom_llm.common.progress import Progress
 from custom_llm.data.cache import mark_used
-from custom_llm.data.hub import Unavailable, fetch, find_dataset
+from custom_llm.data.hub.named import Unavailable, fetch, find_dataset
 from custom_llm.data.sources import Corpus, open_corpus
-from custom_llm.data.stories import generate_stories
-from custom_llm.files import write_bytes
-from custom_llm.progress import Progress
+from custom_llm.data.stories.generate import generate_stories
 
 STORIES = 2_000_000  # characters
 

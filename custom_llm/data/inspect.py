@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from custom_llm.data.token_file import Tokens
-from custom_llm.data.tokenizer import END_OF_TEXT, Tokenizer
+from custom_llm.tokenizer.base import END_OF_TEXT, Tokenizer
 
 LOOKED_AT = 50_000_000  # characters; counting lines takes memory
 ENCODED = 1_000_000  # characters

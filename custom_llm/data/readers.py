@@ -14,8 +14,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from custom_llm.common.errors import UserError
 from custom_llm.data.text import clean_text, open_bytes, read_file
-from custom_llm.errors import UserError
 
 FIELD = "text"
 LONGEST = 1 << 28  # characters of a line, or of a field in CSV, which are held in memory

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from custom_llm.data.chunks import up_to
+from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.files import LOSSES
 from custom_llm.data.readers import IN_FOLDERS, OnRead, kind_of, read_documents
 from custom_llm.data.text import is_packed
-from custom_llm.data.tokenizer import END_OF_TEXT
-from custom_llm.errors import UserError, describe_os_error
-from custom_llm.files import LOSSES
+from custom_llm.tokenizer.base import END_OF_TEXT
+from custom_llm.tokenizer.cut import up_to
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from custom_llm.data.tokenizer import has_half_pair
-from custom_llm.errors import UserError, describe_os_error
+from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.text import has_half_pair
 
 PIECE = 1 << 20  # bytes read at a time
 OF_HOST_NAMES = ("idna", "punycode")  # encodings that take the square of the time

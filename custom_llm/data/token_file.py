@@ -19,14 +19,14 @@ from typing import IO
 
 import numpy as np
 
+from custom_llm.common.errors import UserError
+from custom_llm.common.files import replacing
+from custom_llm.common.progress import Progress
 from custom_llm.data.cache import content_digest, file_state, make_folder, mark_used
-from custom_llm.data.chunks import rechunk
-from custom_llm.data.recipes import Recipe
 from custom_llm.data.sources import Corpus
-from custom_llm.data.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
-from custom_llm.errors import UserError
-from custom_llm.files import replacing
-from custom_llm.progress import Progress
+from custom_llm.tokenizer.base import END_OF_TEXT, Tokenizer
+from custom_llm.tokenizer.cut import rechunk
+from custom_llm.tokenizer.load import Recipe, load_tokenizer
 
 VERSION = 1  # of all that turns files into ids; a new one makes the old token files be forgotten
 PART = 1 << 20  # characters encoded at a time

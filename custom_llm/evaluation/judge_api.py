@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from custom_llm.errors import UserError
-from custom_llm.evaluation.judge import NoAnswer
-from custom_llm.options import shown
+from custom_llm.common.errors import UserError
+from custom_llm.common.text import shown
+from custom_llm.evaluation.metrics.grades import NoAnswer
 
 ATTEMPTS = 4
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before the second attempt, doubled each time

@@ -6,8 +6,8 @@ import io
 import logging
 from collections.abc import Sequence
 
-from custom_llm.errors import UserError
-from custom_llm.evaluation.quantization import TOLERANCE, Candidate
+from custom_llm.common.errors import UserError
+from custom_llm.evaluation.metrics.quantization import TOLERANCE, Candidate
 
 INK, FAINT, POINT, BEST, WITHIN = "#1f2933", "#7b8794", "#2b6cb0", "#c2410c", "#e6f0fa"
 INCHES, DOTS_PER_INCH = (8.0, 4.5), 120

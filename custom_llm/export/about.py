@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # they import torch
-    from custom_llm.config import ModelConfig
-    from custom_llm.model.checkpoint import SavedConfig
+    from custom_llm.config.model import ModelConfig
+    from custom_llm.model.files import SavedConfig
     from custom_llm.model.provenance import Provenance
 
 KEY = "custom_llm_about"  # in config.json

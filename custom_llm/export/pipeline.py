@@ -7,64 +7,27 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
-from custom_llm.data.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
-from custom_llm.errors import UserError, describe_os_error
+from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.files import Kind, check_target, replacing, write_bytes
+from custom_llm.common.signals import unwinding
 from custom_llm.export.about import about_model
-from custom_llm.export.architectures import choose_architecture
-from custom_llm.export.gguf_file import write_gguf
-from custom_llm.export.huggingface import read_about, read_hf_directory, write_hf_directory, write_model
-from custom_llm.export.llama_cpp_tools import find_converter, run_converter
-from custom_llm.export.quantize import parse_quant_types, quantize
+from custom_llm.export.gguf.architectures import choose_architecture
+from custom_llm.export.gguf.llama_cpp_tools import find_converter, run_converter
+from custom_llm.export.gguf.quantize import parse_quant_types, quantize
+from custom_llm.export.gguf.writer import write_gguf
+from custom_llm.export.huggingface.directory import read_about, read_hf_directory, write_hf_directory, write_model
 from custom_llm.export.vocabulary import read_vocabulary
-from custom_llm.files import Kind, check_target, replacing, write_bytes
-from custom_llm.model import GPTLanguageModel
-from custom_llm.model.checkpoint import SavedConfig, load_model
-from custom_llm.signals import unwinding
+from custom_llm.model.files import load_trained
 
 # What llama.cpp's converter would guess from the name of the folder it reads.
 NOT_GUESSED = dict.fromkeys(f"general.{key}" for key in ("basename", "finetune", "organization", "version"))
-SAMPLE_CHARACTERS = 1 << 14  # of a tutorial's text, to prove files on
 
 # Called with a finished file before it gets its name, the type it is in, and that name.
 Proof = Callable[[Path, str, Path], None]
-
-
-def load_trained(
-    model_path: str | Path, config_path: str | Path, text: str | None = None
-) -> tuple[GPTLanguageModel, Tokenizer, SavedConfig]:
-    """The trained model, its tokenizer and its configuration.
-
-    Args:
-        text: the training text, from which the vocabulary of a tutorial's model is rebuilt.
-
-    Raises:
-        UserError: a file is missing or damaged, or there is no vocabulary for the model.
-    """
-    model, saved = load_model(model_path, config_path)
-    if saved.tokenizer is None:
-        if text is None:
-            raise UserError(
-                f"{config_path} holds no vocabulary (its model is untrained, or the tutorial's); give the text it was "
-                "trained on to convert_to_gguf.py, with --dataset_path"
-            )
-        # The tutorial's vocabulary had no end-of-text token. (Ours gets lost when step 1 is run again after step 2.)
-        tokenizer = CharTokenizer.from_text(text, end_of_text=not saved.from_tutorial)
-        saved = replace(saved, tokenizer=tokenizer.to_dict())
-    try:
-        tokenizer = load_tokenizer(saved.tokenizer)
-    except ValueError as error:
-        raise UserError(f"{config_path}: {error}; train again with python train_llm.py") from None
-    if tokenizer.vocab_size != model.config.vocab_size:
-        raise UserError(
-            f"the vocabulary has {tokenizer.vocab_size} tokens and {model_path} has {model.config.vocab_size}; "
-            "it is not the text this model was trained on"
-        )
-    return model, tokenizer, replace(saved, sample=saved.sample or (text or "")[:SAMPLE_CHARACTERS])
 
 
 def export_to_hf(

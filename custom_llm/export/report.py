@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from custom_llm.export.parity import Parity, Reference, check_bound
-from custom_llm.export.quantize import fallback_note
+from custom_llm.export.gguf.quantize import fallback_note
+from custom_llm.export.proof import Parity, Reference, check_bound
 
 # The share of positions whose likeliest token is PyTorch's, on the text and on random tokens.
 TOP1 = "same top-1 (text, random)"

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from custom_llm.data.bpe import BYTE_LETTERS, BPETokenizer, PretrainedTokenizer
-from custom_llm.data.tokenizer import END_OF_TEXT, CharTokenizer, Tokenizer
-from custom_llm.errors import UserError
+from custom_llm.common.errors import UserError
+from custom_llm.tokenizer.base import END_OF_TEXT, Tokenizer
+from custom_llm.tokenizer.bpe import BYTE_LETTERS, BPETokenizer, PretrainedTokenizer
+from custom_llm.tokenizer.char import CharTokenizer
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's token types
 

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from custom_llm.errors import UserError, describe_os_error
+from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.progress import Progress, note
+from custom_llm.common.text import shown
 from custom_llm.inference.settings import INTERRUPTED, NAMES, Settings
-from custom_llm.inference.writing import Text, left_out, print_text
-from custom_llm.options import shown
-from custom_llm.progress import Progress, note
+from custom_llm.inference.write import Text, left_out, print_text
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine, Query

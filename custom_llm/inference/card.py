@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from custom_llm.inference.text import clean, printable
+from custom_llm.common.text import clean, printable
 from custom_llm.llamacpp import Model
 
 

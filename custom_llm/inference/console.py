@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from custom_llm.inference.text import clean
+from custom_llm.common.text import clean
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from custom_llm.errors import UserError
+from custom_llm.common.errors import UserError
+from custom_llm.common.text import clean
+from custom_llm.config.sampling import MAX_SEED, Sampling
 from custom_llm.inference.card import Card, card_of
-from custom_llm.inference.sampling import MAX_SEED, Sampling
-from custom_llm.inference.scores import Score, score_of
-from custom_llm.inference.text import Piece, StopStrings, clean
+from custom_llm.inference.scores import Score, score_of, windows
+from custom_llm.inference.text import Piece, StopStrings
 from custom_llm.llamacpp import PENALTY_LAST_N, Context, Model, Sampler
-from custom_llm.windows import windows
 
 MAX_WINDOW = 4096  # tokens; models trained on more would fill the memory with their cache
 MAX_BATCH = 64  # tokens decoded in one call; a small buffer is quicker to set up and stays in the CPU's cache

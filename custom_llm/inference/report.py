@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from custom_llm.inference.resources import monitor_resources, peak_memory
-from custom_llm.options import counted
+from custom_llm.common.machine import monitor_resources, peak_memory
+from custom_llm.common.text import counted
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine, Statistics

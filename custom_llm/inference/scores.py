@@ -1,9 +1,11 @@
-"""How likely a model found each token."""
+"""How likely a model found each token: over a long text in windows, as numbers, as a table and as OpenAI's JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import codecs
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -40,3 +42,88 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Logarithms of probabilities along the last axis, in float64."""
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+NOTHING = "-"  # in a table, of what nothing stood before
+
+
+def completion_logprobs(scores: Sequence[Score], token_bytes: Callable[[int], bytes]) -> dict[str, Any]:
+    """`tokens`, `token_logprobs`, `top_logprobs` and `text_offset` of a text: its place in the text, in characters.
+
+    token_bytes: what a token adds to the text.
+    """
+    offsets, length = [], 0
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for score in scores:
+        offsets.append(length)
+        length += len(decoder.decode(token_bytes(score.token)))
+    return {
+        "tokens": [spelling(score.spelled) for score in scores],
+        "token_logprobs": [score.logprob for score in scores],
+        "top_logprobs": [{spelling(token): logprob for token, logprob in score.top} for score in scores],
+        "text_offset": offsets,
+    }
+
+
+def spelling(token: bytes) -> str:
+    r"""A token as text; as OpenAI does it, the bytes of what is only a part of a character.
+
+    >>> spelling("é".encode()[:1])
+    'bytes:\\xc3'
+    """
+    try:
+        return token.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
+
+
+def logprob_table(scores: Sequence[Score]) -> list[str]:
+    """A line for each token: it, its logarithm, and the likeliest in its place with theirs.
+
+    >>> logprob_table([Score(0, b"a", -0.5, ((b"a", -0.5),)), Score(1, b"bc", -12.25, ((b"a", -0.25),))])
+    ['token  logprob  likeliest', "'a'      -0.500  'a' -0.500", "'bc'    -12.250  'a' -0.250"]
+    """
+    rows = [
+        [
+            repr(spelling(score.spelled)),
+            NOTHING if score.logprob is None else f"{score.logprob:.3f}",
+            *(f"{spelling(token)!r} {logprob:.3f}" for token, logprob in score.top),
+        ]
+        for score in scores
+    ]
+    head = ["token", "logprob", *(["likeliest"] if any(score.top for score in scores) else [])]
+    n_columns = max(map(len, [head, *rows]))
+    table = [row + [""] * (n_columns - len(row)) for row in [head, *rows]]
+    widths = [max(map(_width, column)) for column in zip(*(table if rows else [head]), strict=True)]
+    return [
+        "  ".join(
+            " " * (width - _width(cell)) + cell if place == 1 else cell + " " * (width - _width(cell))
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that `text` takes."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+Tokens = TypeVar("Tokens", bound=Sequence)
+
+
+def windows(tokens: Tokens, size: int) -> Iterator[tuple[Tokens, Tokens]]:
+    """Windows side by side: what is read, and what follows each of its tokens.
+
+    Each token but the first is to be predicted once, by those before it in its window; so a loss is the mean over all
+    tokens of a text, and the same wherever it is computed.
+
+    >>> list(windows("abcdef", 3))
+    [('abc', 'bcd'), ('de', 'ef')]
+    """
+    for start in range(0, len(tokens) - 1, size):
+        stop = min(start + size, len(tokens) - 1)
+        yield tokens[start:stop], tokens[start + 1 : stop + 1]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from custom_llm.errors import UserError
-from custom_llm.inference.sampling import Sampling
-from custom_llm.options import shown
-from custom_llm.wizard import parse
+from custom_llm.cli.fields import parse
+from custom_llm.common.errors import UserError
+from custom_llm.common.text import shown
+from custom_llm.config.sampling import Sampling
 
 SAMPLING = {item.name: item for item in fields(Sampling)}
 NAMES = (*SAMPLING, "max_tokens", "stop")  # what may be changed from text to text

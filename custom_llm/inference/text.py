@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from custom_llm.inference.scores import Score
-
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Piece(NamedTuple):
@@ -58,20 +55,6 @@ def _up_to(end: int, pieces: Iterable[Piece]) -> Iterator[Piece]:
             return
         yield Piece(piece.text[:end], piece.scores)
         end -= len(piece.text)
-
-
-def clean(text: str) -> str:
-    """`text` as valid Unicode: bytes that a command line could not decode are decoded, or become U+FFFD."""
-    try:
-        data = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # a lone surrogate that is no escaped byte
-        data = text.encode("utf-8", "surrogatepass")
-    return data.decode("utf-8", "replace")
-
-
-def printable(text: str) -> str:
-    """`text` without what would move a terminal's cursor or change its state, from a file of a stranger."""
-    return CONTROL.sub("", text)
 
 
 def _overlap(text: str, string: str) -> int:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from custom_llm.errors import EXIT_USER_ERROR, UserError
+from custom_llm.common.errors import EXIT_USER_ERROR, UserError
 
 try:
     import llama_cpp as c

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from custom_llm.errors import UserError
+from custom_llm.common.errors import UserError
 from custom_llm.llamacpp.bindings import Owned, c, error_lines
 from custom_llm.llamacpp.model import Model
 from custom_llm.llamacpp.sampler import Sampler

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import accumulate
 
-from custom_llm.errors import UserError
+from custom_llm.common.errors import UserError
 from custom_llm.llamacpp.bindings import c, error_lines
 from custom_llm.llamacpp.model import Model
 

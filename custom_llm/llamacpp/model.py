@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from custom_llm.errors import UserError
+from custom_llm.common.errors import UserError
 from custom_llm.llamacpp.bindings import REDO, Owned, c, error_lines, ggml, load_failure
 
 _MIN_PIECE_BYTES = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from custom_llm.errors import UserError
+from custom_llm.common.errors import UserError
 from custom_llm.llamacpp.bindings import c, error_lines, load_failure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from custom_llm.errors import UserError
+from custom_llm.common.errors import UserError
 from custom_llm.llamacpp.bindings import Owned, c
 from custom_llm.llamacpp.grammar import grammar_sampler
 from custom_llm.llamacpp.model import Model

@@ -6,10 +6,49 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from custom_llm.model.cache import LayerCache
-from custom_llm.model.dropout import Dropout
-from custom_llm.model.norm import make_norm
-from custom_llm.model.position import Rotary
+from custom_llm.model.layers import Dropout, Rotary, make_norm
+
+
+class LayerCache:
+    """The tensors of one layer, grown along time: keys and values, or the latents they are made from.
+
+    Each is (B, n_kv_heads, T, width); room for all of them is taken at the first call.
+    """
+
+    def __init__(self, n_positions: int) -> None:
+        self.n_positions = n_positions
+        self.length = 0  # positions held
+        self._tensors: tuple[torch.Tensor, ...] = ()
+
+    def append(self, *new: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Take in the tensors of T new positions and return those of all positions so far."""
+        if not self._tensors:
+            self._tensors = tuple(x.new_empty(*x.shape[:2], self.n_positions, x.shape[3]) for x in new)
+        stop = self.length + new[0].shape[2]
+        for held, x in zip(self._tensors, new, strict=True):
+            held[:, :, self.length : stop] = x
+        self.length = stop
+        return tuple(held[:, :, :stop] for held in self._tensors)
+
+    def clear(self) -> None:
+        """Forget everything, and keep the room."""
+        self.length = 0
+
+
+class Cache:
+    """One `LayerCache` for every layer of a model."""
+
+    def __init__(self, n_layer: int, n_positions: int) -> None:
+        self.layers = [LayerCache(n_positions) for _ in range(n_layer)]
+
+    @property
+    def length(self) -> int:
+        return self.layers[0].length
+
+    def clear(self) -> None:
+        for layer in self.layers:
+            layer.clear()
+
 
 # Tokens up to which a CPU attends in float32, whatever the precision: in bfloat16 its backward pass takes seven times
 # as long over 64 tokens, as long over 256, and two thirds over 1,024.

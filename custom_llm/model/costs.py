@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from custom_llm.blocks import GATED, BlockConfig
-from custom_llm.config import ModelConfig, TrainConfig
+from custom_llm.config.block import GATED, BlockConfig
+from custom_llm.config.model import ModelConfig
+from custom_llm.config.training import TrainConfig
 from custom_llm.model.gpt import GPTLanguageModel
 
 FLOAT = 4  # bytes of float32, in which models are trained

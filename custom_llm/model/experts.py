@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from custom_llm.blocks import GATED, BlockConfig
-from custom_llm.model.dropout import Dropout
+from custom_llm.config.block import GATED, BlockConfig
 from custom_llm.model.feed_forward import Activation, make_feed_forward
+from custom_llm.model.layers import Dropout
 
 EPS = 1e-20  # DeepSeek's; sigmoids may all be 0
 

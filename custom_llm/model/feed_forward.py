@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from custom_llm.blocks import GATED
-from custom_llm.model.dropout import Dropout
+from custom_llm.config.block import GATED
+from custom_llm.model.layers import Dropout
 
 
 def gelu(x: torch.Tensor) -> torch.Tensor:

@@ -10,20 +10,108 @@ The state dict of the classic model has the tutorial's names:
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from custom_llm.model.attention import LayerCache, MultiHeadSelfAttention
+from custom_llm.model.experts import MixtureOfExperts
+from custom_llm.model.feed_forward import make_feed_forward
+from custom_llm.model.latent_attention import MultiHeadLatentAttention
+from custom_llm.model.layers import make_norm
+
+if TYPE_CHECKING:
+    from custom_llm.config.block import BlockConfig
+    from custom_llm.config.model import ModelConfig
+from typing import Any
+
+import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from custom_llm.config import ModelConfig
-from custom_llm.model.block import make_block
-from custom_llm.model.cache import Cache
-from custom_llm.model.experts import MixtureOfExperts
-from custom_llm.model.init import init_weights, no_default_init
-from custom_llm.model.norm import make_norm
-from custom_llm.model.position import Sinusoids
+from custom_llm.config.model import ModelConfig
+from custom_llm.model.attention import Cache
+from custom_llm.model.layers import Sinusoids
+
+STD = 0.02
+INTO_RESIDUAL = ("attn.proj.weight", "ffn.2.weight", "down.weight", "ffn.down", "shared.2.weight")
+
+
+@contextlib.contextmanager
+def no_default_init() -> Iterator[None]:
+    """Matrices of modules made inside are left as memory happens to be, for `init_weights` or a checkpoint to fill.
+
+    PyTorch's own initialisation would be thrown away, and on the meta device it imports a compiler for seconds.
+    """
+    originals = {kind: kind.reset_parameters for kind in (nn.Linear, nn.Embedding)}
+    try:
+        for kind in originals:
+            kind.reset_parameters = lambda module: None
+        yield
+    finally:
+        for kind, original in originals.items():
+            kind.reset_parameters = original
+
+
+def init_weights(model: nn.Module, n_layer: int) -> None:
+    """GPT-2's initialisation: normal, and what is added to the residual stream is scaled down by its depth."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            continue
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() > 1:
+            depth = 2 * n_layer if name.endswith(INTO_RESIDUAL) else 1
+            nn.init.normal_(parameter, std=STD / depth**0.5)
+
+
+class TransformerBlock(nn.Module):
+    """A pre-norm block (Radford et al. 2019); without further parts, GPT-2's."""
+
+    def __init__(
+        self,
+        n_embd: int,
+        n_head: int,
+        block_size: int,
+        dropout: float,
+        *,
+        attn: nn.Module | None = None,
+        ffn: nn.Module | None = None,
+        norm: str = "layer",
+        bias: bool = True,
+    ) -> None:
+        """Args:
+        attn: called as attn(x, cache); default: multi-head attention with biases.
+        ffn: called as ffn(x); default: GELU and 4 n_embd.
+        norm, bias: kind of the two norms, and whether they have a bias.
+        """
+        super().__init__()
+        self.ln1 = make_norm(norm, n_embd, bias)
+        self.attn = attn or MultiHeadSelfAttention(n_embd, n_head, block_size, dropout)
+        self.ln2 = make_norm(norm, n_embd, bias)
+        self.ffn = ffn or make_feed_forward(n_embd, 4 * n_embd, "gelu", dropout, bias=True)
+
+    def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
+        """(B, T, n_embd) → (B, T, n_embd)"""
+        x = x + self.attn(self.ln1(x), cache)
+        return x + self.ffn(self.ln2(x))
+
+
+def make_block(config: ModelConfig, block: BlockConfig) -> TransformerBlock:
+    """The block that `block` describes, in a model that `config` describes."""
+    c, b = config, block
+    sizes = (c.n_embd, b.n_head, c.block_size, c.dropout)
+    if b.attn == "mla":
+        rope_head_dim = b.rope_head_dim or 0
+        attn = MultiHeadLatentAttention(*sizes, b.q_latent_dim, b.kv_latent_dim, rope_head_dim, c.bias)
+    else:
+        attn = MultiHeadSelfAttention(*sizes, b.kv_heads, c.bias, c.qk_norm, rotary=c.pos_emb == "rope")
+    if b.moe:
+        ffn = MixtureOfExperts(c.n_embd, b, c.dropout)
+    else:
+        ffn = make_feed_forward(c.n_embd, b.up_dim, b.non_linearity, c.dropout, c.bias)
+    return TransformerBlock(*sizes, attn=attn, ffn=ffn, norm=c.norm, bias=c.bias)
 
 
 class GPTLanguageModel(nn.Module):

@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from custom_llm.model.attention import attend, split_heads
-from custom_llm.model.cache import LayerCache
-from custom_llm.model.dropout import Dropout
-from custom_llm.model.norm import make_norm
-from custom_llm.model.position import Rotary
+from custom_llm.model.attention import LayerCache, attend, split_heads
+from custom_llm.model.layers import Dropout, Rotary, make_norm
 
 
 class MultiHeadLatentAttention(nn.Module):

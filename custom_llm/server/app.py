@@ -10,18 +10,17 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
 
+from custom_llm.common.text import clean, shown
 from custom_llm.inference.engine import Engine
-from custom_llm.inference.text import clean
-from custom_llm.options import shown
 from custom_llm.server.answers import Answer, ChatAnswer, CompletionAnswer
-from custom_llm.server.errors import ApiError, add_handlers, refused
-from custom_llm.server.guards import BodyGuard, Counted, HostGuard, KeyGuard
+from custom_llm.server.http.errors import ApiError, add_handlers, refused
+from custom_llm.server.http.guards import BodyGuard, Counted, HostGuard, KeyGuard
 from custom_llm.server.limits import Limits
 from custom_llm.server.metrics import CONTENT_TYPE, Metrics
 from custom_llm.server.page import load_page
+from custom_llm.server.scheduler import Worker
 from custom_llm.server.schemas import ChatRequest, CompletionRequest
 from custom_llm.server.streaming import Replies
-from custom_llm.server.worker import Worker
 from custom_llm.server.writer import Task, Writer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from custom_llm.errors import UserError
+from custom_llm.common.errors import UserError
 
 MAX_TEXTS = 16  # n
 MAX_PROMPTS = 256

@@ -12,10 +12,10 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
-from custom_llm.errors import UserError
+from custom_llm.common.errors import UserError
+from custom_llm.server.http.protocol import BACKLOG, Protocol
 from custom_llm.server.limits import KEEP_ALIVE_SECONDS, MAX_HEADERS
-from custom_llm.server.protocol import BACKLOG, Protocol
-from custom_llm.server.worker import Worker
+from custom_llm.server.scheduler import Worker
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 ENDING_SECONDS = 2  # for answers under way

@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from custom_llm.inference.sampling import Sampling
-from custom_llm.options import check_value, shown
-from custom_llm.server.errors import refused
+from custom_llm.cli.fields import check_value
+from custom_llm.common.text import shown
+from custom_llm.config.sampling import Sampling
+from custom_llm.server.http.errors import refused
 from custom_llm.server.limits import (
     MAX_BIAS,
     MAX_BIASES,

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from custom_llm.server.answers import Answer
 from custom_llm.server.channel import Channel
-from custom_llm.server.errors import as_api_error
+from custom_llm.server.http.errors import as_api_error
 from custom_llm.server.metrics import Metrics
-from custom_llm.server.worker import Job, Worker
+from custom_llm.server.scheduler import Job, Worker
 from custom_llm.server.writer import Part, Task, Writer
 
 # Of a stream the first piece goes out at once; from then on, what came in meanwhile is one event. At thousands of

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from custom_llm.config import TrainConfig
-from custom_llm.training.schedule import WARM_UP
+from custom_llm.config.training import TrainConfig
+from custom_llm.training.optim.schedule import WARM_UP
 
 POINTS = 200  # of the curves that are drawn, besides those at reports
 REPORTS = 20  # in a training by the clock or by steps, at most, and

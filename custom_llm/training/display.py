@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import torch
 
-from custom_llm.config import ModelConfig
+from custom_llm.config.model import ModelConfig
 from custom_llm.model.costs import costs_of
 from custom_llm.training.clock import Clock
 

@@ -10,18 +10,53 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from custom_llm.config import TrainConfig
-from custom_llm.errors import UserError, is_out_of_memory
+from custom_llm.common.errors import UserError, is_out_of_memory
+from custom_llm.common.progress import note
+from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
-from custom_llm.progress import note
-from custom_llm.training.average import Average
-from custom_llm.training.compiled import compiled
-from custom_llm.training.distributed import ALONE, Processes
-from custom_llm.training.loads import ExpertLoads
-from custom_llm.training.optimizer import make_optimizers, set_learning_rate
-from custom_llm.training.parallel import gathered, load_model_state, parallelize, send_gradients, whole
-from custom_llm.training.precision import autocast, precisions_of
-from custom_llm.training.replayed import Replayed
+from custom_llm.training.distributed.parallel import gathered, load_model_state, parallelize, send_gradients, whole
+from custom_llm.training.distributed.processes import ALONE, Processes
+from custom_llm.training.optim.ema import Average
+from custom_llm.training.optim.optimizers import make_optimizers, set_learning_rate
+from custom_llm.training.speed.compile import compiled
+from custom_llm.training.speed.cuda_graph import Replayed
+from custom_llm.training.speed.precision import autocast, precisions_of
+
+
+class ExpertLoads:
+    """For how many tokens each expert of a model was chosen since it was last asked for."""
+
+    def __init__(self, model: GPTLanguageModel) -> None:
+        self._mixtures = model.mixtures
+        self._counts = [mixture.load.clone() for mixture in self._mixtures]  # a tensor for each layer of experts
+
+    def add(self) -> None:
+        """Count the tokens of a step; to be called before `rebalance`, which counts anew."""
+        for count, mixture in zip(self._counts, self._mixtures, strict=True):
+            count += mixture.load
+
+    def pop(self) -> str:
+        """What to say about them at the end of a line; nothing for a model without experts.
+
+        The busiest is measured against the mean of its layer.
+        """
+        counts = [count for count in self._counts if count.any()]
+        if not counts:
+            return ""
+        busiest = max((count.max() * len(count) / count.sum()).item() for count in counts)
+        idle = sum((count == 0).sum().item() for count in counts)
+        n = sum(map(len, counts))
+        for count in counts:
+            count.zero_()
+        return f", Experts: busiest {busiest:.2f} × the mean, {idle} of {n} idle"
+
+    def state_dict(self) -> list[torch.Tensor]:
+        return self._counts
+
+    def load_state_dict(self, state: list[torch.Tensor]) -> None:
+        for count, value in zip(self._counts, state, strict=True):
+            count.copy_(value)
+
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -253,3 +288,22 @@ class Step:
         self.rows = state["rows"] if self.processes.size == 1 else None
         if self.config.precision == "auto":
             self.use_precision(precisions_of(self.device, state["precision"])[0])
+
+
+def get_random_state() -> dict[str, torch.Tensor]:
+    """The state of each device that there is."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, torch.Tensor]) -> None:
+    """Go on with what `get_random_state` has returned, perhaps on a machine with other devices."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])

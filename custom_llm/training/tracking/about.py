@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from custom_llm.config import TrainConfig
+from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
-from custom_llm.training.schedule import FLOOR
+from custom_llm.training.optim.schedule import FLOOR
 
 LONGER = 4  # times, which is worth the while after a training that was too short
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from custom_llm.errors import UserError, describe_os_error
-from custom_llm.files import LOSSES, beside, write_bytes
+from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.files import LOSSES, beside, write_bytes
 from custom_llm.training.tracking.about import About
 from custom_llm.training.tracking.history import History, Point, to_csv
 from custom_llm.training.tracking.plot import draw_curves

@@ -7,8 +7,8 @@ import unicodedata
 
 import torch
 
-from custom_llm.data.tokenizer import Tokenizer
 from custom_llm.model import GPTLanguageModel
+from custom_llm.tokenizer.base import Tokenizer
 
 WIDEST = 100  # columns of a sample in a line
 

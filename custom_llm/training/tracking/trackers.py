@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from custom_llm.errors import UserError
-from custom_llm.files import beside
+from custom_llm.common.errors import UserError
+from custom_llm.common.files import beside
 from custom_llm.training.tracking.history import Point
 
 INSTALL = "pip install -r requirements-track.txt"

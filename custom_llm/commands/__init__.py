@@ -1,0 +1,1 @@
+"""The commands: the parser and the main of each."""

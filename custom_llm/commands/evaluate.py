@@ -1,0 +1,285 @@
+"""How good the model is: on text that it has not seen, in every form it is kept in.
+
+    python evaluate_llm.py                                     all models in this folder, on the held-out tenth
+    python evaluate_llm.py --model model.gguf --text_path other.txt
+    python evaluate_llm.py --quantization_report Q4_0,Q4_K_M,Q8_0,F16
+    python evaluate_llm.py --samples 20                        repetitions, and copies of the training text
+    python evaluate_llm.py --judge http://127.0.0.1:8000/v1    lets another model grade what this one writes
+    python evaluate_llm.py --judge other.gguf
+
+The tables go to stdout, and with --json and --markdown to files. docs/evaluation.md says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from custom_llm.cli.ask import build
+from custom_llm.cli.fields import add_flags, given
+from custom_llm.cli.parser import Repeatable, StepParser, number
+from custom_llm.commands.train import make_parser as make_training_parser
+from custom_llm.common.errors import UserError
+from custom_llm.common.files import beside, check_distinct, check_target, write_bytes
+from custom_llm.config.sampling import Sampling
+
+if TYPE_CHECKING:
+    from custom_llm.data.sources import Corpus
+    from custom_llm.evaluation.held_out import Text
+    from custom_llm.evaluation.models import Scorer
+    from custom_llm.evaluation.run import Part
+    from custom_llm.evaluation.tables import Section
+
+    Judging = Callable[[str, str], str]  # a beginning and its continuation → an answer
+
+
+WEIGHTS, DIRECTORY, OPTIONS = "trained_model.pth", "hf_model", "trained_model.yaml"
+JUDGED = 10  # texts, unless --samples says how many
+MOST_SHOWN = 10
+
+
+def make_parser() -> StepParser:
+    """The command line."""
+    parser = StepParser(__doc__, "evaluate_llm", lists=["dataset_path", "quantization_report"])
+    add = parser.add_argument
+    add(
+        "--model", action=Repeatable, default=(), metavar="PATH",
+        help="a .pth, a Hugging Face directory or a .gguf; repeatable (default: all in this folder)",
+    )  # fmt: skip
+    add("--config_path", metavar="FILE", help="of a .pth (default: model_config.pth beside it)")
+    add("--text_path", metavar="FILE", help="a text that the model has not seen, all of which is scored")
+    add(
+        "--dataset_path", metavar="TEXT",
+        help="the text it was trained on, as in training; its held-out end is scored (default: what the .yaml beside "
+        "the model names)",
+    )  # fmt: skip
+    add("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
+    add("--encoding", metavar="NAME", help="encoding of files of text (default: utf-8)")
+    add("--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)")
+    add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
+    add("--max_tokens", type=number(int, 1), default=100_000, metavar="N", help="tokens to score (default: 100000)")
+    add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
+    add(
+        "--quantization_report", type=_quant_types, metavar="TYPES",
+        help="what these types cost, such as Q4_0,Q8_0: size, quality and speed",
+    )  # fmt: skip
+    add(
+        "--picture", metavar="FILE", default="quantization.png", help="its picture to write (default: quantization.png)"
+    )
+    add("--samples", type=number(int, 0, 10_000), metavar="N", help="let the model write N texts, and look at them")
+    add("--sample_tokens", type=number(int, 1), default=300, metavar="N", help="tokens of each (default: 300)")
+    add(
+        "--prompt_tokens", type=number(int, 0), default=50, metavar="N",
+        help="tokens of held-out text that each continues; 0: an empty page (default: 50)",
+    )  # fmt: skip
+    add("--judge", metavar="URL|FILE", help="who grades the texts: an OpenAI-compatible address, or a .gguf")
+    add("--judge_model", metavar="NAME", help="the judge's name at that address (default: the first one there)")
+    add("--judge_key", metavar="KEY", help="for that address (default: OPENAI_API_KEY of the environment)")
+    add("--judge_prompt", metavar="FILE", help="what the judge is told, with {beginning} and {continuation} in it")
+    add(
+        "--judge_seconds", type=number(float, 0.1, 86_400), default=120.0, metavar="S",
+        help="to wait for an answer (default: 120)",
+    )  # fmt: skip
+    add("--json", metavar="FILE", help="write all figures as JSON")
+    add("--markdown", metavar="FILE", help="write the tables as Markdown")
+    add_flags(parser, Sampling, "sampling of --samples")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = make_parser().parse_args(argv)
+    sampling = Sampling(**given(Sampling, args))
+    _check_targets(args)
+
+    from custom_llm.common.machine import choose_waiting
+
+    choose_waiting()
+
+    from custom_llm.evaluation.models import check_same_tokens
+    from custom_llm.evaluation.tables import as_json, as_markdown, as_text
+
+    sections: list[Section] = []
+    with ExitStack() as opened:
+        ask = _open_judge(args)
+        models = _open_models(args, opened)
+        # Of weights the tokens of a long text are in a file, and need not be in memory.
+        text = _choose_text(args, next((model for model in models if model.tokenizer is not None), models[0]))
+        check_same_tokens(models, text.ids[: args.max_tokens + 1])
+        values: dict[str, Any] = {"text": {"name": text.name, "unknown": text.unknown}}
+        for section, found in _evaluate(args, sampling, models, text, ask):
+            print(("\n" if sections else "") + as_text(section), end="", flush=True)
+            sections.append(section)
+            values |= found
+    if args.json is not None:
+        write_bytes(args.json, as_json(values).encode("utf-8", "replace"))
+    if args.markdown is not None:
+        page = as_markdown(f"Evaluation of {models[0].path}", sections)
+        write_bytes(args.markdown, page.encode("utf-8", "replace"))
+
+
+def _evaluate(
+    args: argparse.Namespace, sampling: Sampling, models: list[Scorer], text: Text, ask: Judging | None
+) -> Iterator[Part]:
+    """All that was asked for, each part as it is ready."""
+    from custom_llm.evaluation import run as evaluate
+
+    ids = text.ids[: args.max_tokens + 1]
+    # What cannot be done is said before the first hour of work.
+    trained = None if args.quantization_report is None else evaluate.find_trained(models)
+    writer = evaluate.find_writer(models) if args.samples or ask is not None else None
+    if writer is not None:
+        writer.engine.check(sampling)
+        if len(text.ids) <= args.prompt_tokens:
+            raise UserError(f"--prompt_tokens {args.prompt_tokens}: the text has {len(text.ids)} tokens; give fewer")
+    yield evaluate.score_models(models, ids, text.name)
+    if trained is not None:
+        yield evaluate.report_quantization(trained, ids, args.quantization_report, args.picture, args.threads)
+    if writer is not None:
+        n = JUDGED if args.samples is None else args.samples
+        written = evaluate.write_texts(writer, text.ids, n, args.prompt_tokens, args.sample_tokens, sampling)
+        if args.samples:
+            yield evaluate.measure_texts(written, text)
+        if ask is not None:
+            yield evaluate.grade_texts(written, args.judge, ask)
+
+
+def _check_targets(args: argparse.Namespace) -> None:
+    """Before the work begins: whether all that is going to be written can be."""
+    targets = {"json": args.json, "markdown": args.markdown}
+    if args.quantization_report is not None:
+        targets["picture"] = args.picture
+    targets = {flag: path for flag, path in targets.items() if path is not None}
+    for flag in ("text_path", "dataset_path", "judge", "judge_prompt"):  # what is read must not be written over
+        if getattr(args, flag) is not None:
+            check_distinct(**{flag: getattr(args, flag)}, **targets)
+    check_distinct(**targets)
+    for path in targets.values():
+        if Path(check_target(path)).suffix in (".pth", ".gguf"):
+            raise UserError(f"{path} is the name of a model; give another name to write")
+    if "picture" in targets and Path(args.picture).suffix.lower() != ".png":
+        raise UserError(f"--picture {args.picture} is written as PNG; give a name that ends in .png")
+    if args.samples == 0 and args.judge is not None:
+        raise UserError("--judge has nothing to grade with --samples 0; leave one of them out")
+
+
+def _quant_types(text: str) -> list[str]:
+    from custom_llm.export.gguf.quantize import parse_quant_types
+
+    try:
+        return parse_quant_types(text)
+    except UserError as error:
+        raise UserError(str(error).replace("--quant_type", "--quantization_report", 1)) from None
+
+
+def _open_models(args: argparse.Namespace, opened: ExitStack) -> list[Scorer]:
+    """Those that were named, or all in this folder."""
+    from custom_llm.evaluation.models import NotEvaluated, open_scorer
+
+    models = []
+    for path in args.model or _models_here():
+        try:
+            models.append(opened.enter_context(open_scorer(path, args.config_path, args.threads)))
+        except NotEvaluated as error:
+            if args.model:
+                raise
+            _note(str(error))
+    if not models:
+        raise UserError("none of the models in this folder can be evaluated; name another with --model")
+    return models
+
+
+def _models_here() -> list[str]:
+    found = [WEIGHTS] if Path(WEIGHTS).is_file() else []
+    found += [DIRECTORY] if Path(DIRECTORY, "config.json").is_file() else []
+    found += sorted(path.name for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith("."))
+    if not found:
+        raise UserError(f"there is no {WEIGHTS}, no {DIRECTORY}/ and no .gguf in this folder; name one with --model")
+    _note(f"models: {', '.join(found)}")
+    return found
+
+
+def _choose_text(args: argparse.Namespace, model: Scorer) -> Text:
+    """What is scored, in the tokens of the model, and where the training text is needed, how to read that."""
+    from custom_llm.evaluation.held_out import held_out_tenth, whole_text
+
+    if args.text_path is None:
+        text = held_out_tenth(model, *_training_corpus(args))
+    else:
+        from custom_llm.data.sources import open_corpus
+
+        corpus = open_corpus(args.text_path, args.encoding or "utf-8", args.text_field)
+        text = whole_text(model, corpus, args.max_tokens)
+        if args.samples and (args.dataset_path is not None or _training_options(args) is not None):
+            try:
+                text = replace(text, training=held_out_tenth(model, *_training_corpus(args)).training)
+            except UserError as error:
+                _note(f"copies of the training text are not looked for: {error}")
+    if text.unknown:
+        shown = ", ".join(map(repr, text.unknown[:MOST_SHOWN]))
+        more = len(text.unknown) - MOST_SHOWN
+        _note(f"not in the vocabulary, left out: {shown}" + (f" and {more} more" if more > 0 else ""))
+    return text
+
+
+def _training_corpus(args: argparse.Namespace) -> tuple[Corpus, Path, int | None]:
+    """The text of the training, the folder it is encoded in, and how many tokens of it were used.
+
+    What it was is said by the flags, or by the options that training left beside the model.
+
+    Raises:
+        UserError: neither says it, or it cannot be had.
+    """
+    from custom_llm.config.training import TrainConfig
+    from custom_llm.data.cache import default_cache
+    from custom_llm.data.choose import choose_corpus
+
+    cache = Path(args.cache_dir) if args.cache_dir else default_cache()
+    names = ("dataset_path", "encoding", "text_field")
+    values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.dataset_path is None:
+        options = _training_options(args)
+        if options is None:
+            raise UserError(
+                f"there is no {OPTIONS} that names the text of the training; give it with --dataset_path, or another "
+                "text with --text_path"
+            )
+        values = given(TrainConfig, make_training_parser().parse_args(["--config", str(options)]))
+        beside_it = options.parent / Path(values["dataset_path"]).name
+        if not Path(values["dataset_path"]).exists() and beside_it.is_file():  # it was named from another folder
+            values["dataset_path"] = str(beside_it)
+        _note(f"{options} says that {values['dataset_path']} is what it was trained on")
+    config = build(TrainConfig, values)
+    corpus = choose_corpus(
+        config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters
+    )
+    return corpus, cache, config.max_tokens
+
+
+def _training_options(args: argparse.Namespace) -> Path | None:
+    """What training left beside one of the models."""
+    paths = [Path(path) for path in args.model or [WEIGHTS]]
+    found = (beside(path, ".yaml") if path.suffix == ".pth" else path.parent / OPTIONS for path in paths)
+    return next((path for path in found if path.is_file()), None)
+
+
+def _open_judge(args: argparse.Namespace) -> Judging | None:
+    """What sends a text to the judge and returns its answer, if there is to be one."""
+    if args.judge is None:
+        return None
+    from custom_llm.evaluation.judges import open_judge
+    from custom_llm.evaluation.metrics.grades import fill, read_prompt
+
+    prompt = read_prompt(args.judge_prompt)
+    key = args.judge_key or os.environ.get("OPENAI_API_KEY")
+    ask = open_judge(args.judge, args.judge_model, key, args.judge_seconds, args.threads)
+    return lambda beginning, continuation: ask(fill(prompt, beginning, continuation))
+
+
+def _note(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,90 @@
+"""A GGUF model as a server that speaks OpenAI's language, with a page to try it on.
+
+    python serve_gguf.py                                     # the newest .gguf here, on http://127.0.0.1:8000
+    python serve_gguf.py --gguf_path model.gguf.Q8_0.gguf --port 8080
+    CUSTOM_LLM_API_KEY=secret python serve_gguf.py --host 0.0.0.0
+    curl http://127.0.0.1:8000/v1/completions -H "Content-Type: application/json" -d '{"prompt": "Once"}'
+
+Ctrl-C ends it. docs/serving.md tells what it understands.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from custom_llm.cli.parser import Repeatable, StepParser, number
+from custom_llm.common.errors import UserError
+
+KEY_VARIABLE = "CUSTOM_LLM_API_KEY"
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|\*")  # as browsers send it: nothing behind the port
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C; return the exit status."""
+    args = make_parser().parse_args(argv)
+    api_key = args.api_key or os.environ.get(KEY_VARIABLE) or None
+    if api_key is not None and not re.fullmatch("[!-~]+", api_key):
+        raise UserError(f"--api_key (or {KEY_VARIABLE}) has characters that no HTTP header can hold; take another")
+    for origin in args.cors_origin:
+        if not ORIGIN.fullmatch(origin):
+            raise UserError(
+                f"--cors_origin {origin} is no origin; give one such as https://their.address, without a path"
+            )
+    try:
+        from custom_llm.server.app import make_app
+        from custom_llm.server.limits import Limits
+        from custom_llm.server.run import LOCAL_NAMES, host_and_port, is_loopback, listen, serve
+        from custom_llm.server.scheduler import Worker
+    except ImportError as error:
+        if error.name and error.name.startswith("custom_llm"):
+            raise
+        raise UserError(f"{error.name} is missing: pip install -r requirements-serve.txt") from None
+    from custom_llm.inference.open import choose_model, open_engine
+
+    with listen(args.host, args.port) as listener:
+        is_local = is_loopback(listener)
+        if not is_local and api_key is None:
+            raise UserError(
+                f"--host {args.host} can be reached from other computers: set {KEY_VARIABLE} (or --api_key), "
+                "or leave --host out"
+            )
+        path = choose_model(args.gguf_path)
+        with open_engine(path, args.use_gpu, args.n_gpu_layers, args.threads, warn=_warn) as engine:
+            for _ in engine.generate("", 1):  # a model that cannot write says so now
+                pass
+            host, port = host_and_port(listener)
+            worker = Worker(args.queue)
+            limits = Limits(args.max_body, args.max_tokens, args.grammars)
+            app = make_app(engine, worker, limits, api_key, {*LOCAL_NAMES, host} if is_local else (), args.cors_origin)
+            serve(app, worker, listener, f"serving {engine.model.path.name} on http://{host}:{port} (Ctrl-C ends it)")
+    return 0
+
+
+def make_parser() -> StepParser:
+    """The command line."""
+    parser = StepParser(__doc__, "serve_gguf")
+    add = parser.add_argument
+    add("--gguf_path", metavar="FILE", help="the model (default: the newest .gguf in this folder); or a .pth")
+    add("--host", default="127.0.0.1", metavar="HOST", help="where to listen (default: 127.0.0.1, this computer only)")
+    add("--port", type=number(int, 0, 65535), default=8000, metavar="N", help="0: any that is free (default: 8000)")
+    add("--api_key", metavar="KEY", help=f"ask clients for it (default: {KEY_VARIABLE} of the environment, if set)")
+    add("--cors_origin", action=Repeatable, default=(), metavar="URL",
+        help="let pages of this origin read answers; repeatable")  # fmt: skip
+    add("--queue", type=number(int, 1, 100_000), default=256, metavar="N", help="requests that may wait (default: 256)")
+    add("--max_body", type=number(int, 1000, 2**30), default=1_000_000, metavar="BYTES",
+        help="largest request (default: 1000000)")  # fmt: skip
+    add("--max_tokens", type=number(int, 1, 10**9), default=16384, metavar="N",
+        help="tokens that a request may have written or scored, over all its texts (default: 16384)")  # fmt: skip
+    add("--grammars", action="store_true",
+        help="let requests have grammars; some compute for ever, so only for clients you trust")  # fmt: skip
+    add("--use_gpu", action="store_true", help="compute all layers on the GPU")
+    add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
+    add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
+    return parser
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)

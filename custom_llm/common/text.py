@@ -1,0 +1,56 @@
+"""Texts as people and terminals may see them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+SHOWN = 40  # characters of a value in an error message
+
+
+def shown(value: Any) -> str:
+    """A value as an error message shows it: in one line, and cut when it is long.
+
+    >>> shown("x" * 100)
+    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…"
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
+        text = f"of type {type(value).__name__}"
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+def counted(n: int, unit: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "token"), counted(2000, "token")
+    ('1 token', '2,000 tokens')
+    """
+    return f"{n:,} {unit}{'' if n == 1 else 's'}"
+
+
+def has_half_pair(text: str) -> bool:
+    """Whether `text` holds half a surrogate pair, which is no character and cannot be written as UTF-8."""
+    try:
+        text.encode("utf-16-le")  # the quickest way to look at every character
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: str) -> str:
+    """`text` as valid Unicode: bytes that a command line could not decode are decoded, or become U+FFFD."""
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a lone surrogate that is no escaped byte
+        data = text.encode("utf-8", "surrogatepass")
+    return data.decode("utf-8", "replace")
+
+
+def printable(text: str) -> str:
+    """`text` without what would move a terminal's cursor or change its state, from a file of a stranger."""
+    return CONTROL.sub("", text)

@@ -1,0 +1,72 @@
+"""Named architectures, and what an option is suggested to be where it has no fixed default.
+
+classic   GPT-2's block: learned positions, LayerNorm, GELU, biases
+modern    as in Llama and Qwen3: rotations, RMSNorm, SwiGLU, normalised queries and keys, no biases
+moe       the same with experts in place of the feed-forward layer (and queries and keys as they are)
+mla       the same with latent attention, whose cache is the smallest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from custom_llm.config.block import DEFAULTS, default_up_dim, known_keys
+from custom_llm.config.model import PER_LAYER, ModelConfig
+
+_LLAMA = dict(pos_emb="rope", norm="rms", bias=False, non_linearity="swiglu")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "classic": {},
+    "modern": {**_LLAMA, "qk_norm": True},
+    "moe": {**_LLAMA, "moe": True, "n_exp": 8, "n_shared": 1, "n_act": 3, "aux_free": True},
+    "mla": {**_LLAMA, "attn": "mla"},
+}
+DERIVED = {"mla": ("q_latent_dim", "kv_latent_dim", "rope_head_dim")}  # settings of a preset that depend on sizes
+
+# An option → its suggestion, from the options known by then.
+SUGGESTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "n_kv_heads": lambda c: next(n for n in range(c["n_head"] // 2 or 1, 0, -1) if c["n_head"] % n == 0),
+    "q_latent_dim": lambda c: _round_up(c["n_embd"] // 2, 32),
+    "kv_latent_dim": lambda c: _round_up(c["n_embd"] // 4, 32),  # multiples of 32 quantize to every type
+    "rope_head_dim": lambda c: max(2, _round_up(c["n_embd"] // c["n_head"] // 2, 2)),
+    "n_exp": lambda c: 8,
+    "n_act": lambda c: min(c["n_shared"] + 2, c["n_exp"] - 1),
+    "up_dim": lambda c: default_up_dim(c["n_embd"], c["non_linearity"], c["n_act"] if c["moe"] else None),
+}
+_DEFAULT = {item.name: item.default for item in fields(ModelConfig)}
+
+
+def complete(values: dict[str, Any], preset: str = "classic", suggest: bool = False) -> dict[str, Any]:
+    """`values` and what the preset adds: those of its settings that have a meaning beside them.
+
+    Args:
+        values: options that were given or answered so far; they win.
+        suggest: add a suggestion for every other option as well that has a meaning and no fixed default.
+
+    >>> complete({"n_embd": 64, "bias": True}, "modern")
+    {'pos_emb': 'rope', 'norm': 'rms', 'bias': True, 'non_linearity': 'swiglu', 'qk_norm': True, 'n_embd': 64}
+    """
+    settings = PRESETS[preset]
+    known = meaningful({**settings, **values})
+    added = {name: value for name, value in settings.items() if name in known}
+    if suggest:
+        added = {**{name: value for name, value in DEFAULTS.items() if name in known}, **added}
+    for name in SUGGESTIONS if suggest else DERIVED.get(preset, ()):
+        if name in known and name not in added and name not in values:
+            added[name] = SUGGESTIONS[name]({**_DEFAULT, **DEFAULTS, **added, **values})
+    return {**added, **values}
+
+
+def meaningful(values: dict[str, Any]) -> set[str]:
+    """The options of a model that have a meaning beside these."""
+    c = {**_DEFAULT, **values}
+    if c["layer_configs"] is not None:
+        return set(_DEFAULT) - set(PER_LAYER) - {"n_head"}
+    known = (set(_DEFAULT) - set(PER_LAYER)) | known_keys(c, c["pos_emb"])
+    return known - {"qk_norm"} if c["attn"] == "mla" else known
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return max(multiple, -(-number // multiple) * multiple)

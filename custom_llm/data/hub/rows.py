@@ -1,0 +1,284 @@
+"""Rows of a dataset, from the Hugging Face hub or a folder, through the library `datasets`; what goes wrong, in a line.
+
+The library is imported inside functions: most trainings need none of it. Its progress bars and messages are silenced,
+and its patience is shortened, since by its own settings a reader waits for a vanished hub for many minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from custom_llm.common.errors import UserError, describe_os_error
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetBuilder, IterableDataset
+    from pyarrow import Table
+
+
+PACKAGE = "datasets==5.2.0"
+TIMEOUT = 10.0  # seconds until a hub that does not answer counts as unreachable
+# A read that failed was tried six times within half a minute by huggingface_hub; all of that is done as often as this:
+READS, SECONDS_BETWEEN_READS = 2, 5
+ROWS_AT_ONCE = 1000
+OTHER_SOURCE = "try again later, or give a local file or folder"
+
+
+class Unavailable(UserError):
+    """A dataset that cannot be had here and now, though nothing is wrong with how it was asked for.
+
+    reason, way_out: what is missing and what to do, without the name of the dataset.
+    """
+
+    def __init__(self, name: str, reason: str, way_out: str = OTHER_SOURCE) -> None:
+        super().__init__(f"{name}: {reason}; {way_out}")
+        self.reason, self.way_out = reason, way_out
+
+
+class NoSuchSplit(UserError):
+    """A dataset without the split that was asked for; `available` are those it has."""
+
+    def __init__(self, name: str, split: str, available: list[str]) -> None:
+        super().__init__(
+            f"{name} has no split {split}; it has {', '.join(available) or 'none'}: "
+            "hf:owner/name:/split or hf:owner/name:config/split names one"
+        )
+        self.available = available
+
+
+def is_folder(repo: str) -> bool:
+    """Whether `repo` is the absolute path of a folder, and not owner/name on the hub."""
+    return os.path.isabs(repo)  # noqa: PTH117 (a hub's name is no path)
+
+
+def latest_revision(name: str, repo: str, revision: str = "") -> str:
+    """The commit (40 hex digits) that is now at `revision`, or at the head, of a dataset on the hub.
+
+    Args:
+        name: how the person calls the dataset; errors begin with it.
+
+    Raises:
+        Unavailable: the hub cannot be reached, or the library is missing.
+        UserError: there is no such dataset, or it is closed to us.
+    """
+    with _explained(name, repo):
+        _prepare_libraries(name)
+        from huggingface_hub import HfApi, constants
+
+        try:
+            return str(HfApi().dataset_info(repo, revision=revision or None, timeout=TIMEOUT).sha)
+        except (json.JSONDecodeError, AttributeError, TypeError):  # the login page of a hotel, for example
+            raise Unavailable(name, f"what answers at {constants.ENDPOINT} is no hub") from None
+
+
+def open_dataset(
+    name: str, repo: str, field: str, config: str = "", split: str = "", revision: str = "", stream: bool = True
+) -> Dataset | IterableDataset:
+    """One split of a dataset.
+
+    Args:
+        name: how the person calls the dataset; errors begin with it.
+        repo: owner/name on the hub, or the absolute path of a folder.
+        field: the column that will be read.
+        config: empty for the one that is marked as default, or the only one.
+        split: empty for "train", or the only one.
+        revision: a commit of the repo.
+        stream: read it while it is downloaded; if not, all of it is downloaded and copied into the library's cache.
+
+    Raises:
+        Unavailable, NoSuchSplit, UserError: see `_explain`.
+    """
+    with _explained(name, repo, config, split or "train"):
+        _prepare_libraries(name)
+        from datasets import load_dataset_builder
+
+        # Without the prefix, a folder of that name in the working directory would be read.
+        place = repo if is_folder(repo) else f"hf://datasets/{repo}"
+        builder = load_dataset_builder(place, name=config or None, revision=revision or None)
+        _read_parquet_in_small_parts(builder)
+        if not stream:
+            builder.download_and_prepare()
+        make = builder.as_streaming_dataset if stream else builder.as_dataset
+        try:
+            dataset = make(split=split or "train")
+        except ValueError as error:
+            available = _listed(error, _NO_SPLIT)
+            if split or available is None or len(available) != 1:
+                raise
+            split = available[0]
+            dataset = make(split=split)
+        columns = dataset.features or {}
+        if stream and hasattr(builder.config, "columns") and getattr(columns.get(field), "dtype", "") == "string":
+            builder.config.columns = [field]  # the others, pictures perhaps, are not even downloaded
+            dataset = make(split=split or "train")
+        return dataset
+
+
+def _read_parquet_in_small_parts(builder: DatasetBuilder) -> None:
+    """By itself, the library keeps all it has read of a file in memory until the file ends."""
+    if hasattr(builder.config, "fragment_scan_options"):
+        from pyarrow.dataset import ParquetFragmentScanOptions
+
+        builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
+        builder.config.batch_size = ROWS_AT_ONCE
+
+
+def read_column(dataset: Dataset | IterableDataset, field: str, name: str, repo: str) -> Iterator[str]:
+    """The texts of a column, row by row, without rows in which there is none.
+
+    Raises:
+        Unavailable: the connection broke, and did not come back.
+        UserError: there is no such column, it is no text, or a file is damaged.
+    """
+    with _explained(name, repo):
+        for table in _tables(dataset):
+            if field not in table.column_names:
+                columns = ", ".join(table.column_names)
+                raise UserError(f"{name} has no column {field}; it has {columns}: --text_field names one")
+            for value in table.column(field).to_pylist():
+                if value is not None:
+                    yield _checked(value, field, name, table.column_names)
+
+
+def _tables(dataset: Dataset | IterableDataset) -> Iterator[Table]:
+    """All rows, some at a time."""
+    from datasets import IterableDataset
+
+    if isinstance(dataset, IterableDataset):
+        yield from dataset.with_format("arrow").iter(ROWS_AT_ONCE)
+        return
+    # Iterating over what was not streamed maps all of its files into memory, and they stay there.
+    import pyarrow
+
+    for file in dataset.cache_files:
+        with pyarrow.OSFile(file["filename"]) as source, pyarrow.ipc.open_stream(source) as reader:
+            for batch in reader:
+                yield pyarrow.Table.from_batches([batch])
+
+
+def _checked(value: object, field: str, name: str, columns: list[str]) -> str:
+    if isinstance(value, str):
+        return value
+    others = ", ".join(column for column in columns if column != field) or "no other column"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        raise UserError(
+            f"{name}: its column {field} is a list of messages ({', '.join(value[0])}), a chat, and no text; "
+            f"--text_field names another ({others}), or write the chats as text into a file and give that"
+        )
+    raise UserError(
+        f"{name}: its column {field} is no text ({type(value).__name__}); --text_field names another ({others})"
+    )
+
+
+def _prepare_libraries(name: str) -> None:
+    """Import the libraries and set them up.
+
+    Raises:
+        Unavailable: they are not installed.
+    """
+    try:
+        import datasets
+        import huggingface_hub
+    except ImportError as error:
+        reason = f"reading datasets by name needs the package datasets ({str(error).splitlines()[0]})"
+        raise Unavailable(name, reason, f"pip install {PACKAGE}") from None
+    datasets.disable_progress_bars()
+    huggingface_hub.utils.disable_progress_bars()
+    # What the libraries have to say that matters comes as an exception, too.
+    datasets.utils.logging.set_verbosity(logging.CRITICAL + 1)
+    huggingface_hub.utils.logging.set_verbosity(logging.CRITICAL + 1)
+    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = READS
+    datasets.config.STREAMING_READ_RETRY_INTERVAL = SECONDS_BETWEEN_READS
+    datasets.config.STREAMING_OPEN_RETRY_INTERVAL = SECONDS_BETWEEN_READS
+
+
+@contextlib.contextmanager
+def _explained(name: str, repo: str, config: str = "", split: str = "") -> Iterator[None]:
+    """Turn whatever the libraries raise into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise _explain(error, name, repo, config, split) from error
+
+
+_NO_SPLIT = re.compile(r"(?:Bad split: .*?\. Available splits|Unknown split .*?\. Should be one of):? (\[.*\])")
+_NO_CONFIG = re.compile(r"(?:BuilderConfig '.*?' not found\. Available|among the available configs): (\[.*?\])")
+
+
+def _explain(error: Exception, name: str, repo: str, config: str, split: str) -> UserError:
+    """What a person can do about an exception of the libraries; they know of each only by its type or its words."""
+    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hub
+    from huggingface_hub.utils import httpx
+
+    unreachable = (httpx.RequestError, hub.LocalEntryNotFoundError, ConnectionError, TimeoutError)
+    page = f"{constants.ENDPOINT}/datasets/{repo}"
+    for cause in _causes(error):
+        if isinstance(cause, hub.OfflineModeIsEnabled):
+            return Unavailable(name, "HF_HUB_OFFLINE is set", "unset it to download, or give a local file or folder")
+        if isinstance(cause, hub.GatedRepoError) or (isinstance(cause, DatasetNotFoundError) and "gated" in str(cause)):
+            return UserError(f"{name} is gated: accept its terms at {page}, then log in with `hf auth login`")
+        if isinstance(cause, (hub.RepositoryNotFoundError, DatasetNotFoundError)):
+            return UserError(
+                f"{name}: the hub has no dataset {repo}, or it is private; look for its name on "
+                f"{constants.ENDPOINT}/datasets, or log in with `hf auth login`"
+            )
+        if isinstance(cause, hub.HfHubHTTPError) and cause.response is not None:
+            status = cause.response.status_code
+            if status in (401, 403):
+                return UserError(f"{name}: the hub refuses it ({status}); see {page}, or log in with `hf auth login`")
+            if status in (408, 429) or status >= 500:
+                return Unavailable(name, f"the hub cannot answer now ({status})")
+            if status in (404, 407) and "X-Error-Code" not in cause.response.headers:  # a proxy, or a wrong HF_ENDPOINT
+                return Unavailable(name, f"what answers at {constants.ENDPOINT} is no hub ({status})")
+        if isinstance(cause, unreachable) or type(cause).__name__ == "XetDownloadError":
+            return Unavailable(name, f"{constants.ENDPOINT} cannot be reached ({_line(cause)})")
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return UserError(f"{name}: the disk of the datasets' cache is full; free some of it, or set HF_HOME")
+        if isinstance(cause, PermissionError):
+            return UserError(f"{name}: {describe_os_error(cause)}; HF_HOME sets where downloads are kept")
+        if (available := _listed(cause, _NO_SPLIT)) is not None:
+            return NoSuchSplit(name, split, available)
+        if (available := _listed(cause, _NO_CONFIG)) is not None:
+            wrong = f"has no configuration {config}; it has" if config else "is several datasets, which are"
+            return UserError(f"{name} {wrong} {', '.join(available)}: hf:owner/name:configuration names one")
+        if "scripts are no longer supported" in str(cause):
+            return UserError(
+                f"{name} is a program to be run, which is not done here; look on the hub for a copy of it as data"
+            )
+        if isinstance(cause, DataFilesNotFoundError) or type(cause).__name__ == "EmptyDatasetError":
+            return UserError(f"{name}: there are no data in {repo}; Parquet, JSON, CSV and text files are read")
+    # The last cause is what began it: a damaged file, rows that differ, a card that is no YAML.
+    first = list(_causes(error))[-1]
+    place = repo if is_folder(repo) else page
+    return UserError(f"{name} cannot be read: {_line(first)}; look at its files in {place}, or give another dataset")
+
+
+def _line(error: BaseException) -> str:
+    """The type and the first words of an exception."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:200]}".removesuffix(": ")
+
+
+def _causes(error: BaseException | None) -> Iterator[Any]:
+    """An exception, what it was raised from or during, and so on."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _listed(error: BaseException, pattern: re.Pattern[str]) -> list[str] | None:
+    """The names in the list that a library's message ends with, if it is such a message."""
+    found = pattern.search(" ".join(str(error).split())) if isinstance(error, ValueError) else None
+    return re.findall(r"'([^']*)'", found[1]) if found else None

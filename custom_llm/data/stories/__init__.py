@@ -1,0 +1,1 @@
+"""The bundled stories: small English stories by the megabyte, without a download."""

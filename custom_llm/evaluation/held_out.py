@@ -1,0 +1,120 @@
+"""The text that models are evaluated on, and the text they were trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from custom_llm.common.errors import UserError
+from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset
+from custom_llm.data.sources import Corpus
+from custom_llm.data.token_file import open_tokens
+from custom_llm.evaluation.models import Scorer
+from custom_llm.tokenizer.base import END_OF_TEXT
+from custom_llm.tokenizer.cut import up_to
+from custom_llm.tokenizer.load import Recipe
+
+LOOKED_AT = 1 << 20  # characters of a long text that are searched for what a model does not know
+DECODED = 1 << 18  # tokens at a time
+MOST_PER_TOKEN = 64  # characters, in the mean
+MOST_IN_MEMORY = 1 << 28  # bytes of a text that is encoded in one go
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that no model has learnt from.
+
+    Attributes:
+        name: what it is, for a person.
+        ids: in the tokens of the models.
+        unknown: characters that are in it and not in their vocabulary; they are left out.
+        training: reads the rest of the dataset, piece by piece, and tells how many tokens that were; None where it is
+            not known.
+    """
+
+    name: str
+    ids: list[int]
+    unknown: list[str]
+    training: Callable[[Callable[[int], object]], Iterator[str]] | None = None
+
+
+def whole_text(model: Scorer, corpus: Corpus, max_tokens: int) -> Text:
+    """All of a text, for a model of these tokens; of a very long one more than `max_tokens` from its beginning.
+
+    Raises:
+        UserError: it cannot be read, or the model knows none of it.
+    """
+    text = _readable("".join(up_to((1 + max_tokens) * MOST_PER_TOKEN, corpus.read())), model)
+    ids = model.encode(text)
+    if not ids:
+        raise UserError(f"{corpus.name}: {model.path} knows none of its characters; give the kind of text it learnt")
+    return _checked(Text(corpus.name, ids, _unknown(text, ids, model)), corpus)
+
+
+def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int | None = None) -> Text:
+    """The part of a dataset that training with it holds out, for a model of these tokens.
+
+    Args:
+        cache: the folder for the encoded text.
+        max_tokens: of the dataset, after which the rest was left out in training.
+
+    Raises:
+        UserError: see `whole_text`.
+    """
+    beginning = _readable("".join(up_to(LOOKED_AT, corpus.read())), model)
+    unknown = _unknown(beginning, model.encode(beginning), model)
+    if model.tokenizer is not None:
+        description = json.dumps(model.tokenizer.to_dict()).encode()
+        recipe = Recipe(blake2b(description, digest_size=16).hexdigest(), lambda pieces: model.tokenizer)
+        dataset = TextDataset.of_tokens(open_tokens(corpus, recipe, cache, max_tokens), model.window)
+    elif corpus.size > MOST_IN_MEMORY:
+        raise UserError(
+            f"{corpus.name} is long; give --model trained_model.pth as well, whose tokens of it are in a file"
+        )
+    else:
+        text = _readable(END_OF_TEXT + "".join(corpus.read()), model)
+        dataset = TextDataset(text, model.window, _Vocabulary(model))
+        dataset.data = dataset.data[:max_tokens]
+    ids = dataset.split_off(HELD_OUT, HELD_OUT_TOKENS).tolist()
+    text = Text(f"the held-out end of {corpus.name}", ids, unknown, partial(training_text, dataset, model))
+    return _checked(text, corpus)
+
+
+def training_text(dataset: TextDataset, model: Scorer, on_tokens: Callable[[int], object]) -> Iterator[str]:
+    """The text of a dataset's tokens in pieces. (A character that two of them share is lost.)"""
+    for start in range(0, len(dataset.data), DECODED):
+        yield model.text_of(dataset.data[start : start + DECODED].tolist())
+        on_tokens(start)
+
+
+class _Vocabulary:
+    """What `TextDataset` asks of a tokenizer, of a model that has none of ours."""
+
+    def __init__(self, model: Scorer) -> None:
+        self.vocab_size, self._model = model.n_vocab, model
+        self.tokens = [model.text_of([i]) for i in range(model.n_vocab)]
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array(self._model.encode(text), np.int32)
+
+
+def _readable(text: str, model: Scorer) -> str:
+    """`text` with what ends a document as the model spells it."""
+    end = model.text_of([model.end_of_text]) if model.end_of_text >= 0 else END_OF_TEXT
+    return text.replace(END_OF_TEXT, end)
+
+
+def _unknown(text: str, ids: Sequence[int], model: Scorer) -> list[str]:
+    return sorted(set(text) - set(model.text_of(ids)))
+
+
+def _checked(text: Text, corpus: Corpus) -> Text:
+    if len(text.ids) < 2:
+        raise UserError(f"{corpus.name}: a single token is no text to evaluate on; give more of it")
+    return text

@@ -1,0 +1,1 @@
+"""What is measured of a model, through functions that score and write."""

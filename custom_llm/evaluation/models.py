@@ -1,0 +1,230 @@
+"""A model in any of the forms it is kept in, opened to say how likely it finds each token of a text.
+
+.pth        PyTorch's weights, computed in batches
+a folder    the Hugging Face directory, computed by transformers with its own tokenizer, no remote code
+.gguf       llama.cpp, set up as it is where text is written and served
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from custom_llm.common.errors import UserError, is_out_of_memory
+from custom_llm.common.files import Kind
+from custom_llm.inference.engine import MAX_WINDOW, Engine
+from custom_llm.inference.scores import log_softmax
+
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import Self
+
+    from custom_llm.tokenizer.base import Tokenizer
+
+
+PART = 64  # rows of logarithms that are handed on at a time
+TOKENS_PER_BATCH, LOGITS_PER_BATCH = 4096, 1 << 26  # 256 MB
+
+
+class NotEvaluated(UserError):
+    """A form of a model that cannot be evaluated, while others of it can."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model that scores texts.
+
+    Attributes:
+        path: as it was named.
+        form: what computes, for a person.
+        window: tokens that it reads at once.
+        n_vocab: tokens that it knows.
+        end_of_text: the id of that token; -1 where there is none.
+        encode: text → ids, with what is not in the vocabulary left out.
+        spell: ids → what they stand for in UTF-8.
+        logprobs: see `evaluation.quality.LogProbs`; PART rows at a time.
+        engine: what writes with it; None for a Hugging Face directory.
+        tokenizer: the project's own, of PyTorch's weights.
+    """
+
+    path: str
+    form: str
+    window: int
+    n_vocab: int
+    end_of_text: int
+    encode: Callable[[str], list[int]]
+    spell: Callable[[Sequence[int]], bytes]
+    logprobs: Callable[[Iterable[Sequence[int]]], Iterator[np.ndarray]]
+    engine: Engine | None = None
+    tokenizer: Tokenizer | None = None
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """What ids stand for."""
+        return self.spell(ids).decode("utf-8", "replace")
+
+    def n_bytes(self, ids: Sequence[int]) -> int:
+        """Bytes of ids in UTF-8; the end of a text counts as one, as in training."""
+        end = [self.end_of_text]
+        surplus = (len(self.spell(end)) - 1) * list(ids).count(end[0]) if end[0] >= 0 else 0
+        return len(self.spell(ids)) - surplus
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Free what holds memory outside of Python."""
+        if self.engine is not None:
+            self.engine.close()
+
+
+def open_scorer(path: str, config_path: str | None = None, threads: int | None = None) -> Scorer:
+    """The model in a file or a folder.
+
+    Args:
+        config_path: of a .pth (default: model_config.pth beside it).
+        threads: of the CPU (default: by the model's size).
+
+    Raises:
+        UserError: there is no such model, it is damaged, or of another project.
+    """
+    if not path:
+        raise UserError("--model is empty; give a .pth, a Hugging Face directory or a .gguf")
+    try:
+        place = Path(path)
+        if place.is_dir():
+            return _open_directory(path)
+        if place.is_file():
+            with place.open("rb") as file:
+                is_pth = file.read(4).startswith(Kind.PTH.value)
+        else:
+            is_pth = place.suffix == ".pth"  # whose own words about what is wrong are better
+    except ValueError:
+        raise UserError(f"--model {path!r} is not the name of a file") from None
+    return _open_weights(path, config_path, threads) if is_pth else open_gguf(path, threads)
+
+
+def open_gguf(path: str | Path, threads: int | None = None) -> Scorer:
+    """A GGUF file. Raises UserError."""
+    engine = Engine(path, n_threads=threads)
+    model = engine.model
+
+    def logprobs(windows: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+        for window in windows:
+            rows = engine.logits(window)
+            # Each row is a view that lives until the next one is computed.
+            while part := [row.copy() for row in islice(rows, PART)]:
+                yield log_softmax(np.stack(part))
+
+    form = f"llama.cpp, {model.quantization}"
+    return Scorer(
+        str(path), form, engine.window, model.n_vocab, model.eos, model.tokenize, model.spell, logprobs, engine
+    )
+
+
+def check_same_tokens(models: Sequence[Scorer], ids: Sequence[int]) -> None:
+    """Raise UserError when not all models read the text as the same tokens.
+
+    The text of the ids is read anew, also by the first model: a text that begins in the middle of a word has other
+    tokens there than the whole.
+    """
+    first = models[0]
+    text = first.text_of(ids)
+    expected = first.encode(text)
+    for model in models[1:]:
+        alone = f"evaluate {model.path} by itself; bits per byte compare all the same"
+        if model.n_vocab != first.n_vocab:
+            sizes = f"{model.n_vocab:,} tokens and that of {first.path} {first.n_vocab:,}"
+            raise UserError(f"the vocabulary of {model.path} has {sizes}; {alone}")
+        if list(model.encode(text)) != expected or model.text_of(ids) != text:
+            raise UserError(f"{model.path} reads the text as other tokens than {first.path}; {alone}")
+
+
+def _open_weights(path: str, config_path: str | None, threads: int | None) -> Scorer:
+    from custom_llm.inference.torch_engine import TorchEngine
+    from custom_llm.model.files import load_config
+
+    config_path = config_path or str(Path(path).with_name("model_config.pth"))
+    if load_config(config_path).tokenizer is None:
+        raise NotEvaluated(
+            f"{config_path} holds no vocabulary (its model is untrained, or the tutorial's); make a GGUF file with "
+            "python convert_to_gguf.py --dataset_path, and evaluate that, with --model"
+        )
+    engine = TorchEngine(path, config_path, n_threads=threads)
+    network, tokenizer, model = engine.torch_model, engine.tokenizer, engine.model
+    return Scorer(
+        path, "PyTorch", engine.window, model.n_vocab, model.eos, lambda text: tokenizer.encode(text).tolist(),
+        model.spell, _in_batches(lambda idx: network(idx)[0], model.n_vocab), engine, tokenizer,
+    )  # fmt: skip
+
+
+def _open_directory(path: str) -> Scorer:
+    from custom_llm.export.graph.check import check_structure
+    from custom_llm.export.graph.graph import Structure
+    from custom_llm.export.huggingface.directory import AGAIN, OURS, read_config
+    from custom_llm.export.vocabulary import NORMAL, read_vocabulary
+
+    config = read_config(path)
+    if config["architectures"][0] == OURS:
+        raise NotEvaluated(f"{path}: no Hugging Face class computes this model; leave it out")
+    vocabulary = read_vocabulary(path)
+    import transformers
+
+    from custom_llm.tokenizer.bpe import unspell
+
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    transformers.logging.disable_progress_bar()
+    only_here = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        structure = Structure.from_dict(config["custom_llm"])
+        check_structure(structure)
+        settings = transformers.AutoConfig.from_pretrained(path, **only_here)
+        if settings.num_hidden_layers != len(structure.layers):  # transformers would first make all of them
+            raise ValueError(f"{settings.num_hidden_layers} layers, and {len(structure.layers)} in its custom_llm")
+        network = transformers.AutoModelForCausalLM.from_pretrained(
+            path, config=settings, dtype="float32", **only_here
+        ).eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **only_here)
+    except Exception as error:  # transformers raises what its parts raise
+        if isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise UserError(f"{path}: transformers cannot load it ({reason}); {AGAIN}") from None
+    spelled = [
+        unspell(token) if kind == NORMAL else token.encode()
+        for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)
+    ]
+    end = config["eos_token_id"]
+    end = -1 if end is None else end
+    if structure.vocab_size != len(spelled) or end not in range(-1, len(spelled)):
+        raise UserError(f"{path}: config.json and tokenizer.json do not belong together; {AGAIN}")
+    return Scorer(
+        path, f"Hugging Face, {config['architectures'][0]}", min(structure.block_size, MAX_WINDOW), len(spelled), end,
+        lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+        lambda ids: b"".join(spelled[i] for i in ids),
+        _in_batches(lambda idx: network(idx, use_cache=False).logits, len(spelled)),
+    )  # fmt: skip
+
+
+def _in_batches(
+    forward: Callable[[torch.Tensor], torch.Tensor], n_vocab: int
+) -> Callable[[Iterable[Sequence[int]]], Iterator[np.ndarray]]:
+    """`logprobs` of what maps ids (B, T) to logits (B, T, n_vocab): windows of a length share a batch."""
+    import torch
+
+    @torch.inference_mode()
+    def logits_of(batch: list[Sequence[int]]) -> Any:
+        return forward(torch.tensor(batch)).float().numpy()
+
+    def logprobs(windows: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+        for length, alike in groupby(windows, len):
+            rows = max(1, min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // n_vocab) // length)
+            while batch := [list(window) for window in islice(alike, rows)]:
+                for logits in logits_of(batch):
+                    yield from (log_softmax(logits[start : start + PART]) for start in range(0, length, PART))
+
+    return logprobs

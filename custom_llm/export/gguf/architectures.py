@@ -1,0 +1,498 @@
+"""The graphs of llama.cpp that models are exported as: what each computes, its names, its metadata.
+
+To add one: a `Kind`, a table of names, metadata, and tests/export/test_architectures.py shows whether it is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure, Tensors
+from custom_llm.export.graph.kinds import CLASSIC, EITHER, SWIGLU, Kind
+from custom_llm.export.graph.rewrites import (
+    Rewrite,
+    align_heads,
+    align_widths,
+    all_as_experts,
+    bias_as_head,
+    centre,
+    deepen,
+    drop_blank_biases,
+    fold_head_bias,
+    gated_silu,
+    mirror,
+    pad_positions,
+    plain_gelu,
+    plain_silu,
+    some_head_bias,
+    some_selection_bias,
+    some_shared_expert,
+    squares_as_gates,
+    untie,
+    zero_biases,
+)
+from custom_llm.export.huggingface.classes import (
+    BY_NAME,
+    DEEPSEEK_FOR_CONVERTER,
+    MLA_KEY,
+    MLA_QUERY,
+    QKV,
+    HFClass,
+    qkv_sizes,
+)
+from custom_llm.export.huggingface.tensor_names import Row, Table, rename
+
+GATING = {"softmax": 1, "sigmoid": 2}  # llama.cpp's `llama_expert_gating_func_type`
+Metadata = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A graph of llama.cpp.
+
+    Args:
+        name: `general.architecture`.
+        steps: exact rewrites that bring models nearer to what it computes.
+        metadata: its keys without the name in front, beyond those all have.
+        converted_from: the Hugging Face class of which llama.cpp's own converter makes this,
+        converted_if: unless it reads a structure wrongly.
+    """
+
+    name: str
+    kind: Kind
+    names: Table
+    metadata: Callable[[Structure], Metadata]
+    steps: tuple[Rewrite, ...]
+    converted_from: HFClass | None = None
+    converted_if: Callable[[Structure], bool] = lambda s: True
+
+    def prepare(self, graph: Graph) -> Graph | None:
+        """The graph as llama.cpp computes it, or None if this one cannot."""
+        if not self.kind.may_fit(graph.s):
+            return None
+        graph = drop_blank_biases(graph)
+        for step in self.steps:
+            graph = step(graph)
+        return graph if self.kind.fits(graph.s) else None
+
+    def is_converted(self, s: Structure) -> bool:
+        """Whether llama.cpp's own converter writes this of a Hugging Face directory with that structure."""
+        return self.converted_from is not None and self.converted_if(s) and self.converted_from.kind.fits(s)
+
+    def tensors(self, graph: Graph) -> Tensors:
+        """A prepared graph's tensors under GGUF's names."""
+        return rename(graph.tensors, graph.s, self.names)
+
+    def all_metadata(self, s: Structure) -> Iterator[tuple[str, Any]]:
+        """Every key with its value."""
+        for key, value in {**_common(s), **self.metadata(s)}.items():
+            if value is not None:
+                yield f"{self.name}.{key}", value
+
+
+def choose_architecture(graph: Graph) -> tuple[Architecture, Graph] | None:
+    """The first architecture that computes what a graph computes, and the graph as it does, or None."""
+    for candidate in ARCHITECTURES:
+        prepared = candidate.prepare(graph)
+        if prepared:
+            return candidate, prepared
+    return None
+
+
+# ---- layouts ----
+
+
+def _pairs(x: torch.Tensor, width: int) -> torch.Tensor:
+    """Rows of each head from half-split rotation (i with i + width/2) to pairs of neighbours."""
+    return x.unflatten(0, (-1, 2, width // 2)).transpose(1, 2).flatten(0, 2)
+
+
+def _key_up(x: torch.Tensor, a: Attention) -> torch.Tensor:
+    """(n_head · head_dim, kv_latent) → (n_head, kv_latent, head_dim): llama.cpp multiplies queries by it."""
+    return x.unflatten(0, (a.n_head, a.head_dim)).transpose(1, 2)
+
+
+ROTATED = dict(pack=lambda x, a: _pairs(x, a.head_dim))
+
+# ---- names ----
+
+BASIC = {
+    "token_embd.weight": "token_embedding.weight",
+    "position_embd.weight": "position_embedding.weight",
+    "blk.{i}.attn_norm.*": "blocks.{i}.ln1.*",
+    "blk.{i}.attn_q.*": "blocks.{i}.attn.query.*",
+    "blk.{i}.attn_k.*": "blocks.{i}.attn.key.*",
+    "blk.{i}.attn_v.*": "blocks.{i}.attn.value.*",
+    "blk.{i}.attn_output.*": "blocks.{i}.attn.proj.*",
+    "blk.{i}.attn_q_norm.weight": "blocks.{i}.attn.query_norm.weight",
+    "blk.{i}.attn_k_norm.weight": "blocks.{i}.attn.key_norm.weight",
+    "blk.{i}.ffn_norm.*": "blocks.{i}.ln2.*",
+    "blk.{i}.ffn_gate.*": "blocks.{i}.ffn.gate.*",
+    "blk.{i}.ffn_up.*": "blocks.{i}.ffn.up.*",
+    "blk.{i}.ffn_down.*": "blocks.{i}.ffn.down.*",
+    "blk.{i}.ffn_gate_inp.weight": "blocks.{i}.ffn.router.weight",
+    "blk.{i}.exp_probs_b.bias": "blocks.{i}.ffn.selection_bias",
+    "blk.{i}.ffn_gate_exps.weight": "blocks.{i}.ffn.experts.gate.weight",
+    "blk.{i}.ffn_up_exps.weight": "blocks.{i}.ffn.experts.up.weight",
+    "blk.{i}.ffn_down_exps.weight": "blocks.{i}.ffn.experts.down.weight",
+    "blk.{i}.ffn_gate_shexp.weight": "blocks.{i}.ffn.shared.gate.weight",
+    "blk.{i}.ffn_up_shexp.weight": "blocks.{i}.ffn.shared.up.weight",
+    "blk.{i}.ffn_down_shexp.weight": "blocks.{i}.ffn.shared.down.weight",
+    "output_norm.*": "ln_f.*",
+    "output.weight": "head.weight",
+}
+FUSED = {"blk.{i}.attn_qkv.*": Row(QKV, sizes=qkv_sizes), **{k: v for k, v in BASIC.items() if "attn_q" not in k}}
+for _name in ("attn_k", "attn_v"):
+    del FUSED[f"blk.{{i}}.{_name}.*"]
+NEIGHBOURS = {
+    **BASIC,
+    "blk.{i}.attn_q.*": Row(("blocks.{i}.attn.query.*",), **ROTATED),
+    "blk.{i}.attn_k.*": Row(("blocks.{i}.attn.key.*",), **ROTATED),
+}
+POST_NORM = {("blk.{i}.post_attention_norm.*" if "ffn_norm" in k else k): v for k, v in BASIC.items()}
+LATENT = {
+    **{k: v for k, v in BASIC.items() if "attn_k" not in k and "attn_v" not in k and "attn_q" not in k},
+    "blk.{i}.attn_q.weight": Row(("blocks.{i}.attn.query.weight",), **MLA_QUERY),
+    "blk.{i}.attn_q_a.weight": "blocks.{i}.attn.query_down.weight",
+    "blk.{i}.attn_q_a_norm.weight": "blocks.{i}.attn.query_norm.weight",
+    "blk.{i}.attn_q_b.weight": Row(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
+    "blk.{i}.attn_kv_a_mqa.weight": Row(("blocks.{i}.attn.kv_down.weight",), **MLA_KEY),
+    "blk.{i}.attn_kv_a_norm.weight": "blocks.{i}.attn.kv_norm.weight",
+    "blk.{i}.attn_k_b.weight": Row(("blocks.{i}.attn.key_up.weight",), pack=_key_up),
+    "blk.{i}.attn_v_b.weight": Row(
+        ("blocks.{i}.attn.value_up.weight",), pack=lambda x, a: x.unflatten(0, (a.n_head, a.head_dim))
+    ),
+}
+
+# ---- metadata ----
+
+
+def _each(values: list[int]) -> int | list[int]:
+    """One number where all layers have the same."""
+    return values[0] if len(set(values)) == 1 else values
+
+
+def _common(s: Structure) -> Metadata:
+    """What every architecture has."""
+    attns = [layer.attn for layer in s.layers]
+    ffns = [layer.ffn for layer in s.layers]
+    dense = [ffn.width for ffn in ffns if isinstance(ffn, FeedForward)]
+    widths = [ffn.width if isinstance(ffn, FeedForward) or not dense else dense[0] for ffn in ffns]
+    norm = "layer_norm_epsilon" if s.norm == "layer" else "layer_norm_rms_epsilon"
+    return {
+        "context_length": s.n_positions or s.block_size,
+        "embedding_length": s.width,
+        "block_count": len(s.layers),
+        "feed_forward_length": _each(widths),
+        "attention.head_count": _each([a.n_head for a in attns]),
+        "attention.head_count_kv": _each([a.n_kv_heads for a in attns]),
+        f"attention.{norm}": s.eps,
+    }
+
+
+def _table(s: Structure) -> Metadata:
+    return {}
+
+
+def _rotating(s: Structure) -> Metadata:
+    width = s.first.attn.head_dim
+    return {
+        "attention.key_length": width,
+        "attention.value_length": width,
+        "rope.dimension_count": s.first.attn.rope_dim or width,
+        "rope.freq_base": s.rope_base,
+    }
+
+
+def _experts(s: Structure) -> Metadata:
+    m = next(layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts))
+    return {"expert_count": m.n, "expert_used_count": m.n_chosen, "expert_feed_forward_length": m.width}
+
+
+def _mixtral(s: Structure) -> Metadata:
+    return _rotating(s) | (_experts(s) if isinstance(s.first.ffn, Experts) else {})
+
+
+def _phimoe(s: Structure) -> Metadata:
+    m = s.first.ffn
+    return {
+        **_rotating(s),
+        "feed_forward_length": m.width,
+        "expert_count": m.n,
+        "expert_used_count": m.n_chosen,
+        "expert_weights_scale": 1.0,
+    }
+
+
+def _granite(s: Structure) -> Metadata:
+    shared = s.first.ffn.shared_width if isinstance(s.first.ffn, Experts) else 0
+    return {
+        **_mixtral(s),
+        "expert_shared_feed_forward_length": shared,
+        "attention.scale": s.first.attn.head_dim**-0.5,
+        "embedding_scale": 1.0,
+        "residual_scale": 1.0,
+        "logit_scale": 1.0,
+    }
+
+
+def _sigmoid_experts(s: Structure) -> Metadata:
+    """Experts in the manner of DeepSeek-V3, behind so many dense layers."""
+    mixtures = [layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)]
+    if not mixtures:
+        return {"leading_dense_block_count": len(s.layers), "expert_feed_forward_length": 1, "expert_shared_count": 0}
+    m = mixtures[0]
+    return {
+        **_experts(s),
+        "leading_dense_block_count": len(s.layers) - len(mixtures),
+        "expert_shared_count": m.shared_width // m.width,
+        "expert_gating_func": GATING[m.scoring],
+        "expert_weights_norm": m.renormalized,
+        "expert_weights_scale": 1.0,
+        "expert_group_count": 1,
+        "expert_group_used_count": 1,
+    }
+
+
+def _glm4(s: Structure) -> Metadata:
+    return _rotating(s) | _sigmoid_experts(s)
+
+
+def _everywhere_windowed(s: Structure) -> Metadata:
+    """A sliding window in every layer that is never left, for graphs that insist on one."""
+    width = s.first.attn.head_dim
+    return {
+        **_rotating(s),
+        "attention.key_length_swa": width,
+        "attention.value_length_swa": width,
+        "rope.dimension_count_swa": width,
+        "rope.freq_base_swa": s.rope_base,
+        "attention.sliding_window": 1 << 24,
+        "attention.sliding_window_pattern": [True] * len(s.layers),
+    }
+
+
+def _step35(s: Structure) -> Metadata:
+    m = next((layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)), None)
+    if m is None:
+        return {**_everywhere_windowed(s), "expert_feed_forward_length": 0}
+    return {
+        **_everywhere_windowed(s),
+        **_experts(s),
+        "expert_shared_feed_forward_length": m.shared_width,
+        "expert_gating_func": GATING[m.scoring],
+        "expert_weights_norm": m.renormalized,
+        "expert_weights_scale": 1.0,
+    }
+
+
+def _deepseek2(s: Structure) -> Metadata:
+    a = s.first.attn
+    return {
+        **_sigmoid_experts(s),
+        "attention.head_count_kv": 1,  # the latent, which all heads read
+        "attention.q_lora_rank": a.q_latent,
+        "attention.kv_lora_rank": a.kv_latent,
+        "attention.key_length": a.kv_latent + a.rope_dim,
+        "attention.value_length": a.kv_latent,
+        "attention.key_length_mla": a.head_dim + a.rope_dim,
+        "attention.value_length_mla": a.head_dim,
+        "rope.dimension_count": a.rope_dim,
+        "rope.freq_base": s.rope_base,
+    }
+
+
+# ---- what cannot be said in a table: tensors that an architecture asks for ----
+
+
+def _half_open_gates(graph: Graph) -> Graph:
+    """spark2.5 multiplies every head by the sigmoid of a gate: half of twice as much."""
+    tensors = graph.map(r"blocks\.\d+\.attn\.proj\.weight", lambda x: 2 * x)
+    for prefix, layer in graph.blocks():
+        tensors[f"{prefix}attn.gate.weight"] = graph.tensors["ln_f.weight"].new_zeros(layer.attn.n_head, graph.s.width)
+    return graph.change(tensors)
+
+
+def _unlike_lite(graph: Graph) -> Graph:
+    """deepseek2 takes a model of 26 or 27 layers for DeepSeek-V2-Lite, which does not compress queries; 28 are none."""
+    s = graph.s
+    is_lite = len(s.layers) in (26, 27) or (len(s.layers) == 48 and s.vocab_size == 128_256)
+    if not is_lite or not s.first.attn.q_latent:
+        return graph
+    return deepen(graph, 28 if len(s.layers) < 28 else 49)
+
+
+ARCHITECTURES = (
+    Architecture(
+        "gpt2",
+        Kind(**CLASSIC, positions="table", dense=[("gelu", False)]),
+        FUSED,
+        _table,
+        (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths, pad_positions),
+        converted_from=BY_NAME["GPT2LMHeadModel"],
+        converted_if=lambda s: s.first.ffn.width == 4 * s.width,  # it ignores n_inner
+    ),
+    Architecture(
+        "starcoder2",
+        Kind(**CLASSIC, dense=[("gelu", False)]),
+        BASIC,
+        _rotating,
+        (zero_biases, fold_head_bias, plain_gelu, align_widths),
+        converted_from=BY_NAME["Starcoder2ForCausalLM"],
+    ),
+    Architecture(
+        "arcee",
+        Kind(attn_bias=EITHER, dense=[("relu2", False)]),
+        NEIGHBOURS,
+        _rotating,
+        (centre,),
+        converted_from=BY_NAME["ArceeForCausalLM"],
+    ),
+    Architecture(
+        "llama",
+        Kind(attn_bias=EITHER, out_bias=EITHER, dense=[SWIGLU], dense_bias=EITHER),
+        NEIGHBOURS,
+        _rotating,
+        (centre, gated_silu),
+        converted_from=BY_NAME["LlamaForCausalLM"],
+    ),
+    Architecture(
+        "llama",
+        Kind(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU, ("silu", False)], single_choice=False),
+        NEIGHBOURS,
+        _mixtral,
+        (centre, squares_as_gates, plain_silu),
+        converted_from=BY_NAME["MixtralForCausalLM"],
+    ),
+    Architecture(
+        "jais2",
+        Kind(**CLASSIC, dense=[("relu2", False)]),
+        BASIC,
+        _rotating,
+        (zero_biases, fold_head_bias),
+        converted_from=BY_NAME["Jais2ForCausalLM"],
+    ),
+    Architecture(
+        "qwen3",
+        Kind(qk_norm=(True,), attn_bias=EITHER, dense=[SWIGLU]),
+        BASIC,
+        _rotating,
+        (centre, squares_as_gates, bias_as_head),
+        converted_from=BY_NAME["Qwen3ForCausalLM"],
+    ),
+    Architecture(
+        "qwen3moe",
+        Kind(qk_norm=(True,), attn_bias=EITHER, experts=[SWIGLU], single_choice=False),
+        BASIC,
+        _mixtral,
+        (centre, squares_as_gates, bias_as_head),
+        converted_from=BY_NAME["Qwen3MoeForCausalLM"],
+    ),
+    Architecture(
+        "granitemoe",
+        Kind(
+            attn_bias=EITHER,
+            out_bias=EITHER,
+            experts=[SWIGLU],
+            shared_expert=(True,),
+            single_choice=False,
+        ),
+        NEIGHBOURS,
+        _granite,
+        (centre, squares_as_gates),
+        converted_from=BY_NAME["GraniteMoeSharedForCausalLM"],
+    ),
+    Architecture(
+        "glm4moe",
+        Kind(
+            qk_norm=EITHER,
+            attn_bias=EITHER,
+            dense=[SWIGLU],
+            experts=[SWIGLU],
+            scoring=("softmax", "sigmoid"),
+            shared_expert=(True,),
+            selection_bias=(True,),
+            layers="dense first",
+        ),
+        POST_NORM,
+        _glm4,
+        (centre, squares_as_gates, some_shared_expert, some_selection_bias, bias_as_head),
+        converted_from=BY_NAME["Glm4MoeForCausalLM"],
+    ),
+    Architecture(
+        "deepseek2",
+        Kind(
+            attention="latent",
+            dense=[SWIGLU],
+            experts=[SWIGLU],
+            scoring=("softmax", "sigmoid"),
+            shared_expert=(True,),
+            selection_bias=EITHER,
+            layers="dense first",
+        ),
+        LATENT,
+        _deepseek2,
+        (centre, squares_as_gates, some_shared_expert, align_widths, _unlike_lite),
+        converted_from=DEEPSEEK_FOR_CONVERTER,
+        converted_if=lambda s: bool(s.first.attn.q_latent),  # it leaves out a rank of 0, and llama.cpp misses it
+    ),
+    Architecture(
+        "spark2_5",
+        Kind(attn_bias=EITHER, dense=[("gelu", True)]),
+        {**BASIC, "blk.{i}.attn_gate.weight": "blocks.{i}.attn.gate.weight"},
+        _everywhere_windowed,
+        (centre, bias_as_head, _half_open_gates),
+    ),
+    Architecture(
+        "deci",
+        Kind(attn_bias=EITHER, out_bias=EITHER, dense=[SWIGLU], dense_bias=EITHER, layers="any heads and widths"),
+        NEIGHBOURS,
+        _rotating,
+        (centre, align_heads, gated_silu),
+    ),
+    Architecture(
+        "step35",
+        Kind(
+            qk_norm=EITHER,
+            attn_bias=EITHER,
+            dense=[SWIGLU, ("silu", False)],
+            experts=[SWIGLU, ("silu", False)],
+            scoring=("softmax", "sigmoid"),
+            shared_expert=(True,),
+            selection_bias=EITHER,
+            tied=(False,),
+            layers="any",
+        ),
+        BASIC,
+        _step35,
+        (centre, untie, align_heads, squares_as_gates, plain_silu, some_shared_expert, align_widths, bias_as_head),
+    ),
+    Architecture(
+        "starcoder2",
+        Kind(**CLASSIC, dense=[("gelu", False)]),
+        BASIC,
+        _rotating,
+        (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths),
+        converted_from=BY_NAME["Starcoder2ForCausalLM"],
+    ),
+    Architecture(
+        "phimoe",
+        Kind(
+            norm_bias=(True,),
+            attn_bias=(True,),
+            out_bias=(True,),
+            square_heads=True,
+            experts=[SWIGLU],
+            single_choice=False,
+            head_bias=(True,),
+            tied=(False,),
+        ),
+        {**BASIC, "output.bias": "head.bias"},
+        _phimoe,
+        (zero_biases, centre, squares_as_gates, all_as_experts, untie, some_head_bias),
+    ),
+)

@@ -1,0 +1,84 @@
+"""Writing a graph as an F32 GGUF file, in this process, with the `gguf` package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gguf import GGML_QUANT_VERSION, GGUFWriter, LlamaFileType, size_label
+
+from custom_llm.export.about import About
+from custom_llm.export.gguf.architectures import Architecture
+from custom_llm.export.graph.graph import Graph
+from custom_llm.export.vocabulary import GGUFVocabulary
+
+
+def write_gguf(
+    graph: Graph,
+    architecture: Architecture,
+    vocabulary: GGUFVocabulary,
+    path: str | Path,
+    name: str,
+    about: About = About(),  # noqa: B008 (frozen)
+) -> None:
+    """Write to `path`, under the title `name`, a graph that `architecture` has prepared."""
+    writer = GGUFWriter(str(path), architecture.name)
+    writer.add_type("model")
+    writer.add_name(name)
+    for key, value in architecture.all_metadata(graph.s):
+        _add(writer, key, value)
+    writer.add_file_type(LlamaFileType.ALL_F32)
+    add_block_size(writer, graph.s.block_size)
+    add_about(writer, about)
+    add_vocabulary(writer, vocabulary)
+    for tensor_name, tensor in architecture.tensors(graph).items():
+        writer.add_tensor(tensor_name, tensor.numpy())
+    # As llama.cpp's converter has it.
+    writer.add_size_label(size_label(*writer.get_total_parameter_count()))
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
+def add_block_size(writer: Any, block_size: int) -> None:
+    """The window the model was trained on, which our runtime keeps to; a table of positions is longer (padded)."""
+    writer.add_uint32("custom_llm.block_size", block_size)
+
+
+def add_about(writer: Any, about: About) -> None:
+    """What the file says about the model in words, but for its name."""
+    for key, value in about.to_gguf().items():
+        if isinstance(value, int):
+            writer.add_uint32(key, value)
+        else:
+            writer.add_string(key, value)
+
+
+def add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:
+    """Everything llama.cpp's tokenizer reads from a file."""
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    writer.add_token_merges(vocabulary.merges)
+    writer.add_bos_token_id(vocabulary.end_of_text_id)
+    writer.add_eos_token_id(vocabulary.end_of_text_id)
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)
+
+
+def _add(writer: GGUFWriter, key: str, value: Any) -> None:
+    """A key with the type that llama.cpp reads such a value in."""
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    else:
+        writer.add_array(key, value)

@@ -1,0 +1,1 @@
+"""A model as what it computes, and exact rewrites of that."""

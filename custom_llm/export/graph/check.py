@@ -1,0 +1,139 @@
+"""Whether a graph that was read from files is possible: its structure by itself, and its tensors by the structure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from custom_llm.config.block import PLAIN
+from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure
+
+Shape = tuple[int, ...]
+TYPES = {"int": int, "bool": bool, "str": str, "float": float}
+CHOICES = {"norm": ("layer", "rms"), "scoring": ("softmax", "sigmoid"), "activation": PLAIN}
+MAY_BE_ZERO = ("q_latent", "rope_dim", "shared_width", "dropout")
+MOST = 1 << 24  # of any number; the largest that makes sense is a vocabulary
+
+
+def check_graph(graph: Graph) -> None:
+    """Raise ValueError for a structure that is none, or one whose tensors are missing, surplus or of other shapes."""
+    check_structure(graph.s)
+    shapes = expected_shapes(graph.s)
+    for name in sorted({*shapes, *graph.tensors}):
+        found = tuple(graph.tensors[name].shape) if name in graph.tensors else None
+        if found != shapes.get(name):
+            raise ValueError(f"{name} is {found or 'missing'} where {shapes.get(name) or 'nothing'} is expected")
+
+
+def check_structure(s: Structure) -> None:
+    """Raise ValueError for values of a wrong type or outside all bounds."""
+    _check_values(s)
+    for layer in s.layers:
+        a, ffn = layer.attn, layer.ffn
+        _check_values(a)
+        _check_values(ffn)
+        if a.n_head % a.n_kv_heads:
+            raise ValueError(f"n_head {a.n_head} is not a multiple of n_kv_heads {a.n_kv_heads}")
+        if (a.q_latent is None, a.rope_dim is None) != (a.kv_latent is None,) * 2:
+            raise ValueError("a part of latent attention only")
+        if s.n_positions is None and (a.head_dim if a.rope_dim is None else a.rope_dim) % 2:
+            raise ValueError("heads of an odd width rotate")
+        if isinstance(ffn, Experts) and ffn.n_chosen >= max(ffn.n, 2):
+            raise ValueError(f"n_chosen {ffn.n_chosen} of n {ffn.n} experts")
+    if not s.layers:
+        raise ValueError("no layers")
+
+
+def expected_shapes(s: Structure) -> dict[str, Shape]:
+    """The shape of every tensor of a graph."""
+    width = s.width
+    shapes: dict[str, Shape] = {"token_embedding.weight": (s.vocab_size, width)}
+    if s.n_positions is not None:
+        shapes["position_embedding.weight"] = (s.n_positions, width)
+    if not s.tied:
+        shapes["head.weight"] = (s.vocab_size, width)
+    if s.head_bias:
+        shapes["head.bias"] = (s.vocab_size,)
+    norms = ["ln_f"]
+    for i, layer in enumerate(s.layers):
+        prefix = f"blocks.{i}."
+        norms += [f"{prefix}ln1", f"{prefix}ln2"]
+        attention = _latent_shapes if layer.attn.is_latent else _head_shapes
+        feed_forward = _expert_shapes if isinstance(layer.ffn, Experts) else _dense_shapes
+        shapes.update((f"{prefix}attn.{name}", shape) for name, shape in attention(layer.attn, width))
+        shapes.update((f"{prefix}ffn.{name}", shape) for name, shape in feed_forward(layer.ffn, width))
+    for norm in norms:
+        shapes[f"{norm}.weight"] = (width,)
+        if s.norm_bias:
+            shapes[f"{norm}.bias"] = (width,)
+    return shapes
+
+
+Shapes = Iterator[tuple[str, Shape]]
+
+
+def _linear(name: str, rows: int, columns: int, bias: bool) -> Shapes:
+    yield f"{name}.weight", (rows, columns)
+    if bias:
+        yield f"{name}.bias", (rows,)
+
+
+def _head_shapes(a: Attention, width: int) -> Shapes:
+    for name, n in (("query", a.n_head), ("key", a.n_kv_heads), ("value", a.n_kv_heads)):
+        yield from _linear(name, n * a.head_dim, width, a.bias)
+        if a.qk_norm and name != "value":
+            yield f"{name}_norm.weight", (a.head_dim,)
+    yield from _linear("proj", width, a.n_head * a.head_dim, a.out_bias)
+
+
+def _latent_shapes(a: Attention, width: int) -> Shapes:
+    queries, keys = a.n_head * (a.head_dim + a.rope_dim), a.n_head * a.head_dim
+    if a.q_latent:
+        yield from _linear("query_down", a.q_latent, width, a.bias)
+        yield "query_norm.weight", (a.q_latent,)
+        yield "query_up.weight", (queries, a.q_latent)
+    else:
+        yield "query.weight", (queries, width)
+    yield from _linear("kv_down", a.kv_latent + a.rope_dim, width, a.bias)
+    yield "kv_norm.weight", (a.kv_latent,)
+    yield "key_up.weight", (keys, a.kv_latent)
+    yield "value_up.weight", (keys, a.kv_latent)
+    yield from _linear("proj", width, keys, a.out_bias)
+
+
+def _dense_shapes(ffn: FeedForward, width: int) -> Shapes:
+    for name in ("gate", "up") if ffn.gated else ("up",):
+        yield from _linear(name, ffn.width, width, ffn.bias)
+    yield from _linear("down", width, ffn.width, ffn.bias)
+
+
+def _expert_shapes(m: Experts, width: int) -> Shapes:
+    yield "router.weight", (m.n, width)
+    if m.has_selection_bias:
+        yield "selection_bias", (m.n,)
+    for name in ("gate", "up") if m.gated else ("up",):
+        yield f"experts.{name}.weight", (m.n, m.width, width)
+        if m.shared_width:
+            yield f"shared.{name}.weight", (m.shared_width, width)
+    yield "experts.down.weight", (m.n, width, m.width)
+    if m.shared_width:
+        yield "shared.down.weight", (width, m.shared_width)
+
+
+def _check_values(item: Any) -> None:
+    """Of one dataclass, by the types of its fields."""
+    for field in fields(item):
+        kind, _, none = str(field.type).partition(" | ")
+        value = getattr(item, field.name)
+        if kind not in TYPES or (none and value is None):
+            continue
+        if type(value) is not TYPES[kind]:
+            raise ValueError(f"{field.name} is {value!r}")
+        if kind in ("int", "float"):
+            least_is_zero = field.name in MAY_BE_ZERO and value == 0
+            if not (least_is_zero or 0 < value <= MOST) or not math.isfinite(value):
+                raise ValueError(f"{field.name} is {value!r}")
+        if value not in CHOICES.get(field.name, (value,)):
+            raise ValueError(f"{field.name} is {value!r}")

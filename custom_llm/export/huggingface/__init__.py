@@ -1,0 +1,1 @@
+"""The Hugging Face directory: stock classes, and their names for tensors."""

@@ -1,0 +1,145 @@
+"""The Hugging Face directory: stock classes load it, no remote code; and it is read back to write GGUF files from.
+
+Its config.json holds, under `custom_llm`, the structure of the graph that its tensors are of. Where no stock class
+computes what the model does, the tensors stand under our own names, and only this program reads them. Under
+`custom_llm_about` stand the words that its GGUF files say about the model.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
+
+from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.files import write_bytes
+from custom_llm.export.about import KEY, About
+from custom_llm.export.graph.check import check_graph, check_structure
+from custom_llm.export.graph.graph import Graph, Structure
+from custom_llm.export.huggingface.classes import BY_NAME, HFClass, choose_class
+from custom_llm.export.huggingface.tensor_names import rename, restore
+from custom_llm.export.vocabulary import tokenizer_files
+
+if TYPE_CHECKING:
+    from custom_llm.model import GPTLanguageModel
+    from custom_llm.tokenizer.base import Tokenizer
+
+
+OURS = "CustomLLM"  # in the place of a class
+FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+AGAIN = "remove its folder, or name another with --output_dir, and export anew with convert_to_gguf.py"
+
+
+def write_hf_directory(
+    model: GPTLanguageModel,
+    tokenizer: Tokenizer,
+    output_dir: str | Path,
+    about: About = About(),  # noqa: B008 (frozen)
+) -> str | None:
+    """Write weights, configuration and tokenizer so that `AutoModelForCausalLM` and `AutoTokenizer` load them.
+
+    An interrupted run leaves a directory without config.json, which nothing takes for a model.
+
+    Returns:
+        The stock class it is for; None if there is none, and only this program reads the directory.
+
+    Raises:
+        UserError: the directory cannot be written, or holds somebody else's model.
+    """
+    output_dir = Path(output_dir)
+    if (output_dir / "config.json").exists():
+        read_config(output_dir)  # raises for somebody else's model
+    graph = Graph.of_model(model)
+    hf_class, prepared = choose_class(graph) or (None, graph)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / "config.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {describe_os_error(error)}") from None
+    for name, content in tokenizer_files(tokenizer, graph.s.block_size).items():
+        write_bytes(output_dir / name, content.encode("utf-8"))
+    end_of_text_id = tokenizer.end_of_text_id
+    end = {"bos_token_id": end_of_text_id, "eos_token_id": end_of_text_id}
+    write_bytes(output_dir / "generation_config.json", _json({**end, "do_sample": True}))
+    write_model(prepared, hf_class, output_dir, end_of_text_id, about)
+    return hf_class.name if hf_class else None
+
+
+def write_model(
+    graph: Graph, hf_class: HFClass | None, output_dir: Path, end_of_text_id: int | None, about: About
+) -> None:
+    """Write model.safetensors and config.json of a graph that `hf_class` has prepared."""
+    tensors = rename(graph.tensors, graph.s, hf_class.names) if hf_class else graph.tensors
+    tensors = {name: x.contiguous() for name, x in tensors.items()}
+    write_bytes(output_dir / "model.safetensors", safetensors_bytes(tensors, metadata={"format": "pt"}))
+    config = hf_config(graph.s, hf_class, end_of_text_id)
+    write_bytes(output_dir / "config.json", _json({**config, KEY: about.to_dict()}))
+
+
+def hf_config(s: Structure, hf_class: HFClass | None, end_of_text_id: int | None) -> dict[str, Any]:
+    """The content of config.json."""
+    own = {"model_type": hf_class.model_type, **hf_class.config(s)} if hf_class else {"model_type": "custom_llm"}
+    return {
+        "architectures": [hf_class.name if hf_class else OURS],
+        **own,
+        "vocab_size": s.vocab_size,
+        "tie_word_embeddings": s.tied,
+        "bos_token_id": end_of_text_id,
+        "eos_token_id": end_of_text_id,
+        "dtype": "float32",
+        "custom_llm": s.to_dict(),
+    }
+
+
+def read_hf_directory(hf_dir: str | Path) -> tuple[Graph, int | None]:
+    """The graph of a directory that `write_hf_directory` wrote, and the id of its end-of-text token.
+
+    Raises:
+        UserError: there is none, it is of another kind of model, or it is damaged.
+    """
+    config = read_config(hf_dir)
+    path = Path(hf_dir) / "model.safetensors"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: {error}; {AGAIN}") from None
+    name = config["architectures"][0]
+    try:
+        structure = Structure.from_dict(config["custom_llm"])
+        check_structure(structure)
+        if name != OURS:
+            tensors = restore(tensors, structure, BY_NAME[name].names)
+        graph = Graph(structure, tensors)
+        check_graph(graph)
+        return graph, config["eos_token_id"]
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} and config.json beside it do not belong together ({error}); {AGAIN}") from None
+
+
+def read_config(hf_dir: str | Path) -> dict[str, Any]:
+    """config.json of a directory that `write_hf_directory` wrote. Raises UserError for others."""
+    path = Path(hf_dir) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        known = isinstance(config["custom_llm"], dict) and config["architectures"][0] in (*BY_NAME, OURS)
+        if not known or type(config["eos_token_id"]) not in (int, type(None)):
+            raise ValueError("not a model this program exported")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such file; export a model with convert_to_gguf.py") from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        reason = "not a model this program exported" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: {reason}; {AGAIN}") from None
+    return config
+
+
+def read_about(hf_dir: str | Path) -> About:
+    """The words of such a directory about its model. Raises UserError as `read_config` does."""
+    return About.from_dict(read_config(hf_dir).get(KEY))
+
+
+def _json(values: dict) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()

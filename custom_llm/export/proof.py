@@ -1,0 +1,151 @@
+"""Proof that a GGUF file is the model that was trained: the same token ids and the same logits as PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from custom_llm.common.errors import UserError
+from custom_llm.llamacpp import Model, score_windows
+from custom_llm.model import GPTLanguageModel
+from custom_llm.tokenizer.base import Tokenizer
+
+TEXT_POSITIONS, RANDOM_POSITIONS = 1024, 256
+CLEAR_TOKEN = 0.01  # llama.cpp's GELU, from a table of float16 values, shifts logits by a few thousandths
+# Two experts whose scores are closer may be chosen the other way round by other rounding, or by the little that SiLU
+# differs from the ReLU it stands for, and then all that follows in the window differs.
+CLEAR_CHOICE = 1e-4
+# Mean KL divergence in nats that rounding explains. llama.cpp computes GELU through a float16 table.
+BOUNDS = {"F32": 1e-6, "F16": 1e-5}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the next-token distributions of a file are from PyTorch's."""
+
+    positions: int
+    max_difference: float  # of any logit
+    kl: float  # mean KL(PyTorch ‖ file) in nats
+    top1_text: float  # share of positions of the text with the same likeliest token
+    top1_random: float  # the same for random tokens, where the two likeliest are often as good as tied
+    top1_clear: float  # the same where the two likeliest logits, and all choices of experts, are far from a tie
+    kl_clear: float  # mean KL where all choices of experts are far from a tie; everywhere, where there are none
+    kl_median: float
+    has_experts: bool
+
+    def bounded(self, quant_type: str) -> float:
+        """The KL that BOUNDS are for. Rounded weights (F16) move many a choice of experts; there the median counts."""
+        if quant_type == "F32" or not self.has_experts:
+            return self.kl_clear
+        return self.kl_median
+
+
+class Reference:
+    """PyTorch's logits on a text of the training file and on random tokens, to hold files against."""
+
+    def __init__(self, model: GPTLanguageModel, tokenizer: Tokenizer, text: str) -> None:
+        """Args:
+        text: a few thousand characters the model was trained on; only the known ones count.
+        """
+        self.tokenizer = tokenizer
+        self.text = text.translate(dict.fromkeys(map(ord, tokenizer.unknown(text))))
+        block_size = model.config.block_size
+        ids = tokenizer.encode(self.text)[:TEXT_POSITIONS].tolist() or [0]
+        chance = np.random.default_rng(0).integers(tokenizer.vocab_size, size=RANDOM_POSITIONS).tolist()
+        text_windows = _split(ids, block_size)
+        self.n_text_windows = len(text_windows)
+        self.windows = [*text_windows, *_split(chance, block_size)]
+        self.has_experts = bool(model.mixtures)
+        self.logits, self.clear_choices = zip(*(_torch_logits(model, window) for window in self.windows), strict=True)
+
+    @property
+    def n_positions(self) -> int:
+        return sum(map(len, self.windows))
+
+    def text_loss(self) -> float:
+        """PyTorch's mean loss on the text in nats per token; a trained model's own text costs less than guessing."""
+        losses = [np.zeros(0)]
+        for window, logits in zip(self.windows[: self.n_text_windows], self.logits, strict=False):
+            losses.append(-_log_softmax(logits[:-1])[np.arange(len(window) - 1), window[1:]])
+        return float(np.concatenate(losses).sum() / max(1, sum(map(len, losses))))
+
+    def compare(self, path: str | Path) -> Parity:
+        """Hold a GGUF file against PyTorch.
+
+        Raises:
+            UserError: the file does not load, or reads text as other token ids.
+        """
+        self._check_token_ids(path)
+        kls, same, untied, worst = [], [], [], 0.0
+        for expected, actual in zip(self.logits, score_windows(path, self.windows), strict=True):
+            worst = max(worst, float(np.abs(expected - actual).max()))
+            kls.append(_kl(expected, actual))
+            same.append(expected.argmax(-1) == actual.argmax(-1))
+            ranked = np.sort(expected, axis=-1)[:, -2:]
+            untied.append(ranked[:, -1] - ranked[:, 0] > CLEAR_TOKEN)
+        kl, agree, clear = np.concatenate(kls), np.concatenate(same), np.concatenate(self.clear_choices)
+        n_text = sum(map(len, self.windows[: self.n_text_windows]))
+        return Parity(
+            positions=len(kl),
+            max_difference=worst,
+            kl=float(kl.mean()),
+            top1_text=float(agree[:n_text].mean()),
+            top1_random=float(agree[n_text:].mean()),
+            top1_clear=_share(agree[np.concatenate(untied) & clear]),
+            kl_clear=float(kl[clear].mean()) if clear.any() else float(kl.mean()),
+            kl_median=float(np.median(kl)),
+            has_experts=self.has_experts,
+        )
+
+    def _check_token_ids(self, path: str | Path) -> None:
+        with Model(path) as model:
+            if list(model.tokenize(self.text)) != self.tokenizer.encode(self.text).tolist():
+                raise UserError(f"{path}: llama.cpp reads the training text as other token ids than PyTorch")
+
+
+def check_bound(path: str | Path, quant_type: str, parity: Parity) -> None:
+    """Raise UserError when a file that must be exact is further from PyTorch than rounding explains."""
+    bound = BOUNDS.get(quant_type)
+    if bound is not None and not parity.bounded(quant_type) <= bound:  # the negation also catches NaN
+        raise UserError(
+            f"{path}: as {quant_type} the model differs from PyTorch by KL {parity.kl:.1e} where rounding explains "
+            f"{bound:.0e}, so the file is not kept; --no_verify keeps it"
+        )
+
+
+@torch.no_grad()
+def _torch_logits(model: GPTLanguageModel, window: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(T, vocab_size) for a window of T token ids, and (T,) whether all choices of experts up to there are clear."""
+    margins = [torch.ones(len(window))]
+    hooks = [
+        mixture.register_forward_pre_hook(lambda mixture, args: margins.append(mixture.margin(args[0])[0]))
+        for mixture in model.mixtures
+    ]
+    logits = model(torch.tensor([window]))[0][0].float().numpy()
+    for hook in hooks:
+        hook.remove()
+    clear = (torch.stack(margins).amin(0) > CLEAR_CHOICE).cummin(0).values
+    return logits, clear.numpy()
+
+
+def _kl(p_logits: np.ndarray, q_logits: np.ndarray) -> np.ndarray:
+    """KL(p ‖ q) at each of T positions, in float64."""
+    log_p, log_q = _log_softmax(p_logits), _log_softmax(q_logits)
+    return (np.exp(log_p) * (log_p - log_q)).sum(-1)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _share(agree: np.ndarray) -> float:
+    return float(agree.mean()) if agree.size else 1.0
+
+
+def _split(ids: list[int], size: int) -> list[list[int]]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]

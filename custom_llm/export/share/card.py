@@ -1,0 +1,263 @@
+"""hf_model/README.md: the model card, with the front matter that the Hugging Face hub reads.
+
+Words in it were typed by anybody; Markdown shows them and does nothing else with them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from custom_llm.common.files import MARK
+from custom_llm.config.model import ModelConfig
+from custom_llm.export.about import About, clean_line
+from custom_llm.export.report import Row
+from custom_llm.export.share.licenses import known_license
+from custom_llm.model.provenance import Provenance
+
+# An underscore within a word, as in n_embd, has none.
+_MEANS_SOMETHING = re.compile(r"([\\`*{}\[\]()<>#!|~&$@:]|(?<![^\W_])_|_(?![^\W_]))")
+
+
+def escape(text: object) -> str:
+    """`text` in one line, without a meaning in Markdown or HTML.
+
+    >>> escape("a|b <b>`x`")
+    'a\\\\|b \\\\<b\\\\>\\\\`x\\\\`'
+    """
+    return _MEANS_SOMETHING.sub(r"\\\1", clean_line(str(text)))
+
+
+def fenced(code: str, language: str = "") -> str:
+    """A block of code, whatever is in it."""
+    longest = max(map(len, re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{code}\n{fence}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table; the cells of `rows` are escaped."""
+    lines = [head, ["---"] * len(head), *([escape(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def settings(values: Mapping[str, object]) -> str:
+    """A table of names and values."""
+    return table(("setting", "value"), list(values.items()))
+
+
+PICTURE = "loss.png"  # beside the card
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+SIX = ("vocab_size", "n_embd", "n_head", "n_layer", "block_size", "dropout")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a card is made of.
+
+    Attributes:
+        about: the words that are in the GGUF files as well; it has a name.
+        architecture: what llama.cpp calls the model.
+        hf_class: the class of transformers that loads the folder, if there is one.
+        rows: the GGUF files.
+        folder: how a person names the folder of the card: its name, or owner/name on the hub.
+        has_picture: whether PICTURE is there.
+        has_end: whether the model ends its texts itself.
+    """
+
+    about: About
+    origin: Provenance
+    config: ModelConfig
+    n_parameters: int
+    architecture: str
+    hf_class: str | None
+    rows: Sequence[Row]
+    folder: str
+    has_picture: bool = False
+    has_end: bool = True
+
+    def text(self) -> str:
+        """The whole README.md."""
+        head = yaml.safe_dump(self.front_matter(), sort_keys=False, allow_unicode=True, width=1000)
+        parts = [
+            f"---\n{head}---\n\n<!-- {MARK} -->",
+            f"# {escape(self.about.name)}",
+            self._what(),
+            f"## How it was trained\n\n{self._training()}",
+            f"## Evaluation\n\n{self._evaluation()}",
+            f"## How to run it\n\n{self._running()}",
+            f"## Limits\n\n{self._limits()}",
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def front_matter(self) -> dict[str, Any]:
+        """What the hub reads. Nothing is claimed that is not known: no language, and no license that was not given."""
+        values: dict[str, Any] = {}
+        if self.about.license:
+            known = known_license(self.about.license)
+            values["license"] = known or "other"
+            if known is None:
+                values["license_name"] = self.about.license
+        if self.hf_class:
+            values["library_name"] = "transformers"
+        values["pipeline_tag"] = "text-generation"
+        values["tags"] = ["gguf", "custom-llm-scripts"]
+        if REPOSITORY.fullmatch(self.origin.hub_dataset):
+            values["datasets"] = [self.origin.hub_dataset]
+            if self.origin.bits_per_byte is not None:
+                values["model-index"] = [self._result()]
+        return values
+
+    def _result(self) -> dict[str, Any]:
+        """The held-out figure, for a text from the hub only: on others nobody could measure it."""
+        dataset = {"type": self.origin.hub_dataset, "name": f"{self.about.dataset} (held-out end of the text)"}
+        metric = {"type": "bits_per_byte", "name": "bits per byte", "value": round(self.origin.bits_per_byte, 4)}
+        task = {"type": "text-generation"}
+        return {"name": self.about.name, "results": [{"task": task, "dataset": dataset, "metrics": [metric]}]}
+
+    def _what(self) -> str:
+        parts = [escape(self.about.description)]
+        author = f"Author: {escape(self.about.author)}. " if self.about.author else ""
+        license = escape(self.about.license) if self.about.license else "none was given; ask before you use the model"
+        parts.append(f"{author}License: {license}.")
+        if self.about.example:
+            parts += ["What it wrote by itself when it was trained:", fenced(self.about.example, "text")]
+        return "\n\n".join(parts)
+
+    def _training(self) -> str:
+        origin = self.origin
+        parts = []
+        if self.about.training:
+            parts.append(f"Text: {escape(self.about.dataset or 'not known')}. {self.about.training}.")
+        else:
+            parts.append("Nothing is known of its training: it is of an earlier version, or of other scripts.")
+        if origin.kept_step is not None and origin.kept_step != origin.steps:
+            parts.append(
+                f"The weights are those of step {origin.kept_step:,}, where the held-out loss was lowest; after it the "
+                "model began to learn its text by heart."
+            )
+        if self.has_picture:
+            parts.append(f"![Loss over the steps of training]({PICTURE})")
+        known = {name: value for name, value in self._settings().items() if value not in (None, "")}
+        parts.append(settings(known))
+        return "\n\n".join(parts)
+
+    def _settings(self) -> dict[str, object]:
+        """Name → value of the architecture (the six numbers, and what is not at its default) and of the training."""
+        plain = ModelConfig()
+        model = self.config.to_dict()
+        chosen = {k: v for k, v in model.items() if k in SIX or v != getattr(plain, k)}
+        origin = self.origin
+        return {
+            "parameters": f"{self.n_parameters:,}",
+            **chosen,
+            "tokenizer": origin.tokenizer,
+            "characters of text": _grouped(origin.characters),
+            "tokens of text": _grouped(origin.tokens),
+            "of these held out": _grouped(origin.held_out_tokens),
+            "epochs": None if origin.epochs is None else f"{origin.epochs:g}",
+            "steps": _grouped(origin.steps),
+            "tokens seen": _grouped(origin.tokens_seen),
+            "time": None if origin.minutes is None else _duration(origin.minutes),
+            "batch_size": origin.batch_size,
+            "learning_rate": None if origin.learning_rate is None else f"{origin.learning_rate:g}",
+            "optimizer": origin.optimizer,
+            "schedule": origin.schedule,
+            "training loss at the end": _rounded(origin.loss),
+            "device": origin.device,
+            "PyTorch": origin.torch,
+        }
+
+    def _evaluation(self) -> str:
+        origin, parts = self.origin, []
+        if origin.held_out_loss is not None:
+            bits = "" if origin.bits_per_byte is None else f", **{origin.bits_per_byte:.4f} bits per byte**"
+            parts.append(
+                f"Held-out loss: {origin.held_out_loss:.4f} nats per token{bits}, on {origin.held_out_tokens or 0:,} "
+                "tokens from the end of the same text. They were not trained on, but the weights were chosen by them, "
+                "so that on new text the loss is rather a little higher."
+            )
+        if any(row.parity for row in self.rows):
+            parts.append(
+                "Each file was loaded in llama.cpp and compared with the model in PyTorch, on its own text and on "
+                "random tokens:"
+            )
+        else:
+            parts.append("The files were not compared with the model in PyTorch.")
+        head = ("file", "size", "KL to PyTorch", "same top-1, text", "same top-1, random")
+        parts.append(table(head, [_cells(row) for row in self.rows]))
+        return "\n\n".join(parts)
+
+    def _running(self) -> str:
+        block_size, name = self.config.block_size, self.rows[-1].path.name
+        given, n_tokens = shlex.quote(name), min(block_size, 200)
+        word = re.search(r"[^\W_]{1,20}", self.about.example)  # of characters that the model knows
+        prompt = word[0] if word else "The"
+        parts = []
+        if self.hf_class:
+            folder = json.dumps(self.folder)
+            code = (
+                "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+                f"tokenizer = AutoTokenizer.from_pretrained({folder})\n"
+                f"model = AutoModelForCausalLM.from_pretrained({folder})\n"
+                f'ids = tokenizer({json.dumps(prompt, ensure_ascii=False)}, return_tensors="pt").input_ids\n'
+                f"written = model.generate(ids, max_length={n_tokens}, do_sample=True, temperature=0.8)\n"
+                "print(tokenizer.decode(written[0]))"
+            )
+            parts += [f"With transformers, as {self.hf_class}:", fenced(code, "python")]
+        else:
+            parts.append("transformers has no class that computes this model; the GGUF files run everywhere below.")
+        parts += [
+            f"With custom-llm-scripts, or with llama.cpp, which calls the architecture `{self.architecture}`:",
+            fenced(
+                f"python inference_gguf.py --gguf_path {given} --query {prompt}\n"
+                f"llama-completion -no-cnv -m {given} -c {block_size} -n {n_tokens} -p {prompt}",
+                "sh",
+            ),
+            "With Ollama, if its version of llama.cpp has that architecture, by the Modelfile beside the GGUF file:",
+            fenced("ollama create my-model -f Modelfile\nollama run my-model", "sh"),
+        ]
+        return "\n\n".join(parts)
+
+    def _limits(self) -> str:
+        size = self.config.block_size
+        points = [
+            "It continues a text. It was not taught to answer questions, to follow instructions or to be truthful.",
+            "It knows nothing but its training text, with all that is wrong or one-sided in it, and can repeat parts "
+            "of it word for word.",
+            f"It reads at most {size:,} tokens at once; give other programs a context of {size}.",
+            "It was measured by the figures above and by nothing else: not for bias, harm or use in any decision.",
+        ]
+        if self.origin.tokenizer == "char":
+            points.insert(2, "It knows only the characters of its training text; others are left out of a prompt.")
+        if not self.has_end:
+            points.append("It has no token that ends a text, so it writes until it is stopped.")
+        return "\n".join(f"- {point}" for point in points)
+
+
+def _cells(row: Row) -> list[str]:
+    size, parity = f"{row.n_bytes / 1e6:,.2f} MB", row.parity
+    if parity is None:
+        return [row.path.name, size, "", "", ""]
+    return [row.path.name, size, f"{parity.kl:.1e}", f"{parity.top1_text:.1%}", f"{parity.top1_random:.1%}"]
+
+
+def _grouped(number: int | None) -> str | None:
+    return None if number is None else f"{number:,}"
+
+
+def _rounded(number: float | None) -> str | None:
+    return None if number is None else f"{number:.4f}"
+
+
+def _duration(minutes: float) -> str:
+    """2.04 as '2.0 minutes', 0.5 as '30 seconds', 90 as '1.5 hours'."""
+    if minutes < 1:
+        return f"{60 * minutes:.0f} seconds"
+    return f"{minutes:.1f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"

@@ -1,0 +1,191 @@
+"""Why a model does not export, and the nearest one that does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+from custom_llm.config.block import DEFAULTS, known_keys
+from custom_llm.config.model import PER_LAYER, ModelConfig
+from custom_llm.export.gguf.architectures import choose_architecture
+from custom_llm.export.graph.graph import Graph
+from custom_llm.export.huggingface.classes import in_directory
+
+Changes = tuple[tuple[str, Any], ...]
+
+# Changes to try, the least ones first, when a model does not export.
+CHANGES: Changes = (
+    ("qk_norm", False), ("head_bias", False), ("tie_embeddings", False), ("non_linearity", "swiglu"),
+    ("non_linearity", "gelu"), ("norm", "rms"), ("norm", "layer"), ("bias", False), ("pos_emb", "rope"),
+    ("aux_free", False), ("layers", "alike"), ("moe", False), ("attn", "mha"),
+)  # fmt: skip
+DRASTIC = {"layers", "moe", "attn"}
+# What certainly exports, unless sizes forbid it: a model in the manner of Llama, one in the manner of GPT-2.
+CERTAIN: tuple[Changes, ...] = (
+    tuple(change for change in CHANGES if change not in (("non_linearity", "gelu"), ("norm", "layer"))),
+    (
+        ("qk_norm", False), ("head_bias", False), ("non_linearity", "gelu"), ("moe", False), ("layers", "alike"),
+        ("attn", "mha"),
+    ),
+)  # fmt: skip
+
+
+def refusal(config: ModelConfig) -> str:
+    """Why a model does not export, in terms of its options, and the nearest one that does."""
+    text = f"llama.cpp has no graph for {_describe(config)}"
+    changes = nearest_changes(config)
+    return f"{text}; nearest that exports: {_spell(config, changes)}" if changes else text
+
+
+def nearest_changes(config: ModelConfig) -> Changes | None:
+    """The least changes that make a model export; what was not left at its default counts twice, kinds of layers most.
+
+    More than four are not searched for, but found by taking changes back from one that exports, as many as may be.
+    """
+    config = _in_small(config)
+    possible = [change for change in CHANGES if any(_differs(config, *change))]
+    chosen = {name for name, _ in possible if _is_chosen(config, name)}
+
+    def weight(changes: Changes) -> tuple[int, int, int]:
+        names = {name for name, _ in changes}
+        return len(names & DRASTIC), len(names) + len(names & chosen), len(names & chosen)
+
+    sets = (changes for n in range(1, 5) for changes in combinations(possible, n))
+    for changes in sorted((changes for changes in sets if len(dict(changes)) == len(changes)), key=weight):
+        if _exports(apply_changes(config, changes)):
+            return changes
+    for certain in CERTAIN:
+        changes = tuple(change for change in certain if change in possible)
+        if not _exports(apply_changes(config, changes)):
+            continue
+        for change in sorted(changes, key=lambda change: weight((change,)), reverse=True):
+            fewer = tuple(other for other in changes if other != change)
+            if _exports(apply_changes(config, fewer)):
+                changes = fewer
+        return changes
+    return None
+
+
+def apply_changes(config: ModelConfig, changes: Changes) -> ModelConfig | None:
+    """The configuration with other options, without what has no meaning then; None if that is impossible."""
+    values = {**config.to_dict(), **{name: value for name, value in changes if name not in (*PER_LAYER, "layers")}}
+    layers = [dict(layer) for layer in json.loads(config.layer_configs)] if config.layer_configs else [values]
+    if ("layers", "alike") in changes:
+        layers = [dict(layers[0]) for _ in layers]
+    for layer in layers:
+        layer.update((name, value) for name, value in changes if name in PER_LAYER)
+        _fit(layer, values["pos_emb"], config.n_embd // layer["n_head"])
+    if config.layer_configs:
+        values["layer_configs"] = json.dumps(layers)
+    try:
+        return ModelConfig(**values)
+    except ValueError:
+        return None
+
+
+def _fit(layer: dict[str, Any], pos_emb: str, head_dim: int) -> None:
+    """Leave out the options of a layer that its choices do not need, and give it a rotating head that is new."""
+    known = known_keys(layer, pos_emb)
+    for name in PER_LAYER:
+        if name in layer and name not in known:
+            del layer[name]
+    for name, value in DEFAULTS.items():
+        if name in known:
+            layer.setdefault(name, value)
+    if "rope_head_dim" in known and layer.get("rope_head_dim") is None:
+        layer["rope_head_dim"] = _rotating_head(head_dim)
+
+
+def _rotating_head(head_dim: int) -> int:
+    """Half as wide as a head, as in DeepSeek, and even."""
+    return max(2, head_dim // 4 * 2)
+
+
+def _in_small(config: ModelConfig) -> ModelConfig:
+    """A model of fewer layers that exports if and only if this one does: as many kinds of layers, in the same order.
+
+    Of widths and numbers of experts it matters only whether they differ.
+    """
+    if config.layer_configs is None:
+        return replace(config, n_layer=1)
+    layers = json.loads(config.layer_configs)
+    groups: dict[str, list[int]] = {}
+    for i, layer in enumerate(layers):
+        groups.setdefault(json.dumps({**layer, "up_dim": 0, "n_exp": 0}, sort_keys=True), []).append(i)
+    kept: set[int] = set()
+    for group in groups.values():
+        other = next((i for i in group if layers[i] != layers[group[0]]), group[0])
+        kept |= {group[0], other, group[-1]}
+    few = [layers[i] for i in sorted(kept)]
+    return replace(config, n_layer=len(few), layer_configs=json.dumps(few))
+
+
+def _exports(config: ModelConfig | None) -> bool:
+    if config is None:
+        return False
+    graph = Graph.of_config(config)
+    return choose_architecture(in_directory(graph)[1]) is not None
+
+
+def _differs(config: ModelConfig, name: str, value: Any) -> Iterator[bool]:
+    """For each layer, or once for an option of the model, whether a change makes a difference."""
+    if name == "layers":
+        yield len(set(config.blocks)) > 1
+    elif name in PER_LAYER:
+        yield from (getattr(block, name) != value for block in config.blocks)
+    else:
+        yield getattr(config, name) != value
+
+
+def _is_chosen(config: ModelConfig, name: str) -> bool:
+    """Whether an option is not at its default."""
+    return name == "layers" or any(_differs(config, name, ModelConfig.__dataclass_fields__[name].default))
+
+
+def _describe(config: ModelConfig) -> str:
+    """The options that decide which graph a model needs."""
+    c = config
+    positions = {"learn": "a table of positions", "sin": "sinusoidal positions", "rope": "RoPE"}[c.pos_emb]
+    parts = [positions, {"layer": "LayerNorm", "rms": "RMSNorm"}[c.norm], "biases" if c.bias else "no biases"]
+    if c.qk_norm:
+        parts.append("QK-norm")
+    if c.head_bias:
+        parts.append("a bias on the output layer")
+    kinds = dict.fromkeys(_layer_words(block) for block in c.blocks)
+    return ", ".join(parts) + " and " + " beside ".join(kinds)
+
+
+def _layer_words(block: Any) -> str:
+    experts = ""
+    if block.moe:
+        experts = f" in {block.n_act} of {block.n_exp} experts" + (" (aux_free)" if block.aux_free else "")
+    return f"{block.attn} with {block.non_linearity}{experts}"
+
+
+def _spell(config: ModelConfig, changes: Changes) -> str:
+    """Changes as they are written: flags, and keys of layers where those are listed."""
+    keys = PER_LAYER if config.layer_configs else ()
+    parts = [" ".join(_flag(*change) for change in changes if change[0] not in (*keys, "layers"))]
+    in_layers = {name: value for name, value in changes if name in keys}
+    turns = ("pos_emb", "rope") in changes and ("attn", "mha") not in changes
+    if turns and any(block.attn == "mla" for block in config.blocks):
+        width = _rotating_head(config.n_embd // config.blocks[0].n_head)
+        if keys:
+            in_layers["rope_head_dim"] = width
+        else:
+            parts[0] += f" --rope_head_dim {width}"
+    if ("layers", "alike") in changes:
+        parts.append("every layer like the first")
+    if in_layers:
+        parts.append(f"{json.dumps(in_layers)[1:-1]} in every layer")
+    return " and ".join(filter(None, parts))
+
+
+def _flag(name: str, value: Any) -> str:
+    """An option as it is written on the command line."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no_{name}"
+    return f"--{name} {value}"

@@ -1,0 +1,91 @@
+"""Which file is meant, and the engine for it: llama.cpp for a GGUF, PyTorch for a .pth."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from custom_llm.common.errors import UserError
+
+if TYPE_CHECKING:
+    from custom_llm.inference.engine import Engine
+
+
+ALL_LAYERS = -1
+
+
+def choose_model(path: str | None) -> Path:
+    """What --gguf_path names; without it, the .gguf in the current folder written last: after a conversion, the
+    quantized one.
+
+    Raises:
+        UserError: it is empty, as of a variable that is not set; or there is no .gguf.
+    """
+    if path == "":
+        raise UserError("--gguf_path is empty; give a .gguf or .pth, or leave it out for the newest .gguf here")
+    if path is not None:
+        return Path(path)
+    found = [path for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith(".")]
+    if not found:
+        raise UserError("no .gguf file in this folder; run convert_to_gguf.py first, or give --gguf_path")
+    newest = max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    print(f"using {newest}", file=sys.stderr)
+    return newest
+
+
+def open_engine(
+    path: str | os.PathLike[str],
+    use_gpu: bool = False,
+    n_gpu_layers: int | None = None,
+    n_threads: int | None = None,
+    config_path: str | None = None,
+    *,
+    warn: Callable[[str], None],
+) -> Engine:
+    """Load a model.
+
+    Args:
+        n_gpu_layers: how many layers of a GGUF are on the GPU; use_gpu: all of them.
+        n_threads: None chooses by the size of the model.
+        config_path: of a .pth; None: model_config.pth beside it.
+        warn: is told when there is no GPU to use.
+
+    Raises:
+        UserError: the file cannot be used, or not with these settings.
+    """
+    if Path(path).suffix == ".pth":
+        if n_gpu_layers is not None:
+            raise UserError("--n_gpu_layers is for GGUF files; --use_gpu puts all of a .pth on the GPU")
+        return _open_torch(Path(path), config_path, use_gpu, n_threads, warn)
+    if config_path is not None:
+        raise UserError("--config_path is for a .pth; a GGUF file holds its own configuration")
+    from custom_llm.inference.engine import Engine
+    from custom_llm.llamacpp import gpu_available
+
+    layers = n_gpu_layers if n_gpu_layers is not None else ALL_LAYERS if use_gpu else 0
+    if layers and not gpu_available():
+        warn("this build of llama-cpp-python has no GPU support; computing on the CPU")
+        layers = 0
+    return Engine(path, layers, n_threads)
+
+
+def _open_torch(
+    path: Path, config_path: str | None, use_gpu: bool, n_threads: int | None, warn: Callable[[str], None]
+) -> Engine:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"{path} runs in PyTorch, which cannot be loaded ({error}); pip install torch") from None
+    from custom_llm.inference.torch_engine import TorchEngine
+
+    config = Path(config_path) if config_path else path.with_name("model_config.pth")
+    if path.exists() and not config.exists():
+        raise UserError(f"{config}: no such file, but {path} needs its configuration; name it with --config_path")
+    has_gpu = torch.cuda.is_available()
+    if use_gpu and not has_gpu:
+        warn("PyTorch sees no GPU; computing on the CPU")
+    device = "cuda" if use_gpu and has_gpu else "cpu"
+    return TorchEngine(path, config, device, n_threads)

@@ -1,0 +1,127 @@
+"""One text from its prompt to its end, shown as it is written and kept with all that is known of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from custom_llm.common.text import clean
+from custom_llm.inference.scores import Score, completion_logprobs, logprob_table
+from custom_llm.inference.settings import INTERRUPTED, Settings
+
+if TYPE_CHECKING:
+    from custom_llm.inference.engine import Engine, Query, Statistics
+
+
+MAX_UNKNOWN_SHOWN = 10
+
+
+@dataclass
+class Text:
+    """What a model wrote after a prompt.
+
+    Attributes:
+        prompt: as it was given.
+        text: what follows it.
+        scores: of the tokens of the text, if they were asked for.
+        finish_reason: "length", "stop" (at a stop string, or where the model ended it) or "interrupted".
+    """
+
+    prompt: str
+    seed: int
+    statistics: Statistics
+    text: str = ""
+    scores: list[Score] = field(default_factory=list)
+    finish_reason: str = "length"
+
+
+def write(
+    engine: Engine,
+    prompt: str,
+    settings: Settings,
+    show: Callable[[str], None],
+    on_read: Callable[[Query], None] = lambda query: None,
+) -> Text:
+    """Let `engine` continue `prompt`, handing each piece of the text to `show`; Ctrl-C ends it.
+
+    on_read: is told before that what the model reads of the prompt.
+
+    Raises:
+        UserError: a setting cannot be used with this model.
+    """
+    start = perf_counter()
+    query = engine.read(prompt)
+    tokenize_seconds = perf_counter() - start
+    on_read(query)
+    pieces = engine.stream(
+        query.tokens, settings.max_tokens, settings.sampling, settings.stop, settings.ignore_eos, n_top=settings.n_top
+    )
+    text = Text(clean(prompt), engine.seed, engine.statistics)
+    text.statistics.tokenize_seconds = tokenize_seconds
+    interrupted = False
+    with closing(pieces):  # so that the statistics are final after Ctrl-C, too
+        try:
+            for piece in pieces:
+                text.text += piece.text
+                text.scores += piece.scores
+                show(piece.text)
+        except KeyboardInterrupt:
+            interrupted = True
+    if text.statistics.first_text_seconds is not None:
+        text.statistics.first_text_seconds += tokenize_seconds
+    text.finish_reason = INTERRUPTED if interrupted else engine.statistics.finish_reason
+    return text
+
+
+def left_out(query: Query) -> str | None:
+    """What a person should know about the characters that the model does not have, if there are any."""
+    if not query.unknown:
+        return None
+    named = ", ".join(map(repr, query.unknown[:MAX_UNKNOWN_SHOWN]))
+    more = len(query.unknown) - MAX_UNKNOWN_SHOWN
+    return f"not in the model's vocabulary, left out: {named}" + (f" and {more} more" if more > 0 else "")
+
+
+def as_json(text: Text, engine: Engine, settings: Settings) -> dict[str, Any]:
+    """A text as a JSON object."""
+    about: dict[str, Any] = {
+        "prompt": text.prompt,
+        "text": text.text,
+        "tokens": text.statistics.generated_tokens,
+        "finish_reason": text.finish_reason,
+        "seed": text.seed,
+        "tokens_per_second": round(text.statistics.tokens_per_second, 1),
+    }
+    if settings.n_top is not None:
+        about["logprobs"] = completion_logprobs(text.scores, engine.model.token_bytes)
+    return about
+
+
+def print_text(
+    engine: Engine, prompt: str, settings: Settings, in_json: bool, on_read: Callable[[Query], None]
+) -> Text:
+    """`write` to stdout: the prompt and the text as it comes, or a line of JSON at its end.
+
+    The table of log-probabilities follows on stderr, if it was asked for.
+    """
+    if in_json:
+        text = write(engine, prompt, settings, lambda piece: None, on_read)
+        print(json.dumps(as_json(text, engine, settings), ensure_ascii=False), flush=True)
+        return text
+
+    def begin(query: Query) -> None:
+        on_read(query)
+        print(clean(prompt), end="", flush=True)
+
+    try:
+        text = write(engine, prompt, settings, lambda piece: print(piece, end="", flush=True), begin)
+    finally:
+        print(flush=True)
+    if settings.n_top is not None:
+        print(*logprob_table(text.scores), sep="\n", file=sys.stderr, flush=True)
+    return text

@@ -1,0 +1,39 @@
+"""What every tokenizer offers.
+
+A tokenizer travels with its model as a plain dict (`to_dict`) inside `model_config.pth`, so that whoever holds the
+weights can also read and write their text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+class Tokenizer(Protocol):
+    """What training, export and proofs ask of a tokenizer."""
+
+    kind: str
+    vocab_size: int
+    end_of_text: str  # what it reads as the end of a document: `<|endoftext|>` in all that is made from a text
+    end_of_text_id: int | None  # the id of that; None where it is no token
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of `text`, int32 of shape (n,); what cannot be encoded is left out."""
+
+    def unknown(self, text: str) -> list[str]:
+        """The distinct characters of `text` that `encode` leaves out, in code point order."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`."""
+
+    @property
+    def tokens(self) -> list[str]:
+        """The text of every token, by id."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A description in plain values, from which `load_tokenizer` makes the same tokenizer."""

@@ -1,0 +1,189 @@
+"""The tokenizer of another model, from a folder or the Hugging Face hub, as one that llama.cpp reads alike.
+
+Only its vocabulary and its way of cutting are taken. What llama.cpp does not do (Unicode normalization, a space or a
+token put before the text) is left out, so that ids are the same everywhere and decode(encode(text)) == text.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from custom_llm.common.errors import UserError
+from custom_llm.tokenizer.added_tokens import TAKEN_FOR_CONTROL
+from custom_llm.tokenizer.base import END_OF_TEXT
+from custom_llm.tokenizer.bpe import PretrainedTokenizer
+from custom_llm.tokenizer.pre_tokenizers import adds_space
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "config.json",
+)
+# What ends a document, also where a chat model names the end of a turn as its end.
+ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")
+OTHERS = "take char, bpe, or a byte-level BPE such as gpt2, Llama 3's or Qwen2's"
+SECONDS_FOR_HUB = 10
+
+
+def load_pretrained(name: str) -> tuple[PretrainedTokenizer, list[str]]:
+    """The tokenizer in the folder `name`, or of the model `name` on the Hugging Face hub, and notes for the person.
+
+    The notes say what the tokenizer does elsewhere and here does not.
+
+    Raises:
+        UserError: there is none, it cannot be read, or llama.cpp would read text as other ids.
+    """
+    folder = Path(name)
+    try:
+        is_folder, is_file = bool(name) and folder.is_dir(), folder.is_file()
+    except (OSError, ValueError):  # no path can be so long, or hold such a character
+        is_folder = is_file = False
+    if is_file:
+        raise UserError(f"--tokenizer {name}: a file; give the folder it is in")
+    if not is_folder:
+        folder = _download(name)
+    loaded = _load(name, folder)
+    try:
+        content = json.loads(loaded.backend_tokenizer.to_str())
+        notes = _leave_out(content, loaded)
+        return PretrainedTokenizer.from_json(content, _end_of_text(content, loaded.eos_token)), notes
+    except ValueError as error:
+        raise UserError(f"--tokenizer {name}: {error}; {OTHERS}") from None
+
+
+def _load(name: str, folder: Path) -> Any:
+    """transformers' tokenizer of a folder."""
+    has_json = (folder / "tokenizer.json").is_file()
+    if not has_json and not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
+        raise UserError(
+            f"--tokenizer {name}: it has neither tokenizer.json nor vocab.json and merges.txt, so no byte-level BPE; "
+            f"{OTHERS}"
+        )
+    from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
+    from transformers.utils import logging
+
+    # What tokenizer.json says is right: llama.cpp knows a model's type by it. AutoTokenizer often takes only the
+    # vocabulary from it, and cuts as the class named in tokenizer_config.json does: SmolLM's, which cuts off every
+    # digit, would cut as GPT2Tokenizer. Where there is only a vocabulary, the class is all one has; a bare one is
+    # GPT-2's.
+    named = any((folder / file).is_file() for file in ("tokenizer_config.json", "config.json"))
+    kind = PreTrainedTokenizerFast if has_json else AutoTokenizer if named else GPT2Tokenizer
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        loaded = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        loaded.backend_tokenizer.encode("a")  # a class without one is slow; one without its unknown token fails here
+        return loaded
+    except Exception as error:  # `tokenizers` raises nothing narrower for a damaged file
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"--tokenizer {name}: it cannot be read ({reason}); {OTHERS}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _leave_out(content: dict[str, Any], loaded: Any) -> list[str]:
+    """Remove from a parsed tokenizer.json what llama.cpp does not do, and say what that is."""
+    notes = []
+    normalizer = content["normalizer"]
+    if normalizer is not None and normalizer.get("normalizers") != []:
+        names = [step["type"] for step in normalizer.get("normalizers", [normalizer])]
+        notes.append(f"text stays as it is, where the tokenizer would normalize it ({', '.join(names)})")
+    if adds_space(content["pre_tokenizer"]):
+        notes.append("no space is put before a text, where the tokenizer would put one")
+    backend = loaded.backend_tokenizer
+    if added := set(backend.encode("a").ids) - set(backend.encode("a", add_special_tokens=False).ids):
+        tokens = ", ".join(sorted(loaded.convert_ids_to_tokens(sorted(added))))
+        notes.append(f"no token is put around a text, where the tokenizer would put {tokens}")
+    content["normalizer"] = content["post_processor"] = None
+    notes += [
+        f"{token} is read as one token, since llama.cpp takes it for a control token"
+        for token in _take_for_control(content)
+    ]
+    return notes
+
+
+def _take_for_control(content: dict[str, Any]) -> list[str]:
+    """Make added tokens of those that llama.cpp takes for such by their text alone (Qwen2's vocabulary has `</s>`)."""
+    if not isinstance(content["model"].get("vocab"), dict):
+        return []
+    known = [token["content"] for token in content["added_tokens"]]
+    found = sorted(token for token in content["model"]["vocab"].keys() & TAKEN_FOR_CONTROL if token not in known)
+    content["added_tokens"] += [
+        {"id": content["model"]["vocab"][token], "content": token, "special": True} for token in found
+    ]
+    return found
+
+
+def _end_of_text(content: dict[str, Any], eos_token: str | None) -> str:
+    special = [token["content"] for token in content["added_tokens"] if token["special"]]
+    for token in (*ENDS_OF_TEXT, eos_token):
+        if token in special:
+            return token
+    raise ValueError("none of its special tokens is named as the one that ends a text (eos_token)")
+
+
+def _download(name: str) -> Path:
+    """The folder of what a model on the hub has of FILES; from the hub's cache, if it cannot be reached."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise UserError(f"--tokenizer {name}: no such folder; {OTHERS}") from None
+    online = _hub_answers()
+    folder = None
+    for file in FILES:
+        try:
+            folder = Path(hf_hub_download(name, file, local_files_only=not online)).parent
+        except GatedRepoError:
+            raise UserError(
+                f"--tokenizer {name}: the hub gives it only to those who were allowed; log in with hf auth login, or "
+                "give a folder that holds it"
+            ) from None
+        except RepositoryNotFoundError:
+            raise UserError(f"--tokenizer {name}: no such folder, and no such model on the hub; {OTHERS}") from None
+        except LocalEntryNotFoundError:
+            if online:
+                raise UserError(_unreachable(name)) from None
+        except EntryNotFoundError:
+            pass
+        except Exception as error:  # of the HTTP client, of the disk, or what the library makes of an odd answer
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise UserError(f"--tokenizer {name}: the hub does not give {file} ({reason}); give a folder") from None
+    if folder is None and not online:
+        raise UserError(_unreachable(name))
+    if folder is None:
+        raise UserError(f"--tokenizer {name}: this model on the hub has no tokenizer; {OTHERS}")
+    return folder
+
+
+def _unreachable(name: str) -> str:
+    return (
+        f"--tokenizer {name}: no such folder, and the Hugging Face hub cannot be reached; give a folder that holds "
+        "tokenizer.json, or take char or bpe"
+    )
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached: asked once and briefly, since its library tries each file for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=SECONDS_FOR_HUB)
+    except Exception:  # of the library's HTTP client, whichever that is, or because HF_HUB_OFFLINE is set
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""What follows the gradient: optimizers, the learning rate over time, the average of the weights."""

@@ -1,0 +1,157 @@
+"""What must not be lost of a training: its best model, and all that `train_llm.py --resume` needs to go on exactly."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from custom_llm.common.errors import UserError
+from custom_llm.common.files import beside, write_bytes
+from custom_llm.config.model import ModelConfig
+from custom_llm.config.training import TrainConfig
+from custom_llm.model import GPTLanguageModel
+from custom_llm.model.files import load_file
+from custom_llm.training.distributed.parallel import gathered
+from custom_llm.training.distributed.processes import Processes
+from custom_llm.training.loop import Trainer
+from custom_llm.training.tracking.record import Record
+
+VERSION = 4
+AGAIN = "start anew without --resume"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What stands in the file.
+
+    Attributes:
+        config, model: the options of the training and of the model, as plain values.
+        text: the key of the token ids.
+        trainer: `Trainer.state_dict()`.
+        best_model: the weights of the lowest held-out loss so far; None if that was never measured.
+        record: `Record.state_dict()`.
+    """
+
+    config: dict[str, Any]
+    model: dict[str, Any]
+    text: str
+    trainer: dict[str, Any]
+    best_model: dict[str, torch.Tensor] | None = None
+    record: dict[str, Any] | None = None
+    version: int = VERSION
+
+
+def checkpoint_path(model_path: str | Path) -> Path:
+    """`trained_model.pth` → `trained_model.checkpoint.pth`."""
+    return beside(model_path, ".checkpoint.pth")
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write it whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    buffer = io.BytesIO()
+    # Not asdict, which would copy every tensor.
+    torch.save(dict(vars(checkpoint)), buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another version.
+    """
+    if not path.exists():
+        raise UserError(
+            f"{path} is not there: the first checkpoint is written after a minute, or --ckpt_interval steps, or when a "
+            "training ends; start without --resume"
+        )
+    values = load_file(path, "a training that is stopped (python train_llm.py, Ctrl-C)")
+    maybe = (dict, type(None))
+    kinds = {"config": dict, "model": dict, "text": str, "trainer": dict, "best_model": maybe, "record": maybe}
+    fits = isinstance(values, dict) and all(isinstance(values.get(name), kind) for name, kind in kinds.items())
+    if not fits or values.get("version") != VERSION:
+        raise UserError(f"{path} is no checkpoint of a training, or of another version; {AGAIN}")
+    try:
+        TrainConfig(**values["config"])  # options may come and go
+        return Checkpoint(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is no checkpoint of this version ({error}); {AGAIN}") from None
+
+
+class Work:
+    """What must not be lost: the model at its lowest held-out loss, and the whole state of the training."""
+
+    def __init__(
+        self, config: TrainConfig, model: ModelConfig, text: str, model_path: str, processes: Processes, record: Record
+    ) -> None:
+        self._config, self._model, self._text = asdict(config), model.to_dict(), text
+        self._path, self._processes, self._record = checkpoint_path(model_path), processes, record
+        self.write: Callable[[dict[str, torch.Tensor]], object] = lambda weights: None  # writes the model
+        self._best_model: dict[str, torch.Tensor] | None = None
+
+    def can_go_on(self, trainer: Trainer) -> bool:
+        """After weights have become no numbers, or nearly so: make a checkpoint of the best model, if there is one."""
+        weights = self._processes.shared(lambda: self._best_model)
+        if weights is None:
+            return False
+        trainer.step.begin_anew(weights)
+        trainer.save_checkpoint()
+        return True
+
+    def keep(self, model: GPTLanguageModel) -> None:
+        """Write the model, which is the best so far. All processes call it together."""
+        weights = gathered(model.state_dict(), self._processes)
+        with self._processes.together():
+            if self._processes.rank == 0:
+                self._best_model = _copied(weights)  # on the CPU, where a machine without a GPU reads them
+                self.write(self._best_model)
+
+    def checkpoint(self, trainer: dict[str, Any]) -> None:
+        """Write the state of the training."""
+        values = (self._config, self._model, self._text, trainer, self._best_model, self._record.state_dict())
+        save_checkpoint(self._path, Checkpoint(*values))
+        self._record.save()
+
+    def load(self, begun: Checkpoint, trainer: Trainer) -> None:
+        """Go on with a training.
+
+        Raises:
+            UserError: it is one of another model or text.
+        """
+        for name, value in self._model.items():
+            if begun.model.get(name) != value:
+                raise UserError(
+                    f"{self._path} is the training of a model with {name} {begun.model.get(name)}, and this one has "
+                    f"{value}; {AGAIN}"
+                )
+        if begun.text != self._text:
+            raise UserError(f"{self._path} is the training on another text, or on other tokens of it; {AGAIN}")
+        optimizer = begun.config.get("optimizer", self._config["optimizer"])
+        if optimizer != self._config["optimizer"]:
+            raise UserError(f"{self._path} is a training with --optimizer {optimizer}; give that, or {AGAIN}")
+        try:
+            trainer.load_state_dict(begun.trainer)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(f"{self._path} does not hold what this training needs ({error}); {AGAIN}") from None
+        self._record.load_state_dict(begun.record)
+        self._best_model = begun.best_model
+        if self._best_model is not None and self._processes.rank == 0:
+            self.write(self._best_model)  # the file may be one that a report at the stop has left
+
+
+def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same on the CPU; a matrix that has two names is still one."""
+    copies: dict[int, torch.Tensor] = {}
+    return {
+        name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
+        for name, tensor in weights.items()
+    }

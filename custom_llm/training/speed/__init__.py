@@ -1,0 +1,1 @@
+"""How a step is computed faster: precision, compilation, CUDA graphs."""
