@@ -11,8 +11,6 @@ Scripts import this module, and yaml with it, only when there is such a file to 
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,7 +22,8 @@ from custom_llm.cli.fields import YES_OR_NO
 from custom_llm.cli.yaml_file import Node, read_yaml
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import beside, check_target, write_bytes
-from custom_llm.common.steps import STEPS
+from custom_llm.common.notes import note
+from custom_llm.common.steps import STEPS, command
 from custom_llm.common.text import shown
 
 DEPTH = 3  # the file, a section, a list
@@ -91,9 +90,9 @@ def write_run_file(path: str | Path, parser: Step, values: Mapping[str, Any]) ->
     content = yaml.dump(
         {parser.script: options}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
     )
-    command = shlex.join(["python", f"{parser.script}.py", "--config", str(path)])
-    command = "".join(c if c.isprintable() else "?" for c in command)  # a line break would end the comment
-    header = f"{MARK}, anew for every run: copy it before you change it. The same run again:\n#     {command}\n"
+    again = command(parser.script, "--config", str(path))
+    again = "".join(c if c.isprintable() else "?" for c in again)  # a line break would end the comment
+    header = f"{MARK}, anew for every run: copy it before you change it. The same run again:\n#     {again}\n"
     write_bytes(path, (header + content).encode())
 
 
@@ -107,7 +106,7 @@ def write_beside(output: str | Path, parser: Step, values: Mapping[str, Any]) ->
         write_run_file(path, parser, values)
     except (UserError, OSError) as error:
         reason = describe_os_error(error) if isinstance(error, OSError) else error
-        print(f"note: the options of this run are not kept: {reason}", file=sys.stderr, flush=True)
+        note(f"the options of this run are not kept: {reason}")
 
 
 def _actions(parser: Step) -> dict[str, argparse.Action]:

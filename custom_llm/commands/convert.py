@@ -13,7 +13,6 @@ checkout, its convert_hf_to_gguf.py and llama-quantize do the work; elsewhere th
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from custom_llm.cli.logging import log_to
 from custom_llm.cli.parser import StepParser
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import Kind, beside, check_target
+from custom_llm.common.notes import note, warn
 from custom_llm.export.about import parse_line
 from custom_llm.export.gguf.quantize import parse_quant_types
 
@@ -100,7 +100,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from custom_llm.export.report import Report
     from custom_llm.export.share.card import ModelCard
     from custom_llm.export.share.companions import write_companions
-    from custom_llm.export.share.licenses import license_note
     from custom_llm.model.files import load_trained
 
     start = time.monotonic()
@@ -111,9 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{args.model_path} does not export: {plan.refusal}")
     name = args.name or Path(args.gguf_output).stem
     about = about_model(saved, model.n_parameters(), name, args.author or "", args.license or "")
-    note = license_note(about.license)
-    if note:
-        _note(note)
+    if about_license := license_note(about.license):
+        note(about_license)
     hf_class = write_hf_directory(model, tokenizer, args.output_dir, about)
     described = f"a Hugging Face model ({hf_class})" if hf_class else "no Hugging Face class fits, so only we read it"
     print(f"{args.output_dir}/: {described}; llama.cpp runs it as {plan.architecture}")
@@ -123,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         reference = Reference(model, tokenizer, saved.sample)
         if reference.text_loss() > math.log(model.config.vocab_size):
-            print("warning: the model does worse on this text than guessing; was it trained on it?", file=sys.stderr)
+            warn("the model does worse on this text than guessing; was it trained on it?")
     report = Report(reference, plan.shapes)
     convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, report.check)
     write_beside(args.gguf_output, parser, vars(args))
@@ -133,8 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.push_to_hub or folder.name, has_end=tokenizer.end_of_text_id is not None,
     )  # fmt: skip
     end_of_text = tokenizer.end_of_text if card.has_end else None
-    for note in write_companions(card, folder, beside(args.model_path, ".loss.png"), end_of_text):
-        _note(note)
+    for problem in write_companions(card, folder, beside(args.model_path, ".loss.png"), end_of_text):
+        note(problem)
     compared = f", compared with PyTorch at {reference.n_positions:,} positions" if reference else ""
     print(f"done in {time.monotonic() - start:.1f} s{compared}")
     if args.push_to_hub is not None:
@@ -142,7 +140,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         from custom_llm.export.share.hub import push
 
         print(push(args.push_to_hub, files_to_push(card, folder), args.public, f"Upload {about.name}"))
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr, flush=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -27,6 +26,7 @@ from custom_llm.cli.parser import Repeatable, StepParser, number
 from custom_llm.commands.train import make_parser as make_training_parser
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import beside, check_distinct, check_target, write_bytes
+from custom_llm.common.notes import note
 from custom_llm.config.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _open_models(args: argparse.Namespace, opened: ExitStack) -> list[Scorer]:
         except NotEvaluated as error:
             if args.model:
                 raise
-            _note(str(error))
+            note(str(error))
     if not models:
         raise UserError("none of the models in this folder can be evaluated; name another with --model")
     return models
@@ -200,7 +200,7 @@ def _models_here() -> list[str]:
     found += sorted(path.name for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith("."))
     if not found:
         raise UserError(f"there is no {WEIGHTS}, no {DIRECTORY}/ and no .gguf in this folder; name one with --model")
-    _note(f"models: {', '.join(found)}")
+    note(f"models: {', '.join(found)}")
     return found
 
 
@@ -219,11 +219,11 @@ def _choose_text(args: argparse.Namespace, model: Scorer) -> Text:
             try:
                 text = replace(text, training=held_out_tenth(model, *_training_corpus(args)).training)
             except UserError as error:
-                _note(f"copies of the training text are not looked for: {error}")
+                note(f"copies of the training text are not looked for: {error}")
     if text.unknown:
         shown = ", ".join(map(repr, text.unknown[:MOST_SHOWN]))
         more = len(text.unknown) - MOST_SHOWN
-        _note(f"not in the vocabulary, left out: {shown}" + (f" and {more} more" if more > 0 else ""))
+        note(f"not in the vocabulary, left out: {shown}" + (f" and {more} more" if more > 0 else ""))
     return text
 
 
@@ -253,7 +253,7 @@ def _training_corpus(args: argparse.Namespace) -> tuple[Corpus, Path, int | None
         beside_it = options.parent / Path(values["dataset_path"]).name
         if not Path(values["dataset_path"]).exists() and beside_it.is_file():  # it was named from another folder
             values["dataset_path"] = str(beside_it)
-        _note(f"{options} says that {values['dataset_path']} is what it was trained on")
+        note(f"{options} says that {values['dataset_path']} is what it was trained on")
     config = build(TrainConfig, values)
     corpus = choose_corpus(
         config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters
@@ -279,7 +279,3 @@ def _open_judge(args: argparse.Namespace) -> Judging | None:
     key = args.judge_key or os.environ.get("OPENAI_API_KEY")
     ask = open_judge(args.judge, args.judge_model, key, args.judge_seconds, args.threads)
     return lambda beginning, continuation: ask(fill(prompt, beginning, continuation))
-
-
-def _note(line: str) -> None:
-    print(f"note: {line}", file=sys.stderr, flush=True)

@@ -9,7 +9,6 @@ Chooses sizes for the text, the machine and the minutes, and ends with the four 
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from custom_llm.commands import convert, model, train, write
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import write_bytes
 from custom_llm.common.machine import choose_waiting
+from custom_llm.common.steps import command
 from custom_llm.config.sizes import choose_sizes
 from custom_llm.data.cache import default_cache
 from custom_llm.data.choose import choose_corpus
@@ -73,14 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             "gguf_path": f"{gguf}.{quant_type}.gguf", "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE,
         }),
     ]  # fmt: skip
-    commands = [shlex.join(["python", f"{script}.py", *_flags(options)]) for script, _, options in steps]
-    for place, ((_, step, options), command) in enumerate(zip(steps, commands, strict=True), start=1):
-        print(f"\n[{place}/4] {command}", flush=True)
-        status = step(_flags(options))
+    commands = [command(script, *_flags(options)) for script, _, options in steps]
+    for place, ((_, main_of_step, options), line) in enumerate(zip(steps, commands, strict=True), start=1):
+        print(f"\n[{place}/4] {line}", flush=True)
+        status = main_of_step(_flags(options))
         if status:
             return status
     print(f"\nEverything is in {folder}/. To write together with the model:")
-    print(shlex.join(["python", "inference_gguf.py", "--gguf_path", f"{gguf}.{quant_type}.gguf"]))
+    print(command("inference_gguf", "--gguf_path", f"{gguf}.{quant_type}.gguf"))
     print("The four commands that repeat it:")
     print("\n".join(commands))
     return 0

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 
 from custom_llm.cli.parser import Repeatable, StepParser, number
 from custom_llm.common.errors import UserError
+from custom_llm.common.notes import warn
 
 KEY_VARIABLE = "CUSTOM_LLM_API_KEY"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|\*")  # as browsers send it: nothing behind the port
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "or leave --host out"
             )
         path = choose_model(args.gguf_path)
-        with open_engine(path, args.use_gpu, args.n_gpu_layers, args.threads, warn=_warn) as engine:
+        with open_engine(path, args.use_gpu, args.n_gpu_layers, args.threads, warn=warn) as engine:
             for _ in engine.generate("", 1):  # a model that cannot write says so now
                 pass
             host, port = host_and_port(listener)
@@ -84,7 +84,3 @@ def make_parser() -> StepParser:
     add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
     add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
     return parser
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)

@@ -26,6 +26,8 @@ from custom_llm.cli.fields import add_flags, given
 from custom_llm.cli.parser import StepParser
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError
 from custom_llm.common.machine import choose_waiting
+from custom_llm.common.notes import note, say
+from custom_llm.common.steps import command
 from custom_llm.config.sizes import BYTE_PAIRS, LONG_TEXT
 from custom_llm.config.training import TrainConfig
 from custom_llm.training.distributed.processes import Processes
@@ -99,7 +101,7 @@ def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
     if {"minutes", "max_iters"} & values.keys():  # then epochs do not end the training, and are not asked for
         values.setdefault("max_epochs", TrainConfig.max_epochs)
     if not Path(args.config_path).exists():
-        raise UserError(f"{args.config_path}: no such file; make it with python llm_model.py")
+        raise UserError(f"{args.config_path}: no such file; make it with {command('llm_model')}")
     is_advised = args.inspect or "dataset_path" not in values
     config = processes.shared(lambda: build(TrainConfig, values if args.inspect else get_training_config(values)))
 
@@ -114,7 +116,7 @@ def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
     ))  # fmt: skip
     if is_advised and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
         tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time (docs/data.md)"
-        print(f"tip: {tip}", file=sys.stderr, flush=True)
+        say(f"tip: {tip}")
     if args.inspect:
         return processes.in_turns(lambda: _inspect(config, corpus, args.config_path, cache))
     from custom_llm.cli.run_file import write_beside
@@ -124,7 +126,7 @@ def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
 
     export = plan_export(load_config(args.config_path).model)
     if not export.exports:
-        print(f"note: this model {export.sentence}", file=sys.stderr, flush=True)
+        note(f"this model {export.sentence}")
 
     def keep_options(resolved: TrainConfig) -> None:
         write_beside(args.model_path, parser, {**vars(args), **asdict(resolved), "resume": False})

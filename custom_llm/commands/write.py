@@ -29,6 +29,7 @@ from custom_llm.cli.logging import log_to
 from custom_llm.cli.parser import Repeatable, StepParser, number
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError, describe_os_error
 from custom_llm.common.machine import measure_from_here
+from custom_llm.common.notes import warn
 from custom_llm.config.sampling import Sampling
 from custom_llm.inference.open import choose_model, open_engine
 from custom_llm.inference.settings import INTERRUPTED, Settings
@@ -229,7 +230,7 @@ def _warn_of_unknown(query: str, read: Query) -> None:
 
 
 def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    warn(message)
     log_to(LOG_FILE).warning("%s", message)
 
 

@@ -13,12 +13,6 @@ from tqdm import tqdm
 SECONDS_BETWEEN_LINES = 30
 
 
-def note(line: str) -> None:
-    """Write a line to stderr without tearing a bar that is shown there."""
-    tqdm.write(line, file=sys.stderr)
-    sys.stderr.flush()
-
-
 class Progress:
     """Shows a fraction from 0 to 1 on stderr, with a few words and the time left."""
 

@@ -19,11 +19,19 @@ STEPS = {
 PROGRAM = "custom-llm"
 
 
+def step(script: str) -> str:
+    """What a step is called where this one was started: `train_llm.py`, or `custom-llm train`."""
+    return f"{PROGRAM} {STEPS[script]}" if _is_installed() else f"{script}.py"
+
+
 def command(script: str, *words: str) -> str:
-    """What to type for a step, in the form in which this one was started.
+    """What to type for a step where this one was started.
 
     >>> command("train_llm", "--resume")
     'python train_llm.py --resume'
     """
-    installed = Path(sys.argv[0]).stem == PROGRAM
-    return shlex.join([*([PROGRAM, STEPS[script]] if installed else ["python", f"{script}.py"]), *words])
+    return f"{'' if _is_installed() else 'python '}{step(script)}{' ' if words else ''}{shlex.join(words)}"
+
+
+def _is_installed() -> bool:
+    return Path(sys.argv[0]).stem == PROGRAM

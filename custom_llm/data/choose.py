@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from custom_llm.common.files import write_bytes
+from custom_llm.common.notes import note, say
 from custom_llm.common.progress import Progress
 from custom_llm.data.cache import mark_used
 from custom_llm.data.hub.named import Unavailable, fetch, find_dataset
@@ -43,7 +43,7 @@ def choose_corpus(
     if dataset is None:
         return open_corpus(spec, encoding, field, max_chars)
     folder = cache / "datasets"
-    print(f"reading the dataset {spec}", file=sys.stderr, flush=True)
+    say(f"reading the dataset {spec}")
     try:
         with Progress(spec, has_end=False) as progress:
             fetched = fetch(
@@ -53,11 +53,11 @@ def choose_corpus(
     except Unavailable as error:
         if not fallback():
             raise Unavailable(spec, error.reason, f"{error.way_out}, or --fallback for the bundled stories") from None
-        print(f"WARNING: {spec}: {error.reason}. TRAINING ON THE BUNDLED STORIES INSTEAD.", file=sys.stderr, flush=True)
+        say(f"WARNING: {spec}: {error.reason}. TRAINING ON THE BUNDLED STORIES INSTEAD.")
         path = folder / "bundled_stories.txt"
         write_bytes(path, generate_stories(STORIES, variety=8).encode())
         return replace(open_corpus(str(path), max_chars=max_chars), name="the bundled stories")
-    for note in fetched.notes:
-        print(f"note: {note}", file=sys.stderr, flush=True)
+    for each in fetched.notes:
+        note(each)
     mark_used(fetched.path)
     return replace(open_corpus(str(fetched.path), max_chars=max_chars), name=spec)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from custom_llm.common.steps import step
 from custom_llm.data.token_file import Tokens
 from custom_llm.tokenizer.base import END_OF_TEXT, Tokenizer
 
@@ -106,7 +107,7 @@ def _warnings_about_tokens(n_tokens: int, occurrences: np.ndarray, n_parameters:
     if n_tokens < FEW_TOKENS * n_parameters:
         yield (
             f"{n_parameters / n_tokens:,.0f} parameters for each token; a smaller model "
-            "(llm_model.py --n_embd, --n_layer) learns the language instead of the text"
+            f"({step('llm_model')} --n_embd, --n_layer) learns the language instead of the text"
         )
     if n_tokens < 20 * block_size:
         yield f"there are few windows of {block_size} tokens in it; give more text or a smaller --block_size"

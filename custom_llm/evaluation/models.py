@@ -17,8 +17,9 @@ import numpy as np
 
 from custom_llm.common.errors import UserError, is_out_of_memory
 from custom_llm.common.files import Kind
+from custom_llm.common.logits import log_softmax
+from custom_llm.common.steps import command
 from custom_llm.inference.engine import MAX_WINDOW, Engine
-from custom_llm.inference.scores import log_softmax
 
 if TYPE_CHECKING:
     import torch
@@ -152,7 +153,7 @@ def _open_weights(path: str, config_path: str | None, threads: int | None) -> Sc
     if load_config(config_path).tokenizer is None:
         raise NotEvaluated(
             f"{config_path} holds no vocabulary (its model is untrained, or the tutorial's); make a GGUF file with "
-            "python convert_to_gguf.py --dataset_path, and evaluate that, with --model"
+            f"{command('convert_to_gguf')} --dataset_path, and evaluate that, with --model"
         )
     engine = TorchEngine(path, config_path, n_threads=threads)
     network, tokenizer, model = engine.torch_model, engine.tokenizer, engine.model

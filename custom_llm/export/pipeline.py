@@ -14,6 +14,7 @@ import psutil
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import Kind, check_target, replacing, write_bytes
 from custom_llm.common.signals import unwinding
+from custom_llm.common.steps import command, step
 from custom_llm.export.about import about_model
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.gguf.llama_cpp_tools import find_converter, run_converter
@@ -91,13 +92,13 @@ def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
     graph, end_of_text_id = read_hf_directory(hf_dir)
     found = choose_architecture(graph)
     if found is None:
-        raise UserError(f"{hf_dir}: llama.cpp has no graph for this model; python llm_model.py says which it has")
+        raise UserError(f"{hf_dir}: llama.cpp has no graph for this model; {command('llm_model')} says which it has")
     architecture, prepared = found
     vocabulary = read_vocabulary(hf_dir)
     if len(vocabulary.tokens) != prepared.s.vocab_size:
         raise UserError(
             f"{hf_dir}: tokenizer.json has {len(vocabulary.tokens)} tokens and the model {prepared.s.vocab_size}; "
-            "export the model anew with convert_to_gguf.py"
+            f"export the model anew with {step('convert_to_gguf')}"
         )
     about = read_about(hf_dir)
     name = about.name or title

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.logits import log_softmax
 from custom_llm.llamacpp import Model, score_windows
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import Tokenizer
@@ -70,7 +71,7 @@ class Reference:
         """PyTorch's mean loss on the text in nats per token; a trained model's own text costs less than guessing."""
         losses = [np.zeros(0)]
         for window, logits in zip(self.windows[: self.n_text_windows], self.logits, strict=False):
-            losses.append(-_log_softmax(logits[:-1])[np.arange(len(window) - 1), window[1:]])
+            losses.append(-log_softmax(logits[:-1])[np.arange(len(window) - 1), window[1:]])
         return float(np.concatenate(losses).sum() / max(1, sum(map(len, losses))))
 
     def compare(self, path: str | Path) -> Parity:
@@ -134,13 +135,8 @@ def _torch_logits(model: GPTLanguageModel, window: Sequence[int]) -> tuple[np.nd
 
 def _kl(p_logits: np.ndarray, q_logits: np.ndarray) -> np.ndarray:
     """KL(p ‖ q) at each of T positions, in float64."""
-    log_p, log_q = _log_softmax(p_logits), _log_softmax(q_logits)
+    log_p, log_q = log_softmax(p_logits), log_softmax(q_logits)
     return (np.exp(log_p) * (log_p - log_q)).sum(-1)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def _share(agree: np.ndarray) -> float:

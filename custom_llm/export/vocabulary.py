@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.steps import step
 from custom_llm.tokenizer.base import END_OF_TEXT, Tokenizer
 from custom_llm.tokenizer.bpe import BYTE_LETTERS, BPETokenizer, PretrainedTokenizer
 from custom_llm.tokenizer.char import CharTokenizer
@@ -62,9 +63,9 @@ def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
             return _read_characters(content)
         return _read_bpe(content, _end_of_text(content, path.with_name("config.json")))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; export the model with convert_to_gguf.py") from None
+        raise UserError(f"{path}: no such file; export the model with {step('convert_to_gguf')}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: {error}; export the model anew with convert_to_gguf.py") from None
+        raise UserError(f"{path}: {error}; export the model anew with {step('convert_to_gguf')}") from None
 
 
 def gguf_vocabulary(tokenizer: Tokenizer) -> GGUFVocabulary:

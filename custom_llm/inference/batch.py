@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.progress import Progress, note
+from custom_llm.common.notes import say
+from custom_llm.common.progress import Progress
 from custom_llm.common.text import shown
 from custom_llm.inference.settings import INTERRUPTED, NAMES, Settings
 from custom_llm.inference.write import Text, left_out, print_text
@@ -99,7 +100,7 @@ def write_all(engine: Engine, requests: Sequence[Request], in_json: bool) -> lis
 
 def _warn(request: Request, query: Query) -> None:
     if message := left_out(query):
-        note(f"warning: {request.place}: {message}")
+        say(f"warning: {request.place}: {message}")
 
 
 @contextlib.contextmanager

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.logits import windows
 from custom_llm.common.text import clean
 from custom_llm.config.sampling import MAX_SEED, Sampling
 from custom_llm.inference.card import Card, card_of
-from custom_llm.inference.scores import Score, score_of, windows
+from custom_llm.inference.scores import Score, score_of
 from custom_llm.inference.text import Piece, StopStrings
 from custom_llm.llamacpp import PENALTY_LAST_N, Context, Model, Sampler
 

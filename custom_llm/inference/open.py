@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.notes import say
+from custom_llm.common.steps import step
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine
@@ -30,9 +31,9 @@ def choose_model(path: str | None) -> Path:
         return Path(path)
     found = [path for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith(".")]
     if not found:
-        raise UserError("no .gguf file in this folder; run convert_to_gguf.py first, or give --gguf_path")
+        raise UserError(f"no .gguf file in this folder; run {step('convert_to_gguf')} first, or give --gguf_path")
     newest = max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
-    print(f"using {newest}", file=sys.stderr)
+    say(f"using {newest}")
     return newest
 
 

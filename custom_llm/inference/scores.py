@@ -1,13 +1,17 @@
-"""How likely a model found each token: over a long text in windows, as numbers, as a table and as OpenAI's JSON."""
+"""How likely a model found each token: as numbers, as a table for people, as OpenAI's JSON for programs."""
 
 from __future__ import annotations
 
 import codecs
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from custom_llm.common.logits import log_softmax
+
+NOTHING = "-"  # in a table, of what nothing stood before
 
 
 class Score(NamedTuple):
@@ -36,15 +40,6 @@ def score_of(token: int, logits: np.ndarray, n_top: int, spell: Callable[[list[i
         likeliest.sort(key=lambda other: (-logprobs[other], other))
     top = tuple((spell([other]), float(logprobs[other])) for other in likeliest)
     return Score(token, spell([token]), float(logprobs[token]), top)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of probabilities along the last axis, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
-NOTHING = "-"  # in a table, of what nothing stood before
 
 
 def completion_logprobs(scores: Sequence[Score], token_bytes: Callable[[int], bytes]) -> dict[str, Any]:
@@ -110,20 +105,3 @@ def _width(text: str) -> int:
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text
     )
-
-
-Tokens = TypeVar("Tokens", bound=Sequence)
-
-
-def windows(tokens: Tokens, size: int) -> Iterator[tuple[Tokens, Tokens]]:
-    """Windows side by side: what is read, and what follows each of its tokens.
-
-    Each token but the first is to be predicted once, by those before it in its window; so a loss is the mean over all
-    tokens of a text, and the same wherever it is computed.
-
-    >>> list(windows("abcdef", 3))
-    [('abc', 'bcd'), ('de', 'ef')]
-    """
-    for start in range(0, len(tokens) - 1, size):
-        stop = min(start + size, len(tokens) - 1)
-        yield tokens[start:stop], tokens[start + 1 : stop + 1]

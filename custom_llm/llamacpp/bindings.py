@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from custom_llm.common.errors import EXIT_USER_ERROR, UserError
+from custom_llm.common.steps import step
 
 try:
     import llama_cpp as c
@@ -20,7 +21,7 @@ except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: its share
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-REDO = "write it again with convert_to_gguf.py"
+REDO = f"write it again with {step('convert_to_gguf')}"
 _LOG_LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 
 error_lines: deque[str] = deque(maxlen=8)  # what it has complained of; to be cleared before a call

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.steps import step
 from custom_llm.llamacpp.bindings import REDO, Owned, c, error_lines, ggml, load_failure
 
 _MIN_PIECE_BYTES = 64
@@ -126,7 +127,7 @@ def _check_file(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path}: a folder; give a .gguf file")
     if not path.exists():
-        raise UserError(f"{path}: no such file; write one with convert_to_gguf.py")
+        raise UserError(f"{path}: no such file; write one with {step('convert_to_gguf')}")
     if not path.is_file():  # reading a pipe or a device could wait for ever
         raise UserError(f"{path}: not a regular file; give a .gguf file")
     try:
@@ -137,4 +138,4 @@ def _check_file(path: Path) -> None:
     if not magic:
         raise UserError(f"{path}: an empty file; {REDO}")
     if magic != b"GGUF":
-        raise UserError(f"{path}: not a GGUF file; give the .gguf that convert_to_gguf.py wrote")
+        raise UserError(f"{path}: not a GGUF file; give the .gguf that {step('convert_to_gguf')} wrote")

@@ -20,6 +20,7 @@ import torch
 
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import replacing, write_bytes
+from custom_llm.common.steps import command, step
 from custom_llm.config.model import ModelConfig
 from custom_llm.model.gpt import GPTLanguageModel
 from custom_llm.model.provenance import Provenance
@@ -54,17 +55,17 @@ def load_config(path: str | Path) -> SavedConfig:
     Raises:
         UserError: the file is missing, damaged, or not a model configuration.
     """
-    values = load_file(path, "python llm_model.py")
+    values = load_file(path, command("llm_model"))
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"{path} is not a model configuration; write one with python llm_model.py")
+        raise UserError(f"{path} is not a model configuration; write one with {command('llm_model')}")
     extras = {key: values.pop(key) for key in EXTRAS if key in values}
     if not isinstance(extras.get("sample", ""), str):
-        raise UserError(f"{path}: its sample is not a text; train again with python train_llm.py")
+        raise UserError(f"{path}: its sample is not a text; train again with {command('train_llm')}")
     training = Provenance.from_dict(extras.pop("training", {}))
     try:
         return SavedConfig(ModelConfig.from_dict(values), **extras, training=training)
     except ValueError as error:
-        raise UserError(f"{path}: {error}; write a new one with python llm_model.py") from None
+        raise UserError(f"{path}: {error}; write a new one with {command('llm_model')}") from None
 
 
 def save_weights(path: str | Path, model: torch.nn.Module) -> None:
@@ -91,9 +92,9 @@ def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLang
         UserError: a file is missing or damaged, or the two do not belong together.
     """
     saved = load_config(config_path)
-    weights = load_file(model_path, "python train_llm.py")
+    weights = load_file(model_path, command("train_llm"))
     if not isinstance(weights, dict) or not all(_is_weight(*item) for item in weights.items()):
-        raise UserError(f"{model_path} is not a state dict of numbers; train a model with python train_llm.py")
+        raise UserError(f"{model_path} is not a state dict of numbers; train a model with {command('train_llm')}")
     # What torch's wrappers for several GPUs and for compilation put in front of every name.
     weights = {name.replace("module.", "").replace("_orig_mod.", ""): value for name, value in weights.items()}
     masks = [name for name in weights if name.endswith(".attn.tril")]
@@ -121,7 +122,7 @@ def _check_weights(
         if tuple(weights[name].shape) != shape:
             raise UserError(
                 f"{model_path}: {name} is {_by(weights[name].shape)} where {config_path} says {_by(shape)}; "
-                "they are not of one training, so train again with python train_llm.py"
+                f"they are not of one training, so train again with {command('train_llm')}"
             )
         if not torch.isfinite(weights[name]).all():
             raise UserError(f"{model_path}: {name} holds NaN or infinity; train again with a lower --learning_rate")
@@ -193,7 +194,7 @@ def load_trained(
         if text is None:
             raise UserError(
                 f"{config_path} holds no vocabulary (its model is untrained, or the tutorial's); give the text it was "
-                "trained on to convert_to_gguf.py, with --dataset_path"
+                f"trained on to {step('convert_to_gguf')}, with --dataset_path"
             )
         # The tutorial's vocabulary had no end-of-text token. (Ours gets lost when step 1 is run again after step 2.)
         tokenizer = CharTokenizer.from_text(text, end_of_text=not saved.from_tutorial)
@@ -201,7 +202,7 @@ def load_trained(
     try:
         tokenizer = load_tokenizer(saved.tokenizer)
     except ValueError as error:
-        raise UserError(f"{config_path}: {error}; train again with python train_llm.py") from None
+        raise UserError(f"{config_path}: {error}; train again with {command('train_llm')}") from None
     if tokenizer.vocab_size != model.config.vocab_size:
         raise UserError(
             f"the vocabulary has {tokenizer.vocab_size} tokens and {model_path} has {model.config.vocab_size}; "

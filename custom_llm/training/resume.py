@@ -12,6 +12,7 @@ import torch
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import beside, write_bytes
+from custom_llm.common.steps import command
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
@@ -74,7 +75,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is not there: the first checkpoint is written after a minute, or --ckpt_interval steps, or when a "
             "training ends; start without --resume"
         )
-    values = load_file(path, "a training that is stopped (python train_llm.py, Ctrl-C)")
+    values = load_file(path, f"a training that is stopped ({command('train_llm')}, Ctrl-C)")
     maybe = (dict, type(None))
     kinds = {"config": dict, "model": dict, "text": str, "trainer": dict, "best_model": maybe, "record": maybe}
     fits = isinstance(values, dict) and all(isinstance(values.get(name), kind) for name, kind in kinds.items())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,8 @@ import torch
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import Kind, check_distinct, check_target
+from custom_llm.common.notes import note, say
+from custom_llm.common.steps import command, step
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.sizes import BYTE_PAIRS
 from custom_llm.config.training import TrainConfig
@@ -98,7 +98,7 @@ def train_on_text(
     except ValueError as error:
         raise UserError(f"--{error}") from None
     if tokenizer.vocab_size != architecture.vocab_size:
-        _note(f"vocab_size becomes {tokenizer.vocab_size}, {_WHAT.get(tokenizer.kind, f'that of {config.tokenizer}')}")
+        say(f"vocab_size becomes {tokenizer.vocab_size}, {_WHAT.get(tokenizer.kind, f'that of {config.tokenizer}')}")
     architecture = replace(architecture, vocab_size=tokenizer.vocab_size)
     saved = SavedConfig(architecture, tokenizer.to_dict(), tokens.sample)
     target = pick_device(device, processes)
@@ -142,7 +142,7 @@ def train_on_text(
         by = f" in {processes.size} processes ({config.strategy})" if processes.size > 1 else ""
         print(f"Training on {target.type}{by} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
         if trainer.step.precision != "float32":
-            _note(f"note: products are computed in {trainer.step.precision}; --precision float32 is more exact")
+            note(f"products are computed in {trainer.step.precision}; --precision float32 is more exact")
         about = describe(model_path, corpus.name, model, config, target, processes.size, again)
         with processes.together():
             if processes.rank == 0:
@@ -150,7 +150,7 @@ def train_on_text(
         trainer.run()
     except Interrupted:
         record.finish("stopped")
-        _note(f"stopped; the best of what the model has learnt so far is in {model_path}; {again} --resume goes on")
+        say(f"stopped; the best of what the model has learnt so far is in {model_path}; {again} --resume goes on")
         return False
     except Diverged as error:
         flag = f"--learning_rate {config.learning_rate / 10:g}"
@@ -162,8 +162,8 @@ def train_on_text(
     except UserError:
         record.finish("failed")
         raise
-    for note in _notes(trainer, about):
-        _note(note)
+    for line in _notes(trainer, about):
+        say(line)
     if processes.rank:
         return True
     if is_divided(model.head.weight):
@@ -174,10 +174,10 @@ def train_on_text(
     try:
         save_config(config_path, described(text))
     except UserError as error:  # the model is there
-        _note(f"note: {config_path} does not tell all of the training: {error}")
+        note(f"{config_path} does not tell all of the training: {error}")
     page = record.finish("finished", text)
     if page is not None:
-        _note(f"how it went: {page}")
+        say(f"how it went: {page}")
     return True
 
 
@@ -185,7 +185,7 @@ def _command(config_path: str, model_path: str) -> str:
     """The command that trains this model."""
     flags = [] if config_path == "model_config.pth" else ["--config_path", config_path]
     flags += [] if model_path == "trained_model.pth" else ["--model_path", model_path]
-    return shlex.join(["python", "train_llm.py", *flags])
+    return command("train_llm", *flags)
 
 
 def _notes(trainer: Trainer, about: About) -> Iterator[str]:
@@ -215,8 +215,8 @@ def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: 
     """
     told = model.vocab_size if model.vocab_size >= SMALLEST_VOCABULARY else None  # it may be that of some characters
     recipe = find_recipe(config.tokenizer, config.vocab_size or told or BYTE_PAIRS)
-    for note in recipe.notes:
-        _note(f"note: {note}")
+    for each in recipe.notes:
+        note(each)
     return open_tokens(corpus, recipe, cache, config.max_tokens)
 
 
@@ -248,13 +248,9 @@ def _build(config: ModelConfig) -> GPTLanguageModel:
     if needed > available:
         raise UserError(
             f"training {n_parameters / 1e6:,.0f}M parameters needs about {needed / 1e9:,.0f} GB of memory and "
-            f"{available / 1e9:,.0f} GB are free; configure a smaller --n_embd or --n_layer with llm_model.py"
+            f"{available / 1e9:,.0f} GB are free; configure a smaller --n_embd or --n_layer with {step('llm_model')}"
         )
     return GPTLanguageModel(config)
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def pick_device(name: str | None, processes: Processes) -> torch.device:

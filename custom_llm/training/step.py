@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from custom_llm.common.errors import UserError, is_out_of_memory
-from custom_llm.common.progress import note
+from custom_llm.common.notes import say
+from custom_llm.common.steps import step
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.distributed.parallel import gathered, load_model_state, parallelize, send_gradients, whole
@@ -249,12 +250,12 @@ class Step:
         """
         at_once = min(self.rows or max(sizes), max(sizes))
         if at_once == 1:
-            ways_out = "configure a smaller --block_size or --n_embd with llm_model.py"
+            ways_out = f"configure a smaller --block_size or --n_embd with {step('llm_model')}"
             ways_out = ways_out if self.config.act_recomp else f"give --act_recomp, or {ways_out}"
             raise UserError(f"not enough memory for one window of {self.model.config.block_size} tokens; {ways_out}")
         self.rows = at_once // 2
         parts = sum(-(-size // self.rows) for size in sizes)
-        note(
+        say(
             f"note: out of memory with {at_once} windows at once; going on with {self.rows}, and the same step in "
             f"{parts} parts"
         )

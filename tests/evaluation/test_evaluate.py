@@ -22,6 +22,7 @@ from tiny_gguf import write_gpt2
 
 import evaluate_llm
 from custom_llm.common.errors import UserError
+from custom_llm.common.logits import windows
 from custom_llm.data.cache import default_cache
 from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset
 from custom_llm.data.sources import open_corpus
@@ -32,7 +33,6 @@ from custom_llm.evaluation.metrics.quality import measure
 from custom_llm.evaluation.models import open_scorer
 from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
 from custom_llm.inference.engine import Engine
-from custom_llm.inference.scores import windows
 from custom_llm.model.files import SavedConfig, save_config, save_weights
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.bpe import BPETokenizer

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from custom_llm.common.errors import UserError
-from custom_llm.inference.scores import windows
+from custom_llm.common.logits import windows
 
 # Windows of token ids, each read from its beginning → for all their tokens in order the logarithms of probabilities of
 # what follows, (t, n_vocab) float64 at a time.

@@ -1,6 +1,7 @@
 """The classes of Hugging Face `transformers` that models are exported as: what each computes, its names, its config.
 
-To add one: a `Kind`, a table of names, the content of its config.json, and tests/export/test_architectures.py shows whether it is right.
+To add one: a `Kind`, a table of names, the content of its config.json, and
+tests/export/test_architectures.py shows whether it is right.
 """
 
 from __future__ import annotations

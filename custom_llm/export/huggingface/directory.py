@@ -17,6 +17,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import write_bytes
+from custom_llm.common.steps import step
 from custom_llm.export.about import KEY, About
 from custom_llm.export.graph.check import check_graph, check_structure
 from custom_llm.export.graph.graph import Graph, Structure
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 OURS = "CustomLLM"  # in the place of a class
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-AGAIN = "remove its folder, or name another with --output_dir, and export anew with convert_to_gguf.py"
+AGAIN = f"remove its folder, or name another with --output_dir, and export anew with {step('convert_to_gguf')}"
 
 
 def write_hf_directory(
@@ -129,7 +130,7 @@ def read_config(hf_dir: str | Path) -> dict[str, Any]:
         if not known or type(config["eos_token_id"]) not in (int, type(None)):
             raise ValueError("not a model this program exported")
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: no such file; export a model with convert_to_gguf.py") from None
+        raise UserError(f"{path}: no such file; export a model with {step('convert_to_gguf')}") from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         reason = "not a model this program exported" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: {reason}; {AGAIN}") from None

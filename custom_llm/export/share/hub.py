@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.notes import note, say
 
 FLAG = "--push_to_hub"
 TOKEN = "make a token that may write at huggingface.co/settings/tokens, and run: hf auth login (or set HF_TOKEN)"
@@ -72,11 +73,11 @@ def push(repo: str, files: Mapping[str, Path], public: bool, message: str) -> st
             raise UserError(f"{FLAG} {repo}: it is there and all may see it; give --public if this model is for all")
         size = sum(path.stat().st_size for path in files.values()) / 1e6
         whom = "public" if is_public else "private"
-        print(f"pushing {len(files)} files, {size:,.1f} MB, to {repo} ({whom})", file=sys.stderr, flush=True)
+        say(f"pushing {len(files)} files, {size:,.1f} MB, to {repo} ({whom})")
         operations = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
         api.create_commit(repo, operations, commit_message=message)
         if public and not is_public:
-            print(f"note: {repo} was there and is private; its settings on the hub open it", file=sys.stderr)
+            note(f"{repo} was there and is private; its settings on the hub open it")
         return str(address)
     # Answers of the hub; the network's, by whatever client the library has; a file's; and what it makes of these.
     except (HfHubHTTPError.__bases__[0], OSError, ValueError, RuntimeError) as error:

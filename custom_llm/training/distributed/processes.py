@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.steps import step
 from custom_llm.training.distributed.torchrun import local_rank, world_size
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Processes:
                 raise
             raise UserError(
                 "another process of this training has ended, and said why if it could; once that is mended, "
-                "train_llm.py --resume goes on from the last checkpoint"
+                f"{step('train_llm')} --resume goes on from the last checkpoint"
             ) from None
         dist.destroy_process_group()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import LOSSES, beside, write_bytes
+from custom_llm.common.notes import note
 from custom_llm.training.tracking.about import About
 from custom_llm.training.tracking.history import History, Point, to_csv
 from custom_llm.training.tracking.plot import draw_curves
@@ -151,6 +151,6 @@ class Record:
                 reason = describe_os_error(error) if isinstance(error, OSError) else f"{error}"
                 reason = " ".join(reason.split()) or type(error).__name__
                 kind = "" if isinstance(error, (UserError, OSError)) else f"{what}: "
-                print(f"note: {kind}{reason}", file=sys.stderr, flush=True)
+                note(f"{kind}{reason}")
             self._failed.add(what)
             return None

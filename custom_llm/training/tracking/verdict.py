@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from custom_llm.common.steps import command
 from custom_llm.training.tracking.about import About
 from custom_llm.training.tracking.history import Point, best
 
@@ -30,7 +31,7 @@ def describe_overfitting(points: Sequence[Point], about: About) -> str | None:
         f"From step {lowest.step:,} on the held-out loss rose, from {lowest.held_out:.4f} to {last:.4f}, and the "
         f"training loss came to {loss:.4f}: what the model learnt then, it learnt by heart. {about.model_path} holds "
         f"the weights of step {lowest.step:,}. More text helps most; else {dropout}fewer --n_layer or a smaller "
-        "--n_embd (python llm_model.py), or a shorter training."
+        f"--n_embd ({command('llm_model')}), or a shorter training."
     )
 
 
