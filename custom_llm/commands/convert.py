@@ -25,6 +25,7 @@ from custom_llm.common.files import Kind, beside, check_target
 from custom_llm.common.notes import note, warn
 from custom_llm.export.about import parse_line
 from custom_llm.export.gguf.quantize import parse_quant_types
+from custom_llm.export.share.licenses import license_note
 
 if TYPE_CHECKING:
     pass
