@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from custom_llm.data.stories.generate import END_OF_STORY, generate_stories, parse_plot
-from custom_llm.data.stories.plots import PLOTS
-from custom_llm.data.stories.tables import HELPERS, HEROES, PHRASES, WORDS
+from custom_llm.data.stories import assets
+from custom_llm.data.stories.assets import HELPERS, HEROES, PHRASES, PLOTS, WORDS, parse_plot
+from custom_llm.data.stories.generate import END_OF_STORY, generate_stories
 
 N_CHARS = 300_000
 PRONOUN = {character.name: character.pronoun for character in (*HEROES, *HELPERS)}
@@ -174,3 +179,41 @@ def test_plot_notation() -> None:
     assert [beat.wordings for beat in first] == [["One.", "Uno."], ["Two, and"], ["Three."]]
     assert [beat.optional for beat in first] == [False, True, False]
     assert [beat.wordings for beat in second] == [["Four."]]
+
+
+def edited(folder: Path, name: str, more: str) -> ModuleType:
+    """The assets after something was written at the end of one of their files."""
+    shutil.copytree(Path(assets.__file__).parent, folder / "stories")
+    with (folder / "stories" / name).open("a", encoding="utf-8") as file:
+        file.write(more)
+    spec = importlib.util.spec_from_file_location("edited", folder / "stories" / "assets.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["edited"] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["edited"]
+    return module
+
+
+def test_a_plot_is_added_in_the_text_file(tmp_path: Path) -> None:
+    plots = edited(
+        tmp_path, "plots.txt", "\n= a nap\nnot for: Zoe\ncases: where\n- in bed\n\n{hero} slept {where}.\n"
+    ).PLOTS
+    assert len(plots) == len(PLOTS) + 1
+    assert (plots[-1].name, plots[-1].cases, plots[-1].not_for) == ("a nap", ({"where": "in bed"},), ("Zoe",))
+    assert parse_plot(plots[-1].text)[0][0].wordings == ["{hero} slept {where}."]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("plots.txt", "= a nap\ncases: where | when\n- in bed\n\n{hero} slept.\n"),
+        ("plots.txt", "= a race\n\n{hero} ran.\n"),
+        ("words.txt", "= animals\ncat\n"),
+    ],
+    ids=["a case without a slot", "a name twice", "a table of no kind"],
+)
+def test_a_damaged_file_is_noticed_at_once(tmp_path: Path, name: str, more: str) -> None:
+    with pytest.raises(AssertionError, match=name.removesuffix("s.txt")):
+        edited(tmp_path, name, more)

@@ -1,6 +1,6 @@
 """The bundled stories: small English stories by the megabyte, made from plots, without a download.
 
-A story is a plot (`story_plots`) told with characters and things (`story_tables`). All chance comes from
+A story is a plot (plots.txt) told with characters and things (words.txt). All chance comes from
 `random.Random(seed).random()`, the one method whose numbers Python promises to keep, and nothing depends on
 the order of a set. The same seed therefore gives the same text in every version of Python.
 """
@@ -10,11 +10,21 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from custom_llm.data.stories.plots import PLOTS, Plot
-from custom_llm.data.stories.tables import HELPERS, HEROES, PHRASES, PRONOUNS, WORDS, Character
+from custom_llm.data.stories.assets import (
+    HELPERS,
+    HEROES,
+    PHRASES,
+    PLOTS,
+    PRONOUNS,
+    WORDS,
+    Beat,
+    Character,
+    Plot,
+    parse_plot,
+)
 
 END_OF_STORY = "<|endoftext|>"
 PLOTS_PER_VARIETY = 6
@@ -38,8 +48,13 @@ def generate_stories(n_chars: int = 1_000_000, seed: int = 0, variety: int = 2) 
     if n_chars < 1 or variety < 1:
         raise ValueError(f"n_chars {n_chars} and variety {variety} must be at least 1")
     rng = random.Random(seed)
-    world = _World(variety)
-    plots = [(plot, _shorten(parse_plot(plot.text), variety)) for plot in PLOTS[: PLOTS_PER_VARIETY * variety]]
+    count = 2 * variety
+    heroes = [c for pronoun in PRONOUNS for c in [h for h in HEROES if h.pronoun == pronoun][:count]]
+    phrases = {name: wordings[:count] for name, wordings in PHRASES.items()}
+    plots = []
+    for plot in PLOTS[: PLOTS_PER_VARIETY * variety]:
+        paragraphs = [[Beat(b.wordings[:variety], b.optional) for b in beats] for beats in parse_plot(plot.text)]
+        plots.append((replace(plot, cases=plot.cases[:count]), paragraphs))
     told: dict[str, None] = {}  # a set that keeps its order
     length = 0
     deck: list[tuple[Plot, list[list[Beat]]]] = []
@@ -47,79 +62,29 @@ def generate_stories(n_chars: int = 1_000_000, seed: int = 0, variety: int = 2) 
         # Every plot comes once before any comes again.
         deck = deck or list(plots)
         plot, paragraphs = deck.pop(int(rng.random() * len(deck)))
-        story = _Teller(rng, world.cast(rng, plot), world.phrases).tell(paragraphs)
+        teller = _Teller(rng, _cast(rng, plot, heroes), phrases)
+        story = "\n".join(teller.paragraph(beats) for beats in paragraphs)
         if story not in told:
             told[story] = None
             length += len(story) + len(END_OF_STORY) + 2
     return "".join(f"{story}\n{END_OF_STORY}\n" for story in told)
 
 
-@dataclass
-class Beat:
-    """One moment of a plot: its wordings, and whether a story may go without it."""
-
-    wordings: list[str]
-    optional: bool = False
-
-
-def parse_plot(text: str) -> list[list[Beat]]:
-    """Read a plot's text into paragraphs of beats (see `story_plots` for the notation)."""
-    paragraphs: list[list[Beat]] = [[]]
-    for line in text.strip().splitlines():
-        line = " ".join(line.split())  # a line may go on over a backslash, with spaces in front
-        mark, _, rest = line.partition(" ")
-        if not mark:
-            paragraphs.append([])
-        elif mark == "|":
-            paragraphs[-1][-1].wordings.append(rest)
-        elif mark == "?":
-            paragraphs[-1].append(Beat([rest], optional=True))
-        else:
-            paragraphs[-1].append(Beat([line]))
-    return paragraphs
-
-
-def _shorten(paragraphs: list[list[Beat]], wordings: int) -> list[list[Beat]]:
-    """Keep the first `wordings` of every beat."""
-    return [[Beat(beat.wordings[:wordings], beat.optional) for beat in beats] for beats in paragraphs]
-
-
-class _World:
-    """The characters and turns of phrase that stories of a variety are told with."""
-
-    def __init__(self, variety: int) -> None:
-        count = 2 * variety
-        self.cases = count
-        self.heroes = [c for pronoun in PRONOUNS for c in [h for h in HEROES if h.pronoun == pronoun][:count]]
-        self.phrases = {name: phrases[:count] for name, phrases in PHRASES.items()}
-
-    def cast(self, rng: random.Random, plot: Plot) -> dict[str, str]:
-        """Draw who and what a story is about, and return the slots that stay the same all through it."""
-        hero = _pick(rng, [c for c in self.heroes if c.name not in plot.not_for])
-        # Another pronoun than the hero's, so that "she" and "he" are never in doubt.
-        others = [c for c in self.heroes if c.pronoun != hero.pronoun and c.name not in plot.not_for]
-        friend = _pick(rng, others)
-        helper = _pick(rng, [c for c in HELPERS if c.pronoun != hero.pronoun])
-        slots = {name: _pick(rng, words) for name, words in WORDS.items()}
-        for role, character in (("hero", hero), ("friend", friend), ("helper", helper)):
-            slots[role] = character.name
-            slots.update({f"{role}.{name}": value for name, value in _traits(character).items()})
-        slots.update(_traits(hero))  # "{his}" is short for "{hero.his}"
-        slots.update(_pick(rng, plot.cases[: self.cases]))
-        return slots
-
-
-def _traits(character: Character) -> dict[str, str]:
-    """Return what the templates may say about a character, as slots."""
-    return {
-        **PRONOUNS[character.pronoun],
-        "who": character.who,
-        "loves": character.loves,
-        "home": character.home,
-        "joy": character.joy,
-        "hand": character.hand,
-        "hands": character.hand + "s",
-    }
+def _cast(rng: random.Random, plot: Plot, heroes: Sequence[Character]) -> dict[str, str]:
+    """Draw who and what a story is about: the slots that stay the same all through it."""
+    hero = _pick(rng, [c for c in heroes if c.name not in plot.not_for])
+    # Another pronoun than the hero's, so that "she" and "he" are never in doubt.
+    friend = _pick(rng, [c for c in heroes if c.pronoun != hero.pronoun and c.name not in plot.not_for])
+    helper = _pick(rng, [c for c in HELPERS if c.pronoun != hero.pronoun])
+    slots = {name: _pick(rng, words) for name, words in WORDS.items()}
+    for role, character in (("hero", hero), ("friend", friend), ("helper", helper)):
+        traits = {**vars(character), "hands": character.hand + "s", **PRONOUNS[character.pronoun]}
+        slots[role] = character.name
+        slots.update({f"{role}.{name}": value for name, value in traits.items()})
+        if character is hero:
+            slots.update(traits)  # "{his}" is short for "{hero.his}"
+    slots.update(_pick(rng, plot.cases))
+    return slots
 
 
 @dataclass
@@ -131,11 +96,7 @@ class _Teller:
     phrases: Mapping[str, Sequence[str]]
     unused: MutableMapping[str, list[str]] = field(default_factory=dict)
 
-    def tell(self, paragraphs: Sequence[Sequence[Beat]]) -> str:
-        """Return the story, its paragraphs one line each."""
-        return "\n".join(self._paragraph(beats) for beats in paragraphs)
-
-    def _paragraph(self, beats: Sequence[Beat]) -> str:
+    def paragraph(self, beats: Sequence[Beat]) -> str:
         told = [beat for beat in beats if not beat.optional or self.rng.random() < 0.5]
         text = " ".join(self._expand(_pick(self.rng, beat.wordings)) for beat in told)
         return _A_BEFORE_VOWEL.sub(r"\1n ", text)
@@ -152,6 +113,7 @@ class _Teller:
 
     def _phrase(self, key: str) -> str:
         """Draw a wording of the phrase `key` that this story has not used, as long as there is one."""
+        assert key in self.phrases, f"a plot has the slot {{{key}}}, which is no word, phrase or trait"
         unused = self.unused.get(key) or list(self.phrases[key])
         phrase = _pick(self.rng, unused)
         self.unused[key] = [other for other in unused if other != phrase]
