@@ -24,9 +24,9 @@ from custom_llm.common.files import replacing
 from custom_llm.common.progress import Progress
 from custom_llm.data.cache import content_digest, file_state, make_folder, mark_used
 from custom_llm.data.sources import Corpus
-from custom_llm.tokenizer.base import END_OF_TEXT, Tokenizer
+from custom_llm.tokenizer.base import END_OF_TEXT, Recipe, Tokenizer
 from custom_llm.tokenizer.cut import rechunk
-from custom_llm.tokenizer.load import Recipe, load_tokenizer
+from custom_llm.tokenizer.load import load_tokenizer
 
 VERSION = 1  # of all that turns files into ids; a new one makes the old token files be forgotten
 PART = 1 << 20  # characters encoded at a time

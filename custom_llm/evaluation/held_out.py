@@ -16,9 +16,8 @@ from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import open_tokens
 from custom_llm.evaluation.models import Scorer
-from custom_llm.tokenizer.base import END_OF_TEXT
+from custom_llm.tokenizer.base import END_OF_TEXT, Recipe
 from custom_llm.tokenizer.cut import up_to
-from custom_llm.tokenizer.load import Recipe
 
 LOOKED_AT = 1 << 20  # characters of a long text that are searched for what a model does not know
 DECODED = 1 << 18  # tokens at a time

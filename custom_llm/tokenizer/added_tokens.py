@@ -94,15 +94,11 @@ def _check_overlaps(tokens: list[str]) -> None:
 
 def _longest_first(text: str, tokens: list[str]) -> list[str]:
     """The tokens that llama.cpp finds in a text."""
-    parts = [(text, False)]
+    parts = [text]  # between any two a token that was found, as re.split gives them
     for token in sorted(tokens, key=_size, reverse=True):
-        parts = [piece for part in parts for piece in ([part] if part[1] else _cut_out(part[0], token))]
-    return [part for part, found in parts if found]
-
-
-def _cut_out(text: str, token: str) -> list[tuple[str, bool]]:
-    first, *rest = text.split(token)
-    return [(first, False), *(piece for part in rest for piece in ((token, True), (part, False)))]
+        cut = re.compile(f"({re.escape(token)})")
+        parts = [piece for i, part in enumerate(parts) for piece in ([part] if i % 2 else cut.split(part))]
+    return parts[1::2]
 
 
 def _size(token: str) -> int:

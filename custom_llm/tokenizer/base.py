@@ -6,7 +6,8 @@ weights can also read and write their text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,3 +38,18 @@ class Tokenizer(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """A description in plain values, from which `load_tokenizer` makes the same tokenizer."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a tokenizer is made.
+
+    Attributes:
+        key: differs where the same text would give another tokenizer.
+        make: pieces of the text → the tokenizer; raises UserError.
+        notes: what a person should know about it, a line each.
+    """
+
+    key: str
+    make: Callable[[Iterable[str]], Tokenizer]
+    notes: Sequence[str] = ()

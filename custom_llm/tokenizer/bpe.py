@@ -2,34 +2,38 @@
 
 A text is cut into words, numbers, punctuation and white space, each piece is spelled in bytes, and the learned merges
 join bytes to tokens. As all bytes are tokens, nothing is ever unknown (but see FIRST_OF_FOUR). llama.cpp reads such a
-vocabulary as `gpt2` with a pre-tokenizer of its own (data/pre_tokenizers.py) and gives the same ids.
+vocabulary as `gpt2` with a pre-tokenizer of its own (pre_tokenizers.py) and gives the same ids.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import re
 from collections.abc import Iterable
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from custom_llm.common.errors import UserError
 from custom_llm.tokenizer.added_tokens import TAKEN_FOR_CONTROL, Added, read_added
-from custom_llm.tokenizer.base import END_OF_TEXT
-from custom_llm.tokenizer.cut import split
+from custom_llm.tokenizer.base import END_OF_TEXT, Recipe
+from custom_llm.tokenizer.cut import rechunk, split
 from custom_llm.tokenizer.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, recognize
 
 if TYPE_CHECKING:
-    import tokenizers
     from typing_extensions import Self
 
+T = TypeVar("T")
 
 SMALLEST_VOCABULARY = 257
 LONGEST_WORD = 256  # characters; training takes the square of a word's length in time, so longer ones are cut in it
 CHUNK = 1 << 16  # characters encoded as one; each costs some 100 bytes of memory until its batch is over
 CHUNKS_PER_CORE = 4  # in a batch
+SAMPLE_PART = 1 << 16  # characters
+SAMPLE_PARTS = 256  # 16 million characters, of which merges are learned; more give hardly other ones
 # Bytes that begin characters from U+40000 on, where next to nothing is assigned. Vocabularies that were learned from a
 # text without (StarCoder's) lack one or the other; such characters are then unknown.
 FIRST_OF_FOUR = {
@@ -59,19 +63,23 @@ class BPETokenizer:
         pre: PreTokenizer = PRE_TOKENIZERS["gpt-2"],
         end_of_text: str = END_OF_TEXT,
     ) -> None:
-        """Args:
-        tokens: every token by id, in GPT-2's alphabet of bytes; the added ones as they are. Those with other letters
-            are never read.
-        merges: pairs of tokens that become one token, the first learned first.
-        added: id → token, of those that are read before the text is cut; by default only `end_of_text`.
-        pre: how the text is cut.
-        end_of_text: the added token that ends a document.
+        """A vocabulary.
+
+        Args:
+            tokens: every token by id, in GPT-2's alphabet of bytes; the added ones as they are. Those with other
+                letters are never read.
+            merges: pairs of tokens that become one token, the first learned first.
+            added: id → token, of those that are read before the text is cut; by default only `end_of_text`.
+            pre: how the text is cut.
+            end_of_text: the added token that ends a document.
 
         Raises:
             ValueError: these do not make a byte-level BPE that llama.cpp reads alike.
         """
         if added is None:
             added = {i: Added(token, True) for i, token in enumerate(tokens) if token == end_of_text}
+        from tokenizers import AddedToken, Tokenizer, decoders, models
+
         _check(tokens, merges, added)
         ends = [i for i, token in added.items() if token == Added(end_of_text, True)]
         if not ends:
@@ -89,7 +97,23 @@ class BPETokenizer:
         unknown = [ends for byte, ends in FIRST_OF_FOUR.items() if BYTE_LETTERS[byte] not in tokens]
         ranges = "".join(f"{chr(first)}-{chr(last)}" for first, last in unknown)
         self._unknown = re.compile(f"[{ranges}]") if unknown else None
-        self._hf = self._hugging_face()
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        self._hf = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre.ignore_merges))
+        self._hf.pre_tokenizer = pre.build()
+        self._hf.decoder = decoders.ByteLevel()
+        self._hf.add_tokens([AddedToken(i.content, special=i.special, normalized=False) for i in added.values()])
+
+    @classmethod
+    def recipe(cls, vocab_size: int) -> Recipe:
+        """Up to `vocab_size` tokens, learned from a sample of the text."""
+
+        def make(pieces: Iterable[str]) -> BPETokenizer:
+            try:
+                return cls.train(sample(rechunk(pieces, SAMPLE_PART), SAMPLE_PARTS), vocab_size)
+            except ValueError as error:
+                raise UserError(f"--vocab_size {vocab_size}: {error}") from None
+
+        return Recipe(f"{cls.kind} {vocab_size}", make)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
@@ -163,7 +187,26 @@ class BPETokenizer:
         try:
             if content["normalizer"] is not None or content["post_processor"] is not None:
                 raise ValueError("it changes the text, or adds tokens to it")
-            return cls(*_parse(content), end_of_text)
+            model = content["model"]
+            kind = model.get("type", "BPE")  # not there in the oldest files
+            unknown = ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "dropout")
+            unfit = [name for name in unknown if model.get(name)]
+            if kind != "BPE" or unfit:
+                raise ValueError(f"its model is {kind}{' with '.join(['', *unfit])}, not a byte-level BPE")
+            pre = recognize(content["pre_tokenizer"], bool(model.get("ignore_merges")))
+            added = read_added(content["added_tokens"])
+            tokens = dict(model["vocab"])
+            for i, token in added.items():
+                if tokens.setdefault(token.content, i) != i:
+                    raise ValueError(f"its token {token.content!r} has two ids")
+            by_id = {i: token for token, i in tokens.items()}
+            if len(by_id) != len(tokens) or any(type(i) is not int for i in by_id):
+                raise ValueError("its ids are not one number for each token")
+            if holes := set(range(len(by_id))) - set(by_id):
+                raise ValueError(f"its ids have holes: {max(by_id) + 1} rows, but no token {min(holes)}")
+            # Old files have the two tokens of a merge in one text, with a space between.
+            merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+            return cls([by_id[i] for i in range(len(by_id))], merges, added, pre, end_of_text)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"not a tokenizer.json: {error!r}") from None
 
@@ -175,21 +218,22 @@ class BPETokenizer:
             text = text.encode("utf-8", "ignore").decode()
         return text if self._unknown is None or text.isascii() else self._unknown.sub("", text)
 
-    def _hugging_face(self) -> tokenizers.Tokenizer:
-        from tokenizers import AddedToken, Tokenizer, decoders, models
-
-        vocabulary = {token: i for i, token in enumerate(self.spelled_tokens)}
-        hf = Tokenizer(models.BPE(vocabulary, self.merges, ignore_merges=self.pre.ignore_merges))
-        hf.pre_tokenizer = self.pre.build()
-        hf.decoder = decoders.ByteLevel()
-        hf.add_tokens([AddedToken(i.content, special=i.special, normalized=False) for i in self.added.values()])
-        return hf
-
 
 class PretrainedTokenizer(BPETokenizer):
-    """The byte-level BPE of another model (data/pretrained.py)."""
+    """The byte-level BPE of another model (pretrained.py)."""
 
     kind = "pretrained"
+
+
+def sample(items: Iterable[T], n: int) -> list[T]:
+    """`n` of the items, each with the same chance, in order; all of them if there are no more (Vitter 1985, R)."""
+    generator, kept = random.Random(0), []
+    for i, item in enumerate(items):
+        if i < n:
+            kept.append((i, item))
+        elif (place := generator.randrange(i + 1)) < n:
+            kept[place] = (i, item)
+    return [item for _, item in sorted(kept)]
 
 
 def unspell(token: str) -> bytes:
@@ -202,33 +246,6 @@ def unspell(token: str) -> bytes:
         return bytes([BYTE_OF_LETTER[letter] for letter in token])
     except KeyError as error:
         raise ValueError(f"{error} is no letter of the alphabet of bytes") from None
-
-
-def _parse(content: dict[str, Any]) -> tuple[list[str], list[tuple[str, str]], dict[int, Added], PreTokenizer]:
-    """The tokens by id, the merges, the added tokens and the way of cutting of a parsed tokenizer.json."""
-    model = content["model"]
-    kind = model.get("type", "BPE")  # not there in the oldest files
-    unfit = [
-        name
-        for name in ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "dropout")
-        if model.get(name)
-    ]
-    if kind != "BPE" or unfit:
-        raise ValueError(f"its model is {kind}{' with '.join(['', *unfit])}, not a byte-level BPE")
-    pre = recognize(content["pre_tokenizer"], bool(model.get("ignore_merges")))
-    added = read_added(content["added_tokens"])
-    tokens = dict(model["vocab"])
-    for i, token in added.items():
-        if tokens.setdefault(token.content, i) != i:
-            raise ValueError(f"its token {token.content!r} has two ids")
-    by_id = {i: token for token, i in tokens.items()}
-    if len(by_id) != len(tokens) or any(type(i) is not int for i in by_id):
-        raise ValueError("its ids are not one number for each token")
-    if holes := set(range(len(by_id))) - set(by_id):
-        raise ValueError(f"its ids have holes: {max(by_id) + 1} rows, but no token {min(holes)}")
-    # Old files have the two tokens of a merge in one text, with a space between.
-    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
-    return [by_id[i] for i in range(len(by_id))], merges, added, pre
 
 
 def _check(tokens: list[str], merges: list[tuple[str, str]], added: dict[int, Added]) -> None:
@@ -254,12 +271,8 @@ def _check(tokens: list[str], merges: list[tuple[str, str]], added: dict[int, Ad
             raise ValueError(f"its added token {token!r} is also the spelling of bytes")
 
 
-def _byte_letters() -> list[str]:
-    """GPT-2's letter for each byte: itself where it prints, else a letter from U+0100 on."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    rest = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(rest)) for byte in range(256)]
-
-
-BYTE_LETTERS = _byte_letters()
+# GPT-2's letter for each byte: itself where it prints, else a letter from U+0100 on.
+_PRINTABLE = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+_NEXT = iter(range(256, 512))
+BYTE_LETTERS = [chr(byte if byte in _PRINTABLE else next(_NEXT)) for byte in range(256)]
 BYTE_OF_LETTER = {letter: byte for byte, letter in enumerate(BYTE_LETTERS)}

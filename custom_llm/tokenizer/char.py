@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from custom_llm.common.text import has_half_pair
-from custom_llm.tokenizer.base import END_OF_TEXT
+from custom_llm.tokenizer.base import END_OF_TEXT, Recipe
 
 LARGEST_CODE_POINT = 0x10FFFF
 
@@ -27,8 +27,8 @@ class CharTokenizer:
     end_of_text = END_OF_TEXT
 
     def __init__(self, chars: str, end_of_text: bool = True) -> None:
-        """Args:
-        chars: the distinct characters; a character's place is its id.
+        """The vocabulary of the distinct `chars`; a character's place is its id.
+
         end_of_text: whether `<|endoftext|>` is a token (its id is len(chars)); if not, it is 13 characters.
         """
         if len(set(chars)) != len(chars):
@@ -41,6 +41,11 @@ class CharTokenizer:
         self._ids[code_points(chars)] = np.arange(len(chars))
         if end_of_text:
             self._ids[-1] = self.end_of_text_id
+
+    @classmethod
+    def recipe(cls, vocab_size: int) -> Recipe:
+        """The vocabulary of all characters, however many there are."""
+        return Recipe(cls.kind, cls.from_texts)
 
     @classmethod
     def from_text(cls, text: str, end_of_text: bool = True) -> CharTokenizer:

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any
 
-from custom_llm.common.errors import UserError
-from custom_llm.tokenizer.base import Tokenizer
+from custom_llm.tokenizer.base import Recipe, Tokenizer
+from custom_llm.tokenizer.bpe import BPETokenizer, PretrainedTokenizer
 from custom_llm.tokenizer.char import CharTokenizer
-from custom_llm.tokenizer.cut import rechunk
+from custom_llm.tokenizer.pretrained import load_pretrained
 
-
-def _load_bpe(values: dict[str, Any]) -> Tokenizer:
-    from custom_llm.tokenizer import bpe
-
-    kind = bpe.PretrainedTokenizer if values["kind"] == bpe.PretrainedTokenizer.kind else bpe.BPETokenizer
-    return kind.from_dict(values)
-
-
-# kind → what makes the tokenizer of a description
-TOKENIZERS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
-    CharTokenizer.kind: CharTokenizer.from_dict,
-    "bpe": _load_bpe,
-    "pretrained": _load_bpe,
-}
+LEARNED = (CharTokenizer, BPETokenizer)  # from the text, by their kinds as names: these have a `recipe`
+TOKENIZERS = {tokenizer.kind: tokenizer for tokenizer in (*LEARNED, PretrainedTokenizer)}
 
 
 def load_tokenizer(values: dict[str, Any]) -> Tokenizer:
@@ -37,29 +22,9 @@ def load_tokenizer(values: dict[str, Any]) -> Tokenizer:
         ValueError: a description of no known kind, or a damaged one.
     """
     try:
-        return TOKENIZERS[values["kind"]](values)
+        return TOKENIZERS[values["kind"]].from_dict(values)
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a tokenizer description: {error}") from None
-
-
-SAMPLE_PART = 1 << 16  # characters
-SAMPLE_PARTS = 256  # 16 million characters, of which merges are learnt; more give hardly other ones
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a tokenizer is made.
-
-    Attributes:
-        key: differs where the same text would give another tokenizer.
-        make: pieces of the text → the tokenizer; raises UserError.
-        notes: what a person should know about it, a line each.
-    """
-
-    key: str
-    make: Callable[[Iterable[str]], Tokenizer]
-    notes: Sequence[str] = ()
 
 
 def find_recipe(name: str, vocab_size: int) -> Recipe:
@@ -68,32 +33,9 @@ def find_recipe(name: str, vocab_size: int) -> Recipe:
     Raises:
         UserError: it is neither char nor bpe, and no tokenizer can be had under that name.
     """
-    if name == "char":
-        return Recipe("char", CharTokenizer.from_texts)
-    if name == "bpe":
-        return Recipe(f"bpe {vocab_size}", lambda pieces: _learn(pieces, vocab_size))
-    from custom_llm.tokenizer.pretrained import load_pretrained
-
+    for learned in LEARNED:
+        if name == learned.kind:
+            return learned.recipe(vocab_size)
     tokenizer, notes = load_pretrained(name)
     digest = blake2b(json.dumps(tokenizer.to_dict()).encode(), digest_size=16).hexdigest()
     return Recipe(digest, lambda pieces: tokenizer, [f"--tokenizer {name}: {note}" for note in notes])
-
-
-def _learn(pieces: Iterable[str], vocab_size: int) -> Tokenizer:
-    from custom_llm.tokenizer.bpe import BPETokenizer
-
-    try:
-        return BPETokenizer.train(sample(rechunk(pieces, SAMPLE_PART), SAMPLE_PARTS), vocab_size)
-    except ValueError as error:
-        raise UserError(f"--vocab_size {vocab_size}: {error}") from None
-
-
-def sample(items: Iterable[T], n: int) -> list[T]:
-    """`n` of the items, each with the same chance, in order; all of them if there are no more (Vitter 1985, R)."""
-    generator, kept = random.Random(0), []
-    for i, item in enumerate(items):
-        if i < n:
-            kept.append((i, item))
-        elif (place := generator.randrange(i + 1)) < n:
-            kept[place] = (i, item)
-    return [item for _, item in sorted(kept, key=lambda pair: pair[0])]

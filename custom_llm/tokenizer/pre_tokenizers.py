@@ -112,23 +112,20 @@ def adds_space(pre_tokenizer: dict[str, Any] | None) -> bool:
 
 
 def _cuts(pre_tokenizer: dict[str, Any] | None) -> tuple[str, ...] | None:
-    """The regular expressions it cuts by, as far as they are of the forms known here."""
+    """The regular expressions it cuts by; None where it does anything else."""
     *splits, last = _steps(pre_tokenizer) or [{"type": None}]
     if last["type"] != "ByteLevel":
         return None
-    cuts = [_cut(step) for step in splits]
-    if last.get("use_regex", True):
-        cuts.append(SHIPPED_GPT_2)
-    return None if None in cuts else tuple(cuts)
-
-
-def _cut(step: dict[str, Any]) -> str | None:
-    if step["type"] == "Digits" and step["individual_digits"]:
-        return SHIPPED_DIGIT
-    # All that these expressions do not match is nothing, so that to keep the matches is to isolate them.
-    if step["type"] == "Split" and (step["behavior"], step["invert"]) in (("Isolated", False), ("Removed", True)):
-        return step["pattern"].get("Regex")
-    return None
+    cuts = []
+    for step in splits:
+        if step["type"] == "Digits" and step["individual_digits"]:
+            cuts.append(SHIPPED_DIGIT)
+        # All that these expressions do not match is nothing, so that to keep the matches is to isolate them.
+        elif step["type"] == "Split" and (step["behavior"], step["invert"]) in (("Isolated", False), ("Removed", True)):
+            cuts.append(step["pattern"].get("Regex"))
+        else:
+            return None
+    return (*cuts, SHIPPED_GPT_2) if last.get("use_regex", True) else tuple(cuts)
 
 
 def _steps(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -16,15 +16,9 @@ from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.bpe import PretrainedTokenizer
 from custom_llm.tokenizer.pre_tokenizers import adds_space
 
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "config.json",
-)
+FILES = """
+    tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt config.json
+""".split()
 # What ends a document, also where a chat model names the end of a turn as its end.
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")
 OTHERS = "take char, bpe, or a byte-level BPE such as gpt2, Llama 3's or Qwen2's"
@@ -52,7 +46,11 @@ def load_pretrained(name: str) -> tuple[PretrainedTokenizer, list[str]]:
     try:
         content = json.loads(loaded.backend_tokenizer.to_str())
         notes = _leave_out(content, loaded)
-        return PretrainedTokenizer.from_json(content, _end_of_text(content, loaded.eos_token)), notes
+        special = [token["content"] for token in content["added_tokens"] if token["special"]]
+        ends = [token for token in (*ENDS_OF_TEXT, loaded.eos_token) if token in special]
+        if not ends:
+            raise ValueError("none of its special tokens is named as the one that ends a text (eos_token)")
+        return PretrainedTokenizer.from_json(content, ends[0]), notes
     except ValueError as error:
         raise UserError(f"--tokenizer {name}: {error}; {OTHERS}") from None
 
@@ -101,31 +99,14 @@ def _leave_out(content: dict[str, Any], loaded: Any) -> list[str]:
         tokens = ", ".join(sorted(loaded.convert_ids_to_tokens(sorted(added))))
         notes.append(f"no token is put around a text, where the tokenizer would put {tokens}")
     content["normalizer"] = content["post_processor"] = None
-    notes += [
-        f"{token} is read as one token, since llama.cpp takes it for a control token"
-        for token in _take_for_control(content)
-    ]
+    # What llama.cpp takes for a control token by its text alone becomes one (Qwen2's vocabulary has `</s>`).
+    vocabulary = content["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        known = {token["content"] for token in content["added_tokens"]}
+        for token in sorted((vocabulary.keys() & TAKEN_FOR_CONTROL) - known):
+            content["added_tokens"].append({"id": vocabulary[token], "content": token, "special": True})
+            notes.append(f"{token} is read as one token, since llama.cpp takes it for a control token")
     return notes
-
-
-def _take_for_control(content: dict[str, Any]) -> list[str]:
-    """Make added tokens of those that llama.cpp takes for such by their text alone (Qwen2's vocabulary has `</s>`)."""
-    if not isinstance(content["model"].get("vocab"), dict):
-        return []
-    known = [token["content"] for token in content["added_tokens"]]
-    found = sorted(token for token in content["model"]["vocab"].keys() & TAKEN_FOR_CONTROL if token not in known)
-    content["added_tokens"] += [
-        {"id": content["model"]["vocab"][token], "content": token, "special": True} for token in found
-    ]
-    return found
-
-
-def _end_of_text(content: dict[str, Any], eos_token: str | None) -> str:
-    special = [token["content"] for token in content["added_tokens"] if token["special"]]
-    for token in (*ENDS_OF_TEXT, eos_token):
-        if token in special:
-            return token
-    raise ValueError("none of its special tokens is named as the one that ends a text (eos_token)")
 
 
 def _download(name: str) -> Path:
@@ -145,6 +126,10 @@ def _download(name: str) -> Path:
     except HFValidationError:
         raise UserError(f"--tokenizer {name}: no such folder; {OTHERS}") from None
     online = _hub_answers()
+    unreachable = UserError(
+        f"--tokenizer {name}: no such folder, and the Hugging Face hub cannot be reached; give a folder that holds "
+        "tokenizer.json, or take char or bpe"
+    )
     folder = None
     for file in FILES:
         try:
@@ -158,24 +143,17 @@ def _download(name: str) -> Path:
             raise UserError(f"--tokenizer {name}: no such folder, and no such model on the hub; {OTHERS}") from None
         except LocalEntryNotFoundError:
             if online:
-                raise UserError(_unreachable(name)) from None
+                raise unreachable from None
         except EntryNotFoundError:
             pass
         except Exception as error:  # of the HTTP client, of the disk, or what the library makes of an odd answer
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise UserError(f"--tokenizer {name}: the hub does not give {file} ({reason}); give a folder") from None
     if folder is None and not online:
-        raise UserError(_unreachable(name))
+        raise unreachable
     if folder is None:
         raise UserError(f"--tokenizer {name}: this model on the hub has no tokenizer; {OTHERS}")
     return folder
-
-
-def _unreachable(name: str) -> str:
-    return (
-        f"--tokenizer {name}: no such folder, and the Hugging Face hub cannot be reached; give a folder that holds "
-        "tokenizer.json, or take char or bpe"
-    )
 
 
 def _hub_answers() -> bool:

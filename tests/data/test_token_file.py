@@ -24,8 +24,9 @@ from custom_llm.data.dataset import Shuffle, TextDataset, make_loader
 from custom_llm.data.sources import open_corpus, read_text
 from custom_llm.data.token_file import narrowest_type, open_tokens
 from custom_llm.tokenizer.base import END_OF_TEXT
+from custom_llm.tokenizer.bpe import sample
 from custom_llm.tokenizer.char import CharTokenizer
-from custom_llm.tokenizer.load import find_recipe, sample
+from custom_llm.tokenizer.load import find_recipe
 
 TEXT = "".join(f"Line {i}: é — 狐.\nAnd {i * i}, too.\n{END_OF_TEXT}" for i in range(300)) + "the end"
 CHAR = find_recipe("char", 0)
