@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -41,7 +43,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         UserError: the folder is missing or closed to us, `path` is a folder, or the disk is full.
     """
     path = check_target(path)
-    _remove_stale(path)
+    remove_abandoned(path.parent, f".{path.stem}.", f".tmp{path.suffix}")
     # The ending stays, since some writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -75,7 +77,10 @@ def check_target(path: str | Path, kind: Kind | None = None) -> Path:
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not a regular file; give the name of a file to write")
     if kind is not None and path.exists():
-        _check_kind(path, kind)
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start and not start.startswith(kind.value):
+            raise UserError(f"{path} is there and is no {kind.name} file; move it away or give another name to write")
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
     if not os.access(path.parent, os.W_OK):
@@ -94,13 +99,6 @@ def check_distinct(**paths: str | Path) -> None:
             raise UserError(f"--{other} and --{flag} are both {path}; give two different files")
 
 
-def _check_kind(path: Path, kind: Kind) -> None:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start and not start.startswith(kind.value):
-        raise UserError(f"{path} is there and is no {kind.name} file; move it away or give another name to write")
-
-
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write `content` to `path` as one step.
 
@@ -111,12 +109,15 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove what a process that was killed while it wrote `path` has left beside it."""
-    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
-        process = left.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
-            left.unlink(missing_ok=True)
+def remove_abandoned(folder: Path, start: str, end: str = "") -> None:
+    """Remove what killed processes have left in `folder`: names of `start`, the number of a process and `end`."""
+    for left in folder.glob(f"{glob.escape(start)}*{glob.escape(end)}"):
+        process = re.search(r"[.-](\d+)$", left.name.removesuffix(end))
+        if process and not psutil.pid_exists(int(process[1])):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 MARK = "Written by custom-llm-scripts, anew with every export: without this line it stays as it is."

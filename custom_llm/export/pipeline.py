@@ -9,10 +9,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
-
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.files import Kind, check_target, replacing, write_bytes
+from custom_llm.common.files import Kind, check_target, remove_abandoned, replacing, write_bytes
 from custom_llm.common.signals import unwinding
 from custom_llm.common.steps import command, step
 from custom_llm.export.about import about_model
@@ -116,10 +114,7 @@ def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
 @contextlib.contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
     """A new folder, removed at the end; what killed processes have left of theirs is removed before."""
-    for left in path.parent.glob(".converting-*"):
-        process = left.name.rpartition("-")[2]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
+    remove_abandoned(path.parent, ".converting-")
     folder = path.with_name(f".converting-{os.getpid()}")
     try:
         folder.mkdir()

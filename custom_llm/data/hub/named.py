@@ -23,10 +23,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
-
 from custom_llm.common.errors import UserError
-from custom_llm.common.files import replacing
+from custom_llm.common.files import remove_abandoned, replacing
 from custom_llm.data.cache import make_folder
 from custom_llm.data.hub import rows as hub_rows
 from custom_llm.data.hub.documents import CUTTERS, Cleaner
@@ -175,7 +173,8 @@ class _Copies:
         what = hashlib.sha256(json.dumps([*values, max_chars]).encode()).hexdigest()[:12]
         self._stem = re.sub(r"[^\w-]+", "_", f"{Path(dataset.repo).name[:40]}-{what}")
         self._name, self._folder = dataset.name, make_folder(folder)
-        self._remove_abandoned()
+        # Of any revision, unlike `replacing` does itself.
+        remove_abandoned(self._folder, f".{self._stem}.", ".tmp.txt")
 
     def path(self, revision: str) -> Path:
         return self._folder / f"{self._stem}.{revision[:16]}.txt"
@@ -190,13 +189,6 @@ class _Copies:
                 yield f"{self._name} has changed since the copy of {_day(other)}, which is replaced"
                 with contextlib.suppress(OSError):  # on Windows, where another process reads it
                     other.unlink()
-
-    def _remove_abandoned(self) -> None:
-        """Remove what `files.replacing` could not when a process was killed; of any revision, unlike it does itself."""
-        for left in self._folder.glob(f".{self._stem}.*.tmp.txt"):
-            process = left.name.removesuffix(".tmp.txt").rpartition(".")[2]
-            if process.isdigit() and not psutil.pid_exists(int(process)):
-                left.unlink(missing_ok=True)
 
 
 def _day(path: Path) -> str:
