@@ -14,8 +14,7 @@ from pathlib import Path
 
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import write_bytes
-from custom_llm.data.readers import OnRead
-from custom_llm.data.text import PIECE, open_bytes
+from custom_llm.data.text import PIECE, OnRead, open_bytes
 
 DAY = 86_400  # seconds
 DAYS_KEPT = 30  # without being used
@@ -61,13 +60,9 @@ def make_folder(folder: Path) -> Path:
 
 
 def mark_used(path: Path) -> None:
-    """Keep a file of the cache for another month.
-
-    It is marked once a day, since a mark makes it a changed file to `content_digest`, and the time at which it was
-    made stays.
-    """
+    """Keep a file of the cache for another month. The time at which it was made stays."""
     with contextlib.suppress(OSError):
-        if _days_unused(path) > 1:
+        if _days_unused(path) > 1:  # since a mark makes it a changed file to `content_digest`
             os.utime(path, (time.time(), path.stat().st_mtime))
 
 
@@ -85,7 +80,12 @@ def content_digest(files: Iterable[Path], cache: Path, on_read: OnRead = None) -
         UserError: a file cannot be read.
     """
     memo_file = cache / "digests.json"
-    memo, digest, n_read = _load_memo(memo_file), blake2b(digest_size=16), 0
+    try:
+        memo = json.loads(memo_file.read_bytes())
+    except (OSError, ValueError, RecursionError):  # none, or damaged
+        memo = {}
+    memo = memo if isinstance(memo, dict) else {}
+    digest, n_read = blake2b(digest_size=16), 0
     for path in files:
         name, state = os.path.realpath(path), file_state(path)
         known = memo.get(name)
@@ -102,14 +102,6 @@ def content_digest(files: Iterable[Path], cache: Path, on_read: OnRead = None) -
     if n_read:
         write_bytes(memo_file, json.dumps(dict(list(memo.items())[-REMEMBERED:])).encode())
     return digest.hexdigest()
-
-
-def _load_memo(path: Path) -> dict:
-    try:
-        memo = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):  # none, or damaged
-        return {}
-    return memo if isinstance(memo, dict) else {}
 
 
 def file_state(path: Path) -> list[int]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from custom_llm.data.token_file import Tokens
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.char import CharTokenizer
 
-if TYPE_CHECKING:
-    from custom_llm.data.token_file import Tokens
-from custom_llm.data.token_file import Tokens
-
-ROUNDS = 4
+HELD_OUT, HELD_OUT_TOKENS = 0.1, 1 << 20  # share of the text, at its end, and how much of a long one
+ROUNDS = 4  # of the shuffle's network
 BLOCK = 4096  # places computed at a time
+# Windows read before memory is given back. Linux maps up to 2 MB around each page that is touched: 128 MB.
+WINDOWS_HELD = 64
 
 
 class Shuffle:
@@ -46,14 +46,10 @@ class Shuffle:
     def starting_at(self, place: int) -> Iterator[int]:
         """The order from a place on, found at once."""
         for start in range(place, self.n, BLOCK):
-            yield from self._places(start, min(start + BLOCK, self.n)).tolist()
-
-    def _places(self, start: int, end: int) -> np.ndarray:
-        """What stands at the places from `start` to `end`."""
-        x = self._permute(np.arange(start, end, dtype=np.uint64))
-        while (outside := x >= self.n).any():
-            x[outside] = self._permute(x[outside])
-        return x
+            x = self._permute(np.arange(start, min(start + BLOCK, self.n), dtype=np.uint64))
+            while (outside := x >= self.n).any():
+                x[outside] = self._permute(x[outside])
+            yield from x.tolist()
 
     def _permute(self, x: np.ndarray) -> np.ndarray:
         left, right = x >> self._bits, x & self._mask
@@ -67,10 +63,6 @@ def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-# Windows read before memory is given back. Linux maps up to 2 MB around each page that is touched: 128 MB.
-WINDOWS_HELD = 64
 
 
 class TextDataset(Dataset):
@@ -89,11 +81,7 @@ class TextDataset(Dataset):
     """
 
     def __init__(self, text: str, block_size: int, tokenizer: Tokenizer | None = None) -> None:
-        """Args:
-        text: what to learn from.
-        block_size: tokens per window.
-        tokenizer: default: exactly the characters of `text`.
-        """
+        """The windows of `block_size` tokens of `text`, by default its characters (and no others) as tokens."""
         tokenizer = tokenizer or CharTokenizer.from_text(text, end_of_text=False)
         self._set(torch.from_numpy(tokenizer.encode(text)).long(), block_size, tokenizer)
 
@@ -194,7 +182,7 @@ def make_loader(
     """
     sampler = WindowSampler(dataset, stride or dataset.block_size, torch.Generator().manual_seed(seed))
     # A generator of its own: each pass draws a number from it for worker processes, which there are none of.
-    options = dict(sampler=sampler, collate_fn=_as_is, generator=torch.Generator())
+    options = dict(sampler=sampler, collate_fn=lambda batch: batch, generator=torch.Generator())
     if world_size == 1:
         return DataLoader(dataset, batch_size, **options)
     loader = _PartLoader(dataset, batch_size, **options)
@@ -215,10 +203,3 @@ class _PartLoader(DataLoader):
             else:
                 unread = torch.empty(len(windows), self.dataset.block_size, dtype=torch.long, device="meta")
                 yield unread, unread
-
-
-def _as_is(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    return batch
-
-
-HELD_OUT, HELD_OUT_TOKENS = 0.1, 1 << 20  # share of the text, at its end, and how much of a long one

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from custom_llm.common.steps import step
 from custom_llm.data.token_file import Tokens
-from custom_llm.tokenizer.base import END_OF_TEXT, Tokenizer
+from custom_llm.tokenizer.base import END_OF_TEXT
 
 LOOKED_AT = 50_000_000  # characters; counting lines takes memory
 ENCODED = 1_000_000  # characters
 RAREST, SCRIPTS, EXCERPT, TOKENS_SHOWN = 12, 6, 300, 16
-SCARCE = 5  # times a token should occur to be learnt
-REPEATED = 0.3  # share of lines that stand elsewhere, too, from which on a model learns by heart
-FEW_TOKENS = 1.0  # tokens for each parameter below which a model learns by heart
+SCARCE = 5  # times a token should occur to be learned
+REPEATED = 0.3  # share of lines that stand elsewhere, too, from which on a model memorises
+FEW_TOKENS = 1.0  # tokens for each parameter below which a model memorises
 # UTF-8 that was read as Latin-1 or Windows-1252: é as Ã©, ’ as â€™.
 MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd")
 
@@ -38,26 +38,45 @@ def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int) -> It
     repeated = 1 - len(lines) / max(1, lines.total())
     if len(text) >= LOOKED_AT:
         yield f"  (the first {LOOKED_AT:,} characters; tokens are those of all)"
-    yield f"  documents   {len(documents):,}, of {n_characters // max(1, len(documents)):,} characters in the mean"
+    yield f"  documents   {len(documents):,}, of {n_characters // max(1, len(documents)):,} characters on average"
     yield f"  characters  {n_characters:,} ({n_bytes:,} bytes in UTF-8), {len(counts):,} different ones"
-    yield f"  rarest      {_rarest(counts)}"
+    rarest = sorted(counts.items(), key=lambda item: item[1])[:RAREST]
+    yield f"  rarest      {', '.join(f'{char!r} {count}×' for char, count in rarest)}"
     yield f"  scripts     {_scripts(counts)}"
     yield f"  lines       {lines.total():,}, {repeated:.0%} of which stand elsewhere, too"
-    occurrences = _occurrences(tokens)
-    n_used = np.count_nonzero(occurrences)
-    size = _bytes_per_token(text, tokens.tokenizer)
+    part = text[:ENCODED].replace(END_OF_TEXT, tokens.tokenizer.end_of_text)
+    size = len(part.encode()) / max(1, len(tokens.tokenizer.encode(part)))  # bytes per token
     yield f"  tokens      {n_tokens:,} of {size:.2f} bytes, {n_tokens / block_size:,.1f} windows of {block_size}"
-    yield f"  vocabulary  {tokens.tokenizer.vocab_size:,} tokens, {n_used:,} of which occur"
+    occurrences, vocab_size = _occurrences(tokens), tokens.tokenizer.vocab_size
+    yield f"  vocabulary  {vocab_size:,} tokens, {np.count_nonzero(occurrences):,} of which occur"
     yield f"  model       {n_parameters:,} parameters, {n_tokens / n_parameters:.2f} tokens for each"
     yield "  the model will see:"
     yield from ("    " + line[:100] for line in text[:EXCERPT].split("\n")[:8])
     if tokens.tokenizer.kind != "char":
         first = (tokens.tokenizer.decode([i]) for i in tokens.ids[1 : 1 + TOKENS_SHOWN])
         yield f"  as tokens   {' '.join(map(repr, first))}"
-    for warning in _warnings(text, documents, counts, repeated):
-        yield f"warning: {warning}"
-    for warning in _warnings_about_tokens(n_tokens, occurrences, n_parameters, block_size):
-        yield f"warning: {warning}"
+    if damaged := counts["\ufffd"] + len(MOJIBAKE.findall(text)):
+        yield (
+            f"warning: {damaged} characters look damaged (such as Ã© for é); was the text saved in another encoding?"
+        )
+    copies = max(Counter(document.strip() for document in documents).values(), default=0)
+    if copies > 1 and copies > len(documents) / 2:
+        yield f"warning: one document stands {copies} times among {len(documents)}; the model will memorise it"
+    elif repeated > REPEATED:
+        yield f"warning: {repeated:.0%} of the lines are repetitions; the model will memorise them"
+    scarce = np.count_nonzero(occurrences < SCARCE)
+    if scarce > vocab_size / 4:
+        yield (
+            f"warning: {scarce:,} of {vocab_size:,} tokens occur less than {SCARCE} times; a model hardly learns "
+            "those, and each costs a row of two tables"
+        )
+    if n_tokens < FEW_TOKENS * n_parameters:
+        yield (
+            f"warning: {n_parameters / n_tokens:,.0f} parameters for each token; a smaller model "
+            f"({step('llm_model')} --n_embd, --n_layer) learns the language instead of the text"
+        )
+    if n_tokens < 20 * block_size:
+        yield f"warning: there are few windows of {block_size} tokens in it; give more text or a smaller --block_size"
 
 
 def _occurrences(tokens: Tokens) -> np.ndarray:
@@ -65,15 +84,6 @@ def _occurrences(tokens: Tokens) -> np.ndarray:
     ids = tokens.ids[:LOOKED_AT]
     parts = (ids[start : start + ENCODED] for start in range(0, len(ids), ENCODED))  # bincount makes int64 of them
     return sum(np.bincount(part, minlength=tokens.tokenizer.vocab_size) for part in parts)
-
-
-def _bytes_per_token(text: str, tokenizer: Tokenizer) -> float:
-    part = text[:ENCODED].replace(END_OF_TEXT, tokenizer.end_of_text)
-    return len(part.encode()) / max(1, len(tokenizer.encode(part)))
-
-
-def _rarest(counts: Counter[str]) -> str:
-    return ", ".join(f"{char!r} {count}×" for char, count in sorted(counts.items(), key=lambda item: item[1])[:RAREST])
 
 
 def _scripts(counts: Counter[str]) -> str:
@@ -84,30 +94,3 @@ def _scripts(counts: Counter[str]) -> str:
             found[unicodedata.name(char, "OTHER").split()[0].split("-")[0].title()] += count
     shares = (f"{name} {count / found.total():.1%}" for name, count in found.most_common(SCRIPTS))
     return ", ".join(shares) or "no letters"
-
-
-def _warnings(text: str, documents: Sequence[str], counts: Counter[str], repeated: float) -> Iterator[str]:
-    damaged = counts["\ufffd"] + len(MOJIBAKE.findall(text))
-    if damaged:
-        yield f"{damaged} characters look damaged (such as Ã© for é); was the text saved in another encoding?"
-    copies = max(Counter(document.strip() for document in documents).values(), default=0)
-    if copies > 1 and copies > len(documents) / 2:
-        yield f"one document stands {copies} times among {len(documents)}; the model will learn it by heart"
-    elif repeated > REPEATED:
-        yield f"{repeated:.0%} of the lines are repetitions; the model will learn them by heart"
-
-
-def _warnings_about_tokens(n_tokens: int, occurrences: np.ndarray, n_parameters: int, block_size: int) -> Iterator[str]:
-    scarce, vocab_size = np.count_nonzero(occurrences < SCARCE), len(occurrences)
-    if scarce > vocab_size / 4:
-        yield (
-            f"{scarce:,} of {vocab_size:,} tokens occur less than {SCARCE} times; a model hardly learns those, and "
-            "each costs a row of two tables"
-        )
-    if n_tokens < FEW_TOKENS * n_parameters:
-        yield (
-            f"{n_parameters / n_tokens:,.0f} parameters for each token; a smaller model "
-            f"({step('llm_model')} --n_embd, --n_layer) learns the language instead of the text"
-        )
-    if n_tokens < 20 * block_size:
-        yield f"there are few windows of {block_size} tokens in it; give more text or a smaller --block_size"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
-from custom_llm.data.text import clean_text, open_bytes, read_file
+from custom_llm.data.text import OnRead, clean, open_bytes, read_file
 
 FIELD = "text"
 LONGEST = 1 << 28  # characters of a line, or of a field in CSV, which are held in memory
@@ -23,7 +23,6 @@ BATCH_ROWS = 1024  # of Parquet, held in memory at a time
 IN_FOLDERS = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")  # what is read of a folder
 
 Document = Iterable[str]
-OnRead = Callable[[int], object] | None
 
 
 def read_documents(path: Path, encoding: str, field: str | None, on_read: OnRead = None) -> Iterator[Document]:
@@ -32,7 +31,7 @@ def read_documents(path: Path, encoding: str, field: str | None, on_read: OnRead
     Args:
         encoding: of a file of text.
         field: the key or column of the text in .jsonl, .csv and .parquet (default: "text").
-        on_read: called with the number of bytes read since the last call.
+        on_read: gets the bytes of the file.
 
     Raises:
         UserError: there is no such file, or it is not what its name says, by name and line.
@@ -126,7 +125,7 @@ def _field_of(values: object, field: str, place: str) -> str:
 def _checked(value: object, field: str, place: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{place}: its {field} is no text; --text_field names another")
-    return clean_text(value, place)
+    return "".join(clean([value], place))
 
 
 _READERS: dict[str, Callable[[Path, str, str, OnRead], Iterator[Document]]] = {

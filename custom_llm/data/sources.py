@@ -10,8 +10,8 @@ from pathlib import Path
 
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import LOSSES
-from custom_llm.data.readers import IN_FOLDERS, OnRead, kind_of, read_documents
-from custom_llm.data.text import is_packed
+from custom_llm.data.readers import IN_FOLDERS, kind_of, read_documents
+from custom_llm.data.text import OnRead, is_packed
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.cut import up_to
 
@@ -38,7 +38,7 @@ class Corpus:
         """The text in pieces, with `<|endoftext|>` between the documents.
 
         Args:
-            on_read: called with the number of bytes of `size` that were read since the last call.
+            on_read: gets the bytes of the files, of which there are `size`.
 
         Raises:
             UserError: there is no such file, it is not what its name says, or there is no text in any of them.
@@ -49,14 +49,11 @@ class Corpus:
         is_empty = True
         for path in self.files:
             for document in read_documents(path, self.encoding, self.field, on_read):
-                begins = True
-                for piece in document:
-                    if not piece:
-                        continue
-                    if begins and not is_empty:
+                for i, piece in enumerate(filter(None, document)):
+                    if i == 0 and not is_empty:
                         yield END_OF_TEXT
-                    begins = is_empty = False
                     yield piece
+                    is_empty = False
         if is_empty:
             raise UserError(f"{self.name} is empty; give a text of at least a few thousand characters")
 

@@ -6,22 +6,25 @@ import codecs
 import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.text import has_half_pair
 
+OnRead = Callable[[int], object] | None  # called with the number of bytes read since the last call
+
 PIECE = 1 << 20  # bytes read at a time
 OF_HOST_NAMES = ("idna", "punycode")  # encodings that take the square of the time
 
 
-def read_file(path: Path, encoding: str = "utf-8", on_read: Callable[[int], object] | None = None) -> Iterator[str]:
+def read_file(path: Path, encoding: str = "utf-8", on_read: OnRead = None) -> Iterator[str]:
     """The text of a file in pieces, without a byte-order mark and with every line ending in \\n.
 
     Args:
         path: a file, unpacked if its name ends in .gz.
-        on_read: called with the number of bytes of the file, packed or not, that were read since the last call.
+        on_read: gets the bytes of the file, packed or not.
 
     Raises:
         UserError: the file cannot be read, or it is not text in this encoding.
@@ -54,7 +57,7 @@ def open_bytes(path: Path) -> IO[bytes]:
         raise UserError(f"{str(path)!r}: not a file name ({error})") from None
 
 
-def _read(path: Path, on_read: Callable[[int], object] | None) -> Iterator[bytes]:
+def _read(path: Path, on_read: OnRead) -> Iterator[bytes]:
     with open_bytes(path) as raw:
         file = gzip.GzipFile(fileobj=raw) if is_packed(path) else raw
         position = 0
@@ -77,7 +80,7 @@ def decode(contents: Iterable[bytes], path: Path, encoding: str = "utf-8") -> It
         UserError: it is not text in this encoding, with the offset of the first bad byte and the name of the file.
     """
     decoder, n_bytes, mark = None, 0, "\ufeff"
-    for content in _ended(contents):
+    for content in chain(contents, [b""]):
         if decoder is None:
             decoder, encoding = _make_decoder(content, encoding)
         n_bytes += len(content)
@@ -94,11 +97,6 @@ def decode(contents: Iterable[bytes], path: Path, encoding: str = "utf-8") -> It
         if text:
             yield text.removeprefix(mark)
             mark = ""
-
-
-def _ended(contents: Iterable[bytes]) -> Iterator[bytes]:
-    yield from contents
-    yield b""
 
 
 def _make_decoder(start: bytes, encoding: str) -> tuple[codecs.IncrementalDecoder, str]:
@@ -140,8 +138,3 @@ def clean(pieces: Iterable[str], place: str | Path) -> Iterator[str]:
         yield text
     if last:
         yield "\n"
-
-
-def clean_text(text: str, place: str | Path) -> str:
-    """`clean` of a text that is there as a whole."""
-    return "".join(clean([text], place))

@@ -73,15 +73,17 @@ def open_tokens(corpus: Corpus, recipe: Recipe, cache: Path, max_tokens: int | N
     """
     folder = make_folder(cache / "tokens")
     before = [file_state(path) for path in corpus.files]
-    with _shown(corpus) as begin:
-        digest = content_digest(corpus.files, folder, begin("looking at"))
-        depends_on = (VERSION, digest, corpus.settings(), recipe.key, max_tokens)
-        path = folder / f"{blake2b(repr(depends_on).encode(), digest_size=16).hexdigest()}.npy"
-        found = _open(path)
-        if found is not None:
-            return found
-        tokenizer = recipe.make(corpus.read(begin("finding the tokens of")))
-        _encode(corpus.read(begin("encoding")), tokenizer, path, corpus.name, max_tokens)
+    with _shown("looking at", corpus) as on_read:
+        digest = content_digest(corpus.files, folder, on_read)
+    depends_on = (VERSION, digest, corpus.settings(), recipe.key, max_tokens)
+    path = folder / f"{blake2b(repr(depends_on).encode(), digest_size=16).hexdigest()}.npy"
+    found = _open(path)
+    if found is not None:
+        return found
+    with _shown("finding the tokens of", corpus) as on_read:
+        tokenizer = recipe.make(corpus.read(on_read))
+    with _shown("encoding", corpus) as on_read:
+        _encode(corpus.read(on_read), tokenizer, path, corpus.name, max_tokens)
     if before != [file_state(path) for path in corpus.files]:
         path.unlink(missing_ok=True)
         raise UserError(f"{corpus.name} has changed while it was read; start again")
@@ -127,7 +129,7 @@ def _encode(pieces: Iterator[str], tokenizer: Tokenizer, path: Path, name: str, 
         _write_header(file, dtype, 0)
         for part in chain([END_OF_TEXT], rechunk(pieces, PART)):
             text = part.replace(END_OF_TEXT, tokenizer.end_of_text)
-            ids = tokenizer.encode(text)[: _left(max_tokens, n_tokens)]
+            ids = tokenizer.encode(text)[: None if max_tokens is None else max_tokens - n_tokens]
             file.write(ids.astype(dtype).tobytes())
             sample += text[: SAMPLE_CHARACTERS - len(sample)] if n_tokens else ""
             n_tokens += len(ids)
@@ -144,10 +146,6 @@ def _encode(pieces: Iterator[str], tokenizer: Tokenizer, path: Path, name: str, 
         about.write_text(json.dumps(values), encoding="ascii")
 
 
-def _left(max_tokens: int | None, n_tokens: int) -> int | None:
-    return None if max_tokens is None else max_tokens - n_tokens
-
-
 def narrowest_type(vocab_size: int) -> np.dtype:
     """The smallest type for ids below `vocab_size` that torch can index with little ado."""
     return np.dtype(np.uint8 if vocab_size <= 1 << 8 else np.uint16 if vocab_size <= 1 << 16 else np.int32)
@@ -160,21 +158,14 @@ def _write_header(file: IO[bytes], dtype: np.dtype, n: int) -> None:
 
 
 @contextlib.contextmanager
-def _shown(corpus: Corpus) -> Iterator[Callable[[str], Callable[[int], None]]]:
-    """Shows how far the reading of a text is. Yields what begins another pass, and gives what counts its bytes."""
-    size = max(1, corpus.size)
-    with contextlib.ExitStack() as stack:
+def _shown(doing: str, corpus: Corpus) -> Iterator[Callable[[int], None]]:
+    """Shows how far a reading of a text is; yields what counts its bytes."""
+    size, n_read = max(1, corpus.size), 0
+    with Progress(f"{doing} {corpus.name}", SECONDS_UNSEEN) as progress:
 
-        def begin(doing: str) -> Callable[[int], None]:
-            stack.close()
-            progress = stack.enter_context(Progress(f"{doing} {corpus.name}", SECONDS_UNSEEN))
-            n_read = 0
+        def on_read(n_bytes: int) -> None:
+            nonlocal n_read
+            n_read += n_bytes
+            progress.update(min(1.0, n_read / size), f"{n_read / 1e6 / max(progress.seconds, 1e-3):,.0f} MB/s")
 
-            def on_read(n_bytes: int) -> None:
-                nonlocal n_read
-                n_read += n_bytes
-                progress.update(min(1.0, n_read / size), f"{n_read / 1e6 / max(progress.seconds, 1e-3):,.0f} MB/s")
-
-            return on_read
-
-        yield begin
+        yield on_read

@@ -65,8 +65,8 @@ def test_nothing_is_trained_or_written(tmp_path):
     before = (tmp_path / "model_config.pth").read_bytes()
     result = run_script("train_llm.py", "--inspect", "--dataset_path", "notes.txt", cwd=tmp_path)
     assert (result.status, result.stderr) == (0, "")
-    assert result.stdout.startswith("notes.txt\n  documents   50, of 94 characters in the mean\n")
-    assert "warning: one document stands 50 times among 50; the model will learn it by heart" in result.stdout
+    assert result.stdout.startswith("notes.txt\n  documents   50, of 94 characters on average\n")
+    assert "warning: one document stands 50 times among 50; the model will memorise it" in result.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"model_config.pth", "notes.txt"}
     assert (tmp_path / "model_config.pth").read_bytes() == before
 

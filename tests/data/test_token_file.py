@@ -108,7 +108,7 @@ def test_a_file_that_was_seen_is_not_even_looked_at(text_file, cache, monkeypatc
     cache.mkdir()
     first = content_digest([text_file], cache)
     assert content_digest([text_file], cache) == first
-    monkeypatch.setattr(cache_module, "_digest", None)
+    monkeypatch.setattr(cache_module, "open_bytes", None)
     assert content_digest([text_file], cache) == first
 
 
