@@ -7,24 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from custom_llm.tokenizer.base import END_OF_TEXT
 
-NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 # ` = Title = ` on a line of WikiText, but not ` = = Section = = `
 HEADING = re.compile(r" ?= (?!=)[^\n]*(?<!=) = ?\n?")
-
-
-class Cleaner:
-    """Cleans texts as `text.clean` does, but leaves out what is no character instead of failing, and counts that.
-
-    In the three millionth row of someone else's dataset there is nothing a person could mend.
-    """
-
-    def __init__(self) -> None:
-        self.dropped = 0
-
-    def __call__(self, text: str) -> str:
-        text, n = NO_CHARACTER.subn("", text)
-        self.dropped += n
-        return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def documents(rows: Iterable[str]) -> Iterator[str]:

@@ -19,49 +19,23 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import remove_abandoned, replacing
 from custom_llm.data.cache import make_folder
-from custom_llm.data.hub import rows as hub_rows
-from custom_llm.data.hub.documents import CUTTERS, Cleaner
-from custom_llm.data.hub.rows import Unavailable
+from custom_llm.data.hub.documents import CUTTERS
+from custom_llm.data.hub.rows import HubDataset, Unavailable, latest_revision, open_rows, read_column
 from custom_llm.data.readers import FIELD
 from custom_llm.tokenizer.cut import up_to
 
-__all__ = ["NAMED", "Fetched", "HubDataset", "Unavailable", "fetch", "find_dataset"]
-
 PREFIX = "hf:"
 EXAMPLE = "such as hf:roneneldan/TinyStories, or hf:./folder"
+NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 LAYOUT = 1  # of the text; a copy of another one is not used
 PROGRESS_EVERY = 1_000_000  # characters
-
-
-@dataclass(frozen=True)
-class HubDataset:
-    """Where a dataset is and how its rows become documents.
-
-    name: how the person calls it, in messages.
-    repo: owner/name on the hub, or the absolute path of a folder.
-    config, split, field: empty for the default: the one configuration, the split "train" or the only one, "text".
-    revision: a branch of the repo, if not the main one.
-    rows: a key of `documents.CUTTERS`, what a row is.
-    stream: whether it is read while it is downloaded, also without a bound.
-    default_max_chars: the bound of what nobody wants as a whole.
-    """
-
-    name: str
-    repo: str
-    config: str = ""
-    split: str = ""
-    field: str = ""
-    revision: str = ""
-    rows: str = "documents"
-    stream: bool = False
-    default_max_chars: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +79,7 @@ def find_dataset(spec: str) -> HubDataset | None:
     place, config, field = match.groups(default="")
     config, _, split = config.partition("/")
     named = HubDataset(spec, place, config, split, field)
-    if place.startswith((".", "~")) or hub_rows.is_folder(place):
+    if place.startswith((".", "~")) or named.is_folder:
         folder = Path(os.path.expanduser(place)).resolve()  # noqa: PTH111 (which knows no ~stranger)
         if not folder.is_dir():
             what = "is a file, which is read without hf:" if folder.exists() else "no such folder"
@@ -150,45 +124,27 @@ def fetch(
         notes.append(f"{dataset.name}: only its first {max_chars:,} characters are used; --max_chars sets the bound")
     dataset = replace(dataset, field=field or dataset.field or FIELD)
     stream = stream if stream is not None else dataset.stream or max_chars is not None
-    copies = _Copies(dataset, max_chars, Path(cache_dir))
+    folder = make_folder(cache_dir)
+    values = [LAYOUT, dataset.repo, dataset.config, dataset.split, dataset.revision, dataset.field, dataset.rows]
+    what = hashlib.sha256(json.dumps([*values, max_chars]).encode()).hexdigest()[:12]
+    stem = re.sub(r"[^\w-]+", "_", f"{Path(dataset.repo).name[:40]}-{what}")
+    remove_abandoned(folder, f".{stem}.", ".tmp.txt")  # of any revision, unlike `replacing` does itself
     try:
         revision = _revision(dataset)
-        path = copies.path(revision)
+        path = folder / f"{stem}.{revision[:16]}.txt"
         if not path.is_file():
             notes += _download(dataset, revision, path, max_chars, stream, on_progress)
-            notes += copies.remove_others(path)
+            for other in sorted(folder.glob(f"{stem}.*.txt")):
+                if other != path:
+                    notes.append(f"{dataset.name} has changed since the copy of {_day(other)}, which is replaced")
+                    with contextlib.suppress(OSError):  # on Windows, where another process reads it
+                        other.unlink()
         return Fetched(path, tuple(notes))
     except Unavailable as error:
-        latest = copies.latest()
+        latest = max(folder.glob(f"{stem}.*.txt"), key=lambda path: path.stat().st_mtime_ns, default=None)
         if latest is None:
             raise
         return Fetched(latest, (*notes, f"{dataset.name}: {error.reason}; using the copy of {_day(latest)}"))
-
-
-class _Copies:
-    """The files in the cache that hold one text in its several revisions."""
-
-    def __init__(self, dataset: HubDataset, max_chars: int | None, folder: Path) -> None:
-        values = [LAYOUT, dataset.repo, dataset.config, dataset.split, dataset.revision, dataset.field, dataset.rows]
-        what = hashlib.sha256(json.dumps([*values, max_chars]).encode()).hexdigest()[:12]
-        self._stem = re.sub(r"[^\w-]+", "_", f"{Path(dataset.repo).name[:40]}-{what}")
-        self._name, self._folder = dataset.name, make_folder(folder)
-        # Of any revision, unlike `replacing` does itself.
-        remove_abandoned(self._folder, f".{self._stem}.", ".tmp.txt")
-
-    def path(self, revision: str) -> Path:
-        return self._folder / f"{self._stem}.{revision[:16]}.txt"
-
-    def latest(self) -> Path | None:
-        return max(self._folder.glob(f"{self._stem}.*.txt"), key=lambda path: path.stat().st_mtime_ns, default=None)
-
-    def remove_others(self, path: Path) -> Iterator[str]:
-        """Remove the copies that `path` replaces, and yield a note for each."""
-        for other in sorted(self._folder.glob(f"{self._stem}.*.txt")):
-            if other != path:
-                yield f"{self._name} has changed since the copy of {_day(other)}, which is replaced"
-                with contextlib.suppress(OSError):  # on Windows, where another process reads it
-                    other.unlink()
 
 
 def _day(path: Path) -> str:
@@ -197,8 +153,8 @@ def _day(path: Path) -> str:
 
 def _revision(dataset: HubDataset) -> str:
     """The commit on the hub, or a hash of the names, sizes and times of a folder's files."""
-    if not hub_rows.is_folder(dataset.repo):
-        return hub_rows.latest_revision(dataset.name, dataset.repo, dataset.revision)
+    if not dataset.is_folder:
+        return latest_revision(dataset)
     files = []
     for parent, folders, names in os.walk(dataset.repo):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -218,12 +174,17 @@ def _download(
     on_progress: Callable[[int], None] | None,
 ) -> list[str]:
     """Write the text to `path`, whole or not at all, and return notes. Raises as `fetch` does."""
-    commit = "" if hub_rows.is_folder(dataset.repo) else revision
-    rows = hub_rows.open_dataset(
-        dataset.name, dataset.repo, dataset.field, dataset.config, dataset.split, commit, stream
-    )
-    clean = Cleaner()
-    texts = map(clean, hub_rows.read_column(rows, dataset.field, dataset.name, dataset.repo))
+    rows = open_rows(dataset, "" if dataset.is_folder else revision, stream)
+    dropped = 0
+
+    def clean(text: str) -> str:
+        """As `text.clean`, but without failing: in someone else's dataset there is nothing a person could mend."""
+        nonlocal dropped
+        text, n = NO_CHARACTER.subn("", text)
+        dropped += n
+        return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+    texts = map(clean, read_column(rows, dataset))
     # The library reads text files line by line.
     kind = "lines" if rows.info.builder_name == "text" and dataset.rows == "documents" else dataset.rows
     written = reported = 0
@@ -241,6 +202,6 @@ def _download(
     notes = []
     if not dataset.split and str(rows.split) != "train":
         notes.append(f"{dataset.name} has no split train; its only one, {rows.split}, is used")
-    if clean.dropped:
-        notes.append(f"{dataset.name}: left out {clean.dropped:,} characters that no text has (NUL or half a pair)")
+    if dropped:
+        notes.append(f"{dataset.name}: left out {dropped:,} characters that no text has (NUL or half a pair)")
     return notes

@@ -13,12 +13,13 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from custom_llm.common.errors import UserError, describe_os_error
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetBuilder, IterableDataset
+    from datasets import Dataset, IterableDataset
     from pyarrow import Table
 
 
@@ -41,143 +42,141 @@ class Unavailable(UserError):
         self.reason, self.way_out = reason, way_out
 
 
-class NoSuchSplit(UserError):
-    """A dataset without the split that was asked for; `available` are those it has."""
+@dataclass(frozen=True)
+class HubDataset:
+    """Where a dataset is and how its rows become documents.
 
-    def __init__(self, name: str, split: str, available: list[str]) -> None:
-        super().__init__(
-            f"{name} has no split {split}; it has {', '.join(available) or 'none'}: "
-            "hf:owner/name:/split or hf:owner/name:config/split names one"
-        )
-        self.available = available
+    name: how the person calls it, in messages.
+    repo: owner/name on the hub, or the absolute path of a folder.
+    config, split, field: empty for the default: the one configuration, the split "train" or the only one, "text".
+    revision: a branch of the repo, if not the main one.
+    rows: a key of `documents.CUTTERS`, what a row is.
+    stream: whether it is read while it is downloaded, also without a bound.
+    default_max_chars: the bound of what nobody wants as a whole.
+    """
+
+    name: str
+    repo: str
+    config: str = ""
+    split: str = ""
+    field: str = ""
+    revision: str = ""
+    rows: str = "documents"
+    stream: bool = False
+    default_max_chars: int | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        return os.path.isabs(self.repo)  # noqa: PTH117 (a hub's name is no path)
 
 
-def is_folder(repo: str) -> bool:
-    """Whether `repo` is the absolute path of a folder, and not owner/name on the hub."""
-    return os.path.isabs(repo)  # noqa: PTH117 (a hub's name is no path)
-
-
-def latest_revision(name: str, repo: str, revision: str = "") -> str:
-    """The commit (40 hex digits) that is now at `revision`, or at the head, of a dataset on the hub.
-
-    Args:
-        name: how the person calls the dataset; errors begin with it.
+def latest_revision(dataset: HubDataset) -> str:
+    """The commit (40 hex digits) that is now at the dataset's revision, or at the head, on the hub.
 
     Raises:
         Unavailable: the hub cannot be reached, or the library is missing.
         UserError: there is no such dataset, or it is closed to us.
     """
-    with _explained(name, repo):
-        _prepare_libraries(name)
+    with _explained(dataset):
         from huggingface_hub import HfApi, constants
 
         try:
-            return str(HfApi().dataset_info(repo, revision=revision or None, timeout=TIMEOUT).sha)
+            info = HfApi().dataset_info(dataset.repo, revision=dataset.revision or None, timeout=TIMEOUT)
+            return str(info.sha)
         except (json.JSONDecodeError, AttributeError, TypeError):  # the login page of a hotel, for example
-            raise Unavailable(name, f"what answers at {constants.ENDPOINT} is no hub") from None
+            raise Unavailable(dataset.name, f"what answers at {constants.ENDPOINT} is no hub") from None
 
 
-def open_dataset(
-    name: str, repo: str, field: str, config: str = "", split: str = "", revision: str = "", stream: bool = True
-) -> Dataset | IterableDataset:
-    """One split of a dataset.
+def open_rows(dataset: HubDataset, commit: str, stream: bool) -> Dataset | IterableDataset:
+    """The rows of a dataset's split.
 
     Args:
-        name: how the person calls the dataset; errors begin with it.
-        repo: owner/name on the hub, or the absolute path of a folder.
-        field: the column that will be read.
-        config: empty for the one that is marked as default, or the only one.
-        split: empty for "train", or the only one.
-        revision: a commit of the repo.
+        commit: of the repo; empty for a folder.
         stream: read it while it is downloaded; if not, all of it is downloaded and copied into the library's cache.
 
     Raises:
-        Unavailable, NoSuchSplit, UserError: see `_explain`.
+        Unavailable, UserError: see `_explain`.
     """
-    with _explained(name, repo, config, split or "train"):
-        _prepare_libraries(name)
+    with _explained(dataset):
         from datasets import load_dataset_builder
 
         # Without the prefix, a folder of that name in the working directory would be read.
-        place = repo if is_folder(repo) else f"hf://datasets/{repo}"
-        builder = load_dataset_builder(place, name=config or None, revision=revision or None)
-        _read_parquet_in_small_parts(builder)
+        place = dataset.repo if dataset.is_folder else f"hf://datasets/{dataset.repo}"
+        builder = load_dataset_builder(place, name=dataset.config or None, revision=commit or None)
+        if hasattr(builder.config, "fragment_scan_options"):
+            from pyarrow.dataset import ParquetFragmentScanOptions
+
+            # By itself, the library keeps all it has read of a Parquet file in memory until the file ends.
+            builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
+            builder.config.batch_size = ROWS_AT_ONCE
         if not stream:
             builder.download_and_prepare()
         make = builder.as_streaming_dataset if stream else builder.as_dataset
+        split = dataset.split or "train"
         try:
-            dataset = make(split=split or "train")
+            rows = make(split=split)
         except ValueError as error:
             available = _listed(error, _NO_SPLIT)
-            if split or available is None or len(available) != 1:
+            if dataset.split or available is None or len(available) != 1:
                 raise
             split = available[0]
-            dataset = make(split=split)
-        columns = dataset.features or {}
-        if stream and hasattr(builder.config, "columns") and getattr(columns.get(field), "dtype", "") == "string":
-            builder.config.columns = [field]  # the others, pictures perhaps, are not even downloaded
-            dataset = make(split=split or "train")
-        return dataset
+            rows = make(split=split)
+        kind = getattr((rows.features or {}).get(dataset.field), "dtype", "")
+        if stream and hasattr(builder.config, "columns") and kind == "string":
+            builder.config.columns = [dataset.field]  # the others, pictures perhaps, are not even downloaded
+            rows = make(split=split)
+        return rows
 
 
-def _read_parquet_in_small_parts(builder: DatasetBuilder) -> None:
-    """By itself, the library keeps all it has read of a file in memory until the file ends."""
-    if hasattr(builder.config, "fragment_scan_options"):
-        from pyarrow.dataset import ParquetFragmentScanOptions
-
-        builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
-        builder.config.batch_size = ROWS_AT_ONCE
-
-
-def read_column(dataset: Dataset | IterableDataset, field: str, name: str, repo: str) -> Iterator[str]:
-    """The texts of a column, row by row, without rows in which there is none.
+def read_column(rows: Dataset | IterableDataset, dataset: HubDataset) -> Iterator[str]:
+    """The texts of the dataset's column, row by row, without rows in which there is none.
 
     Raises:
         Unavailable: the connection broke, and did not come back.
         UserError: there is no such column, it is no text, or a file is damaged.
     """
-    with _explained(name, repo):
-        for table in _tables(dataset):
+    name, field = dataset.name, dataset.field
+    with _explained(dataset):
+        for table in _tables(rows):
             if field not in table.column_names:
                 columns = ", ".join(table.column_names)
                 raise UserError(f"{name} has no column {field}; it has {columns}: --text_field names one")
             for value in table.column(field).to_pylist():
-                if value is not None:
-                    yield _checked(value, field, name, table.column_names)
+                if isinstance(value, str):
+                    yield value
+                elif value is not None:
+                    others = ", ".join(other for other in table.column_names if other != field) or "no other column"
+                    if isinstance(value, list) and value and isinstance(value[0], dict):
+                        raise UserError(
+                            f"{name}: its column {field} is a list of messages ({', '.join(value[0])}), a chat, and no "
+                            f"text; --text_field names another ({others}), or write the chats as text into a file and "
+                            "give that"
+                        )
+                    raise UserError(
+                        f"{name}: its column {field} is no text ({type(value).__name__}); --text_field names another "
+                        f"({others})"
+                    )
 
 
-def _tables(dataset: Dataset | IterableDataset) -> Iterator[Table]:
+def _tables(rows: Dataset | IterableDataset) -> Iterator[Table]:
     """All rows, some at a time."""
     from datasets import IterableDataset
 
-    if isinstance(dataset, IterableDataset):
-        yield from dataset.with_format("arrow").iter(ROWS_AT_ONCE)
+    if isinstance(rows, IterableDataset):
+        yield from rows.with_format("arrow").iter(ROWS_AT_ONCE)
         return
     # Iterating over what was not streamed maps all of its files into memory, and they stay there.
     import pyarrow
 
-    for file in dataset.cache_files:
+    for file in rows.cache_files:
         with pyarrow.OSFile(file["filename"]) as source, pyarrow.ipc.open_stream(source) as reader:
             for batch in reader:
                 yield pyarrow.Table.from_batches([batch])
 
 
-def _checked(value: object, field: str, name: str, columns: list[str]) -> str:
-    if isinstance(value, str):
-        return value
-    others = ", ".join(column for column in columns if column != field) or "no other column"
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        raise UserError(
-            f"{name}: its column {field} is a list of messages ({', '.join(value[0])}), a chat, and no text; "
-            f"--text_field names another ({others}), or write the chats as text into a file and give that"
-        )
-    raise UserError(
-        f"{name}: its column {field} is no text ({type(value).__name__}); --text_field names another ({others})"
-    )
-
-
-def _prepare_libraries(name: str) -> None:
-    """Import the libraries and set them up.
+@contextlib.contextmanager
+def _explained(dataset: HubDataset) -> Iterator[None]:
+    """Sets the libraries up, and turns whatever they raise into a UserError.
 
     Raises:
         Unavailable: they are not installed.
@@ -187,39 +186,34 @@ def _prepare_libraries(name: str) -> None:
         import huggingface_hub
     except ImportError as error:
         reason = f"reading datasets by name needs the package datasets ({str(error).splitlines()[0]})"
-        raise Unavailable(name, reason, f"pip install {PACKAGE}") from None
-    datasets.disable_progress_bars()
-    huggingface_hub.utils.disable_progress_bars()
-    # What the libraries have to say that matters comes as an exception, too.
-    datasets.utils.logging.set_verbosity(logging.CRITICAL + 1)
-    huggingface_hub.utils.logging.set_verbosity(logging.CRITICAL + 1)
+        raise Unavailable(dataset.name, reason, f"pip install {PACKAGE}") from None
+    for library in (datasets.utils, huggingface_hub.utils):
+        library.disable_progress_bars()
+        # What the libraries have to say that matters comes as an exception, too.
+        library.logging.set_verbosity(logging.CRITICAL + 1)
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = READS
     datasets.config.STREAMING_READ_RETRY_INTERVAL = SECONDS_BETWEEN_READS
     datasets.config.STREAMING_OPEN_RETRY_INTERVAL = SECONDS_BETWEEN_READS
-
-
-@contextlib.contextmanager
-def _explained(name: str, repo: str, config: str = "", split: str = "") -> Iterator[None]:
-    """Turn whatever the libraries raise into a UserError."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        raise _explain(error, name, repo, config, split) from error
+        raise _explain(error, dataset) from error
 
 
 _NO_SPLIT = re.compile(r"(?:Bad split: .*?\. Available splits|Unknown split .*?\. Should be one of):? (\[.*\])")
 _NO_CONFIG = re.compile(r"(?:BuilderConfig '.*?' not found\. Available|among the available configs): (\[.*?\])")
 
 
-def _explain(error: Exception, name: str, repo: str, config: str, split: str) -> UserError:
+def _explain(error: Exception, dataset: HubDataset) -> UserError:
     """What a person can do about an exception of the libraries; they know of each only by its type or its words."""
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
     from huggingface_hub import constants
     from huggingface_hub import errors as hub
     from huggingface_hub.utils import httpx
 
+    name, repo = dataset.name, dataset.repo
     unreachable = (httpx.RequestError, hub.LocalEntryNotFoundError, ConnectionError, TimeoutError)
     page = f"{constants.ENDPOINT}/datasets/{repo}"
     for cause in _causes(error):
@@ -247,8 +241,12 @@ def _explain(error: Exception, name: str, repo: str, config: str, split: str) ->
         if isinstance(cause, PermissionError):
             return UserError(f"{name}: {describe_os_error(cause)}; HF_HOME sets where downloads are kept")
         if (available := _listed(cause, _NO_SPLIT)) is not None:
-            return NoSuchSplit(name, split, available)
+            return UserError(
+                f"{name} has no split {dataset.split or 'train'}; it has {', '.join(available) or 'none'}: "
+                "hf:owner/name:/split or hf:owner/name:config/split names one"
+            )
         if (available := _listed(cause, _NO_CONFIG)) is not None:
+            config = dataset.config
             wrong = f"has no configuration {config}; it has" if config else "is several datasets, which are"
             return UserError(f"{name} {wrong} {', '.join(available)}: hf:owner/name:configuration names one")
         if "scripts are no longer supported" in str(cause):
@@ -259,7 +257,7 @@ def _explain(error: Exception, name: str, repo: str, config: str, split: str) ->
             return UserError(f"{name}: there are no data in {repo}; Parquet, JSON, CSV and text files are read")
     # The last cause is what began it: a damaged file, rows that differ, a card that is no YAML.
     first = list(_causes(error))[-1]
-    place = repo if is_folder(repo) else page
+    place = repo if dataset.is_folder else page
     return UserError(f"{name} cannot be read: {_line(first)}; look at its files in {place}, or give another dataset")
 
 
