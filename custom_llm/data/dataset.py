@@ -148,7 +148,7 @@ class WindowSampler(Sampler[int]):
 
     def __init__(self, dataset: TextDataset, stride: int, generator: torch.Generator) -> None:
         self.n_windows, self.stride, self.generator = len(dataset), stride, generator
-        self._before = generator.get_state()  # before the latest epoch was begun
+        self._before = generator.get_state()  # before the latest epoch started
         self._skip = 0
 
     def __len__(self) -> int:
@@ -162,11 +162,11 @@ class WindowSampler(Sampler[int]):
         return (phase + place * self.stride for place in order.starting_at(skip))
 
     def state_dict(self, n_read: int) -> dict[str, Any]:
-        """Where the reading stands after `n_read` windows of the latest epoch; 0 if that is over or not begun."""
+        """Where the reading stands after `n_read` windows of the latest epoch; 0 if that is over or not started."""
         return {"before": self._before if n_read else self.generator.get_state(), "read": n_read}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next iteration goes on from there."""
+        """The next iteration resumes there."""
         self.generator.set_state(state["before"])
         self._skip = state["read"]
 

@@ -97,19 +97,19 @@ def find_files(spec: str) -> list[Path]:
     parts = [spec] if _exists(spec) else [part.strip() for part in spec.split(",") if part.strip()]
     if not parts:
         raise UserError(f"--dataset_path {spec!r} names no text; give a file, a folder or a glob")
-    return list(dict.fromkeys(path for part in parts for path in _find(part)))
-
-
-def _find(part: str) -> list[Path]:
-    if _exists(part):
-        return _in_folder(Path(part)) if Path(part).is_dir() else [Path(part)]
-    if any(char in part for char in "*?["):
-        matches = glob.glob(part, recursive=True)  # noqa: PTH207 (Path.glob knows no absolute patterns)
-        found = sorted(path for path in map(Path, matches) if path.is_file())
-        if found:
-            return found
-        raise UserError(f"{part}: no file has such a name; give a file, a folder or a glob that matches")
-    return [Path(part)]  # reading it says what is wrong
+    found = []
+    for part in parts:
+        if _exists(part):
+            found += _in_folder(Path(part)) if Path(part).is_dir() else [Path(part)]
+        elif any(char in part for char in "*?["):
+            names = glob.glob(part, recursive=True)  # noqa: PTH207 (Path.glob knows no absolute patterns)
+            matches = sorted(path for path in map(Path, names) if path.is_file())
+            if not matches:
+                raise UserError(f"{part}: no file has such a name; give a file, a folder or a glob that matches")
+            found += matches
+        else:
+            found.append(Path(part))  # reading it says what is wrong
+    return list(dict.fromkeys(found))
 
 
 def _in_folder(folder: Path) -> list[Path]:

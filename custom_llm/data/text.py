@@ -79,10 +79,22 @@ def decode(contents: Iterable[bytes], path: Path, encoding: str = "utf-8") -> It
     Raises:
         UserError: it is not text in this encoding, with the offset of the first bad byte and the name of the file.
     """
-    decoder, n_bytes, mark = None, 0, "\ufeff"
-    for content in chain(contents, [b""]):
-        if decoder is None:
-            decoder, encoding = _make_decoder(content, encoding)
+    contents = iter(contents)
+    start = next(contents, b"")
+    if encoding == "utf-8":  # unless told otherwise, believe the byte-order mark; UTF-32's begins like UTF-16's
+        if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+            encoding = "utf-32"
+        elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            encoding = "utf-16"
+    try:
+        "".encode(encoding)  # LookupError as well for codecs that make bytes of bytes
+        if codecs.lookup(encoding).name in OF_HOST_NAMES:
+            raise LookupError(encoding)
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except (LookupError, ValueError):
+        raise UserError(f"--encoding {encoding}: no such encoding; try utf-8, latin-1 or gb18030") from None
+    n_bytes, mark = 0, "\ufeff"
+    for content in chain([start], contents, [b""]):
         n_bytes += len(content)
         try:
             text = decoder.decode(content, final=not content)
@@ -97,22 +109,6 @@ def decode(contents: Iterable[bytes], path: Path, encoding: str = "utf-8") -> It
         if text:
             yield text.removeprefix(mark)
             mark = ""
-
-
-def _make_decoder(start: bytes, encoding: str) -> tuple[codecs.IncrementalDecoder, str]:
-    """What decodes a file that begins with `start`, and the encoding that it is in."""
-    if encoding == "utf-8":  # unless told otherwise, believe the byte-order mark; UTF-32's begins like UTF-16's
-        if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-            encoding = "utf-32"
-        elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            encoding = "utf-16"
-    try:
-        "".encode(encoding)  # LookupError as well for codecs that make bytes of bytes
-        if codecs.lookup(encoding).name in OF_HOST_NAMES:
-            raise LookupError(encoding)
-        return codecs.getincrementaldecoder(encoding)(), encoding
-    except (LookupError, ValueError):
-        raise UserError(f"--encoding {encoding}: no such encoding; try utf-8, latin-1 or gb18030") from None
 
 
 def clean(pieces: Iterable[str], place: str | Path) -> Iterator[str]:

@@ -97,27 +97,22 @@ def _open(path: Path) -> Tokens | None:
         values = json.loads(about.read_bytes())
         ids = np.lib.format.open_memmap(path, mode="c")  # copy on write: torch wants arrays it may write to
         tokens = Tokens(ids, load_tokenizer(values["tokenizer"]), values["characters"], values["sample"], path.stem)
-        if not (_are_ids(tokens) and type(tokens.n_characters) is int and isinstance(tokens.sample, str)):
+        vocab_size = tokens.tokenizer.vocab_size
+        if (ids.ndim, ids.dtype) != (1, narrowest_type(vocab_size)) or not len(ids):
             return None
+        if type(tokens.n_characters) is not int or not isinstance(tokens.sample, str):
+            return None
+        for start in range(0, len(ids), CHECKED):  # any other id would stop the training in the middle
+            part = ids[start : start + CHECKED]
+            fits = 0 <= part.min() and part.max() < vocab_size
+            tokens.release()
+            if not fits:
+                return None
     except (OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, RecursionError):
         return None
     mark_used(path)
     mark_used(about)
     return tokens
-
-
-def _are_ids(tokens: Tokens) -> bool:
-    """Whether these are ids of the vocabulary; another file would stop the training in the middle."""
-    ids, vocab_size = tokens.ids, tokens.tokenizer.vocab_size
-    if (ids.ndim, ids.dtype) != (1, narrowest_type(vocab_size)) or not len(ids):
-        return False
-    for start in range(0, len(ids), CHECKED):
-        part = ids[start : start + CHECKED]
-        fits = 0 <= part.min() and part.max() < vocab_size
-        tokens.release()
-        if not fits:
-            return False
-    return True
 
 
 def _encode(pieces: Iterator[str], tokenizer: Tokenizer, path: Path, name: str, max_tokens: int | None) -> None:

@@ -36,12 +36,7 @@ SAMPLE_PART = 1 << 16  # characters
 SAMPLE_PARTS = 256  # 16 million characters, of which merges are learned; more give hardly other ones
 # Bytes that begin characters from U+40000 on, where next to nothing is assigned. Vocabularies that were learned from a
 # text without (StarCoder's) lack one or the other; such characters are then unknown.
-FIRST_OF_FOUR = {
-    0xF1: (0x40000, 0x7FFFF),
-    0xF2: (0x80000, 0xBFFFF),
-    0xF3: (0xC0000, 0xFFFFF),
-    0xF4: (0x100000, 0x10FFFF),
-}
+FIRST_OF_FOUR = {0xF0 + i: (i << 18, min((i + 1 << 18) - 1, 0x10FFFF)) for i in (1, 2, 3, 4)}  # with what they begin
 NOT_IN_UTF_8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 
 

@@ -61,7 +61,7 @@ def _end(text: str, start: int, size: int, searched: int = 0) -> int | None:
     last = start + size + LONGEST
     if cut := CUT.search(text, max(start + size, searched), last):
         return cut.start()
-    return last - len(_begun(text[start:last])) if last < len(text) else None
+    return last - len(_started(text[start:last])) if last < len(text) else None
 
 
 def up_to(max_chars: int | None, pieces: Iterable[str]) -> Iterator[str]:
@@ -76,7 +76,7 @@ def up_to(max_chars: int | None, pieces: Iterable[str]) -> Iterator[str]:
     left, held = max_chars, ""
     for piece in pieces:
         text = (held + piece)[:left]
-        held = _begun(text)
+        held = _started(text)
         yield text.removesuffix(held)
         left -= len(text) - len(held)
         if len(held) == left:
@@ -84,8 +84,8 @@ def up_to(max_chars: int | None, pieces: Iterable[str]) -> Iterator[str]:
     yield held
 
 
-def _begun(text: str) -> str:
+def _started(text: str) -> str:
     """What at the end of `text` may be the beginning of an `<|endoftext|>`."""
     tail = text[1 - len(END_OF_TEXT) :]
-    begun = tail[tail.rfind("<") :]  # the last character where there is none
-    return begun if END_OF_TEXT.startswith(begun) else ""
+    started = tail[tail.rfind("<") :]  # the last character where there is none
+    return started if END_OF_TEXT.startswith(started) else ""

@@ -111,19 +111,12 @@ def _leave_out(content: dict[str, Any], loaded: Any) -> list[str]:
 
 def _download(name: str) -> Path:
     """The folder of what a model on the hub has of FILES; from the hub's cache, if it cannot be reached."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import errors, hf_hub_download
     from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(name)
-    except HFValidationError:
+    except errors.HFValidationError:
         raise UserError(f"--tokenizer {name}: no such folder; {OTHERS}") from None
     online = _hub_answers()
     unreachable = UserError(
@@ -134,17 +127,17 @@ def _download(name: str) -> Path:
     for file in FILES:
         try:
             folder = Path(hf_hub_download(name, file, local_files_only=not online)).parent
-        except GatedRepoError:
+        except errors.GatedRepoError:
             raise UserError(
                 f"--tokenizer {name}: the hub gives it only to those who were allowed; log in with hf auth login, or "
                 "give a folder that holds it"
             ) from None
-        except RepositoryNotFoundError:
+        except errors.RepositoryNotFoundError:
             raise UserError(f"--tokenizer {name}: no such folder, and no such model on the hub; {OTHERS}") from None
-        except LocalEntryNotFoundError:
+        except errors.LocalEntryNotFoundError:
             if online:
                 raise unreachable from None
-        except EntryNotFoundError:
+        except errors.EntryNotFoundError:
             pass
         except Exception as error:  # of the HTTP client, of the disk, or what the library makes of an odd answer
             reason = str(error).strip().partition("\n")[0] or type(error).__name__

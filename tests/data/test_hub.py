@@ -24,8 +24,7 @@ from pyarrow import parquet
 
 from custom_llm.common.errors import UserError
 from custom_llm.data.hub import rows as hub_rows
-from custom_llm.data.hub.documents import articles, documents, lines
-from custom_llm.data.hub.named import NAMED, HubDataset, find_dataset
+from custom_llm.data.hub.named import NAMED, HubDataset, articles, documents, find_dataset, lines
 from custom_llm.data.sources import read_text
 from custom_llm.tokenizer.base import END_OF_TEXT
 

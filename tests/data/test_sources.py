@@ -1,4 +1,4 @@
-"""Files, folders, globs: what is read, in which order, and that it can be learnt and exported."""
+"""Files, folders, globs: what is read, in which order, and that it can be learned and exported."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ import pytest
 
 from custom_llm.data.stories import assets
 from custom_llm.data.stories.assets import HELPERS, HEROES, PHRASES, PLOTS, WORDS, parse_plot
-from custom_llm.data.stories.generate import END_OF_STORY, generate_stories
+from custom_llm.data.stories.generate import generate_stories
+from custom_llm.tokenizer.base import END_OF_TEXT
 
 N_CHARS = 300_000
 PRONOUN = {character.name: character.pronoun for character in (*HEROES, *HELPERS)}
@@ -40,7 +41,7 @@ def text(variety: int) -> str:
 
 @pytest.fixture(scope="module")
 def stories(text: str) -> list[str]:
-    return text.split(f"\n{END_OF_STORY}\n")[:-1]
+    return text.split(f"\n{END_OF_TEXT}\n")[:-1]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_the_same_seed_gives_the_same_text_on_every_machine() -> None:
 
 
 def test_another_seed_gives_other_stories(stories: list[str], variety: int) -> None:
-    assert not set(generate_stories(20_000, seed=7, variety=variety).split(END_OF_STORY)) & set(stories)
+    assert not set(generate_stories(20_000, seed=7, variety=variety).split(END_OF_TEXT)) & set(stories)
 
 
 def test_no_more_variety_than_there_is() -> None:
@@ -69,9 +70,9 @@ def test_no_more_variety_than_there_is() -> None:
 @pytest.mark.parametrize("n_chars", [1, 1_000, 50_000])
 def test_the_text_ends_with_the_story_that_reaches_the_length(n_chars: int) -> None:
     text = generate_stories(n_chars)
-    assert text.endswith(f"\n{END_OF_STORY}\n")
-    last = text.split(f"{END_OF_STORY}\n")[-2]
-    assert n_chars <= len(text) < n_chars + len(last) + len(END_OF_STORY) + 1
+    assert text.endswith(f"\n{END_OF_TEXT}\n")
+    last = text.split(f"{END_OF_TEXT}\n")[-2]
+    assert n_chars <= len(text) < n_chars + len(last) + len(END_OF_TEXT) + 1
 
 
 @pytest.mark.parametrize("n_chars", [0, -5])
@@ -94,7 +95,7 @@ def test_the_text_is_varied(paragraphs: list[str], variety: int) -> None:
 
 def test_characters_and_words_are_few(text: str, paragraphs: list[str]) -> None:
     assert text.isascii()
-    assert re.fullmatch(r"[A-Za-z .,!?\"'\n-]+", text.replace(END_OF_STORY, ""))
+    assert re.fullmatch(r"[A-Za-z .,!?\"'\n-]+", text.replace(END_OF_TEXT, ""))
     assert len(set(text)) <= 70
     assert len(set(re.findall(r"[a-z]+", " ".join(paragraphs).lower()))) <= 1_300
 

@@ -19,16 +19,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import remove_abandoned, replacing
 from custom_llm.data.cache import make_folder
-from custom_llm.data.hub.documents import CUTTERS
 from custom_llm.data.hub.rows import HubDataset, Unavailable, latest_revision, open_rows, read_column
 from custom_llm.data.readers import FIELD
+from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.cut import up_to
 
 PREFIX = "hf:"
@@ -36,6 +36,8 @@ EXAMPLE = "such as hf:roneneldan/TinyStories, or hf:./folder"
 NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 LAYOUT = 1  # of the text; a copy of another one is not used
 PROGRESS_EVERY = 1_000_000  # characters
+# ` = Title = ` on a line of WikiText, but not ` = = Section = = `
+HEADING = re.compile(r" ?= (?!=)[^\n]*(?<!=) = ?\n?")
 
 
 @dataclass(frozen=True)
@@ -205,3 +207,53 @@ def _download(
     if dropped:
         notes.append(f"{dataset.name}: left out {dropped:,} characters that no text has (NUL or half a pair)")
     return notes
+
+
+# --- what a row is: rows to the text of their documents ---------------------------------------------------------------
+
+
+def documents(rows: Iterable[str]) -> Iterator[str]:
+    """A row is a document.
+
+    >>> "".join(documents(["One.", " ", "Two."]))
+    'One.<|endoftext|>Two.'
+    """
+    first = True
+    for row in rows:
+        if row and not row.isspace():
+            if not first:
+                yield END_OF_TEXT
+            yield row
+            first = False
+
+
+def lines(rows: Iterable[str]) -> Iterator[str]:
+    """A row is a line of one long text."""
+    return (row if row.endswith("\n") else row + "\n" for row in rows)
+
+
+def articles(rows: Iterable[str]) -> Iterator[str]:
+    """A row is a line, and ` = Title = ` begins a document, as in WikiText.
+
+    >>> "".join(articles([" = A = \\n", "", " = = B = = ", "", " = C = "]))
+    ' = A = \\n\\n = = B = = \\n<|endoftext|> = C = \\n'
+    """
+    started, blank = False, 0
+    for line in lines(rows):
+        if line.isspace():  # held back, since none stand at a document's end
+            blank += started
+            continue
+        if started:
+            yield END_OF_TEXT if HEADING.fullmatch(line) else "\n" * blank
+        yield line
+        started, blank = True, 0
+
+
+def parts(rows: Iterable[str]) -> Iterator[str]:
+    """Rows follow each other without a break."""
+    return iter(rows)
+
+
+CUTTERS: dict[str, Callable[[Iterable[str]], Iterator[str]]] = {
+    cutter.__name__: cutter for cutter in (documents, lines, articles, parts)
+}

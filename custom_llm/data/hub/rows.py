@@ -50,7 +50,7 @@ class HubDataset:
     repo: owner/name on the hub, or the absolute path of a folder.
     config, split, field: empty for the default: the one configuration, the split "train" or the only one, "text".
     revision: a branch of the repo, if not the main one.
-    rows: a key of `documents.CUTTERS`, what a row is.
+    rows: a key of `named.CUTTERS`, what a row is.
     stream: whether it is read while it is downloaded, also without a bound.
     default_max_chars: the bound of what nobody wants as a whole.
     """

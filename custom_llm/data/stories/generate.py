@@ -13,20 +13,10 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from custom_llm.data.stories.assets import (
-    HELPERS,
-    HEROES,
-    PHRASES,
-    PLOTS,
-    PRONOUNS,
-    WORDS,
-    Beat,
-    Character,
-    Plot,
-    parse_plot,
-)
+from custom_llm.data.stories import assets
+from custom_llm.data.stories.assets import Beat, Character, Plot, parse_plot
+from custom_llm.tokenizer.base import END_OF_TEXT
 
-END_OF_STORY = "<|endoftext|>"
 PLOTS_PER_VARIETY = 6
 
 T = TypeVar("T")
@@ -37,7 +27,7 @@ _A_BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=[aeiouAEIOU])")
 
 
 def generate_stories(n_chars: int = 1_000_000, seed: int = 0, variety: int = 2) -> str:
-    """Return about `n_chars` characters of stories, no two alike, each followed by `END_OF_STORY`.
+    """Return about `n_chars` characters of stories, no two alike, each followed by `END_OF_TEXT`.
 
     The text ends with the story that reaches `n_chars`: it is never shorter, and longer by less than a story.
 
@@ -49,10 +39,10 @@ def generate_stories(n_chars: int = 1_000_000, seed: int = 0, variety: int = 2) 
         raise ValueError(f"n_chars {n_chars} and variety {variety} must be at least 1")
     rng = random.Random(seed)
     count = 2 * variety
-    heroes = [c for pronoun in PRONOUNS for c in [h for h in HEROES if h.pronoun == pronoun][:count]]
-    phrases = {name: wordings[:count] for name, wordings in PHRASES.items()}
+    heroes = [c for pronoun in assets.PRONOUNS for c in [h for h in assets.HEROES if h.pronoun == pronoun][:count]]
+    phrases = {name: wordings[:count] for name, wordings in assets.PHRASES.items()}
     plots = []
-    for plot in PLOTS[: PLOTS_PER_VARIETY * variety]:
+    for plot in assets.PLOTS[: PLOTS_PER_VARIETY * variety]:
         paragraphs = [[Beat(b.wordings[:variety], b.optional) for b in beats] for beats in parse_plot(plot.text)]
         plots.append((replace(plot, cases=plot.cases[:count]), paragraphs))
     told: dict[str, None] = {}  # a set that keeps its order
@@ -66,8 +56,8 @@ def generate_stories(n_chars: int = 1_000_000, seed: int = 0, variety: int = 2) 
         story = "\n".join(teller.paragraph(beats) for beats in paragraphs)
         if story not in told:
             told[story] = None
-            length += len(story) + len(END_OF_STORY) + 2
-    return "".join(f"{story}\n{END_OF_STORY}\n" for story in told)
+            length += len(story) + len(END_OF_TEXT) + 2
+    return "".join(f"{story}\n{END_OF_TEXT}\n" for story in told)
 
 
 def _cast(rng: random.Random, plot: Plot, heroes: Sequence[Character]) -> dict[str, str]:
@@ -75,10 +65,10 @@ def _cast(rng: random.Random, plot: Plot, heroes: Sequence[Character]) -> dict[s
     hero = _pick(rng, [c for c in heroes if c.name not in plot.not_for])
     # Another pronoun than the hero's, so that "she" and "he" are never in doubt.
     friend = _pick(rng, [c for c in heroes if c.pronoun != hero.pronoun and c.name not in plot.not_for])
-    helper = _pick(rng, [c for c in HELPERS if c.pronoun != hero.pronoun])
-    slots = {name: _pick(rng, words) for name, words in WORDS.items()}
+    helper = _pick(rng, [c for c in assets.HELPERS if c.pronoun != hero.pronoun])
+    slots = {name: _pick(rng, words) for name, words in assets.WORDS.items()}
     for role, character in (("hero", hero), ("friend", friend), ("helper", helper)):
-        traits = {**vars(character), "hands": character.hand + "s", **PRONOUNS[character.pronoun]}
+        traits = {**vars(character), "hands": character.hand + "s", **assets.PRONOUNS[character.pronoun]}
         slots[role] = character.name
         slots.update({f"{role}.{name}": value for name, value in traits.items()})
         if character is hero:
