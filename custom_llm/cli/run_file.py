@@ -40,8 +40,11 @@ class Step(Protocol):
     _actions: list[argparse.Action]
 
 
-def read_options(path: str, parser: Step) -> dict[str, Any]:
+def read_options(path: str, parser: Step, is_part: bool = False) -> dict[str, Any]:
     """The options that a file gives to the script of `parser`, as its flags would: attribute → value.
+
+    Args:
+        is_part: `parser` has only some of the script's options, and the others are passed over.
 
     Raises:
         UserError: the file cannot be read, is not such a file, or a key or value of it is wrong, by name.
@@ -51,6 +54,8 @@ def read_options(path: str, parser: Step) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, node in _section(path, parser.script).items():
         if key not in names:
+            if is_part:
+                continue
             raise UserError(f"{path}, line {node.line}: {_no_option(key, names, parser.script)}")
         if node.value is None:
             continue
