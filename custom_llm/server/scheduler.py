@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Any
 
@@ -16,12 +17,13 @@ from custom_llm.server.http.errors import SERVER_ERROR, ApiError, as_api_error
 RETRY_SECONDS = "1"  # what a client that comes while the queue is full is told to wait
 
 
+@dataclass(eq=False)
 class Job:
     """Texts of one request: each an iterator of items, which go through the channel."""
 
-    def __init__(self, texts: Iterator[Iterator[Any]], channel: Channel) -> None:
-        self.texts, self.channel = texts, channel
-        self.text: Iterator[Any] | None = None  # the next one; None: not known yet
+    texts: Iterator[Iterator[Any]]
+    channel: Channel
+    text: Iterator[Any] | None = None  # the next one; None: not known yet
 
 
 class Worker:

@@ -551,7 +551,8 @@ def test_it_ends_at_once_with_requests_under_way(english, tmp_path, number):
             next(lines)
             with ThreadPoolExecutor(1) as pool:
                 waiting = pool.submit(httpx.post, f"{url}/v1/completions", json={}, timeout=SECONDS)
-                time.sleep(0.2)
+                while "custom_llm_queue_length 1.0" not in httpx.get(f"{url}/metrics").text:
+                    time.sleep(0.05)
                 process.send_signal(number)
                 start = time.monotonic()
                 assert "the server is ending" in list(lines)[-2]

@@ -11,32 +11,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from custom_llm.server.http.errors import ApiError
-from custom_llm.server.limits import BODY_SECONDS
-from custom_llm.server.metrics import Metrics
 
+BODY_SECONDS = 30
 OPEN = ("/", "/health")  # need no key
-
-
-class Counted:
-    """Counts requests by address and status."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status = 500
-
-        async def note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, note)
-        finally:
-            route = scope.get("route")
-            self.metrics.answered(getattr(route, "path", "other"), status)
 
 
 class HostGuard:
@@ -88,11 +65,9 @@ class BodyGuard:
             return
         try:
             body = await asyncio.wait_for(self._read(scope, receive), BODY_SECONDS)
-        except ApiError as error:
-            await error.response()(scope, receive, send)
-            return
-        except asyncio.TimeoutError:
-            error = ApiError(408, f"the body did not come within {BODY_SECONDS} s", headers={"Connection": "close"})
+        except (ApiError, asyncio.TimeoutError) as error:
+            if not isinstance(error, ApiError):
+                error = ApiError(408, f"the body did not come within {BODY_SECONDS} s", headers={"Connection": "close"})
             await error.response()(scope, receive, send)
             return
         if body is None:  # the client has gone
@@ -109,9 +84,11 @@ class BodyGuard:
         await self.app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        message = f"the body is larger than {self.max_body:,} bytes (--max_body)"
+        too_large = ApiError(413, message, code="body_too_large")
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self.max_body:
-            raise self._too_large()
+            raise too_large
         body = bytearray()
         while True:
             message = await receive()
@@ -119,10 +96,6 @@ class BodyGuard:
                 return None
             body += message.get("body", b"")
             if len(body) > self.max_body:
-                raise self._too_large()
+                raise too_large
             if not message.get("more_body", False):
                 return bytes(body)
-
-    def _too_large(self) -> ApiError:
-        message = f"the body is larger than {self.max_body:,} bytes (--max_body)"
-        return ApiError(413, message, code="body_too_large")
