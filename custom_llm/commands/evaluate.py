@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 WEIGHTS, DIRECTORY, OPTIONS = "trained_model.pth", "hf_model", "trained_model.yaml"
 JUDGED = 10  # texts, unless --samples says how many
-MOST_SHOWN = 10
 
 
 def make_parser() -> StepParser:
@@ -207,6 +206,7 @@ def _models_here() -> list[str]:
 def _choose_text(args: argparse.Namespace, model: Scorer) -> Text:
     """What is scored, in the tokens of the model, and where the training text is needed, how to read that."""
     from custom_llm.evaluation.held_out import held_out_tenth, whole_text
+    from custom_llm.inference.text import left_out
 
     if args.text_path is None:
         text = held_out_tenth(model, *_training_corpus(args))
@@ -220,10 +220,8 @@ def _choose_text(args: argparse.Namespace, model: Scorer) -> Text:
                 text = replace(text, training=held_out_tenth(model, *_training_corpus(args)).training)
             except UserError as error:
                 note(f"copies of the training text are not looked for: {error}")
-    if text.unknown:
-        shown = ", ".join(map(repr, text.unknown[:MOST_SHOWN]))
-        more = len(text.unknown) - MOST_SHOWN
-        note(f"not in the vocabulary, left out: {shown}" + (f" and {more} more" if more > 0 else ""))
+    if message := left_out(text.unknown):
+        note(message)
     return text
 
 

@@ -82,8 +82,9 @@ def _writer(model: Scorer, first: Sequence[int]) -> Callable[[], float]:
     """What writes a text with a model and tells the speed."""
 
     def write() -> float:
-        for _ in model.engine.stream(first, WRITTEN, Sampling(temp=0), ignore_eos=True):
+        text = model.engine.stream(first, WRITTEN, Sampling(temp=0), ignore_eos=True)
+        for _ in text:
             pass
-        return model.engine.statistics.tokens_per_second
+        return text.statistics.tokens_per_second
 
     return write

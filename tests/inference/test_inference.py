@@ -406,8 +406,9 @@ def test_end_of_text_written_in_the_query_is_the_token(engine):
 def test_the_text_ends_at_the_end_of_text_token_unless_ignored(tmp_path):
     path = write_gpt2(tmp_path / "x.gguf", ENGLISH, end_bias=50.0)
     with Engine(path) as engine:
-        assert write(engine, "the cat", 100) == ""
-        assert engine.statistics.generated_tokens == 0
+        text = engine.stream(engine.read("the cat").tokens, 100, GREEDY)
+        assert [*text] == []
+        assert text.statistics.generated_tokens == 0
         assert len(write(engine, "the cat", 100, ignore_eos=True)) == 100
 
 
@@ -450,8 +451,9 @@ def test_a_text_left_unfinished_does_not_outlive_its_engine(english):
 
 
 def test_statistics_count_tokens_and_time(engine):
-    write(engine, "abc", 40)
-    statistics = engine.statistics
+    text = engine.stream(engine.read("abc").tokens, 40, GREEDY)
+    assert len([*text]) == 40
+    statistics = text.statistics
     assert (statistics.prompt_tokens, statistics.generated_tokens) == (3, 40)
     assert 0 < statistics.first_text_seconds
     assert statistics.tokens_per_second == pytest.approx(40 / statistics.seconds)
