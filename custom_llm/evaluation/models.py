@@ -20,6 +20,7 @@ from custom_llm.common.files import Kind
 from custom_llm.common.logits import log_softmax
 from custom_llm.common.steps import command
 from custom_llm.inference.engine import MAX_WINDOW, Engine
+from custom_llm.llamacpp.available import MISSING, is_available
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +112,9 @@ def open_scorer(path: str, config_path: str | None = None, threads: int | None =
 
 def open_gguf(path: str | Path, threads: int | None = None) -> Scorer:
     """A GGUF file. Raises UserError."""
+    if not is_available():
+        in_pytorch = command("evaluate_llm", "--model", "trained_model.pth")
+        raise NotEvaluated(f"{path}: {MISSING}; {in_pytorch} needs none of it")
     engine = Engine(path, n_threads=threads)
     model = engine.model
 

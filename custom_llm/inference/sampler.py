@@ -71,8 +71,8 @@ class Sampler:
             reached = (weights / weights.sum()).cumsum()
             n = reached.searchsorted(np.float32(settings.top_p)) + 1
             tokens, logits = tokens[:n], logits[:n]
-        if settings.min_p:
-            likely = logits >= logits.max() + np.log(np.float32(settings.min_p))
+        if (share := np.float32(settings.min_p)) > 0:
+            likely = logits >= logits.max() + np.log(share)
             tokens, logits = tokens[likely], logits[likely]
         logits = logits / np.float32(settings.temp)
         weights = np.exp(logits - logits.max()).astype(np.float64)

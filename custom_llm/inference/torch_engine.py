@@ -28,6 +28,7 @@ from custom_llm.llamacpp.available import MISSING, is_available
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.attention import Cache
 from custom_llm.model.files import load_trained
+from custom_llm.tokenizer.added_tokens import TAKEN_FOR_CONTROL
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.bpe import unspell
 
@@ -103,9 +104,13 @@ class TokenizerVocabulary:
             unspell(token) if kind == NORMAL else b"" if kind == UNUSED else token.encode()
             for token, kind in zip(described.tokens, described.types, strict=True)
         ]
-        controls = [i for i, kind in enumerate(described.types) if kind == CONTROL and described.tokens[i] not in SHOWN]
+        controls = {
+            i: token
+            for i, (token, kind) in enumerate(zip(described.tokens, described.types, strict=True))
+            if (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in SHOWN
+        }
         self._silent = frozenset(controls)
-        self._ends = frozenset(i for i in controls if i == self.eos or described.tokens[i] in ENDS)
+        self._ends = frozenset(i for i, token in controls.items() if i == self.eos or token in ENDS)
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens recognized; what the vocabulary cannot express is left out."""
