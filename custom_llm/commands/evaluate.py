@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 WEIGHTS, OPTIONS = "trained_model.pth", "trained_model.yaml"
 JUDGED = 10  # texts, unless --samples says how many
-MOST_SHOWN = 10
 
 
 def make_parser() -> StepParser:
@@ -181,6 +180,7 @@ def _choose_text(args: argparse.Namespace, models: Sequence[Scorer]) -> HeldOutT
     from custom_llm.data.cache import default_cache
     from custom_llm.data.sources import open_corpus
     from custom_llm.evaluation.held_out import training_held_out, whole_text
+    from custom_llm.inference.text import left_out
 
     # Of weights the tokens of a long text are in a file, and need not be in memory.
     model = next((model for model in models if model.tokenizer is not None), models[0])
@@ -196,10 +196,8 @@ def _choose_text(args: argparse.Namespace, models: Sequence[Scorer]) -> HeldOutT
                 text = replace(text, training=training_held_out(model, _training(args), cache).training)
             except UserError as error:
                 note(f"copies of the training text are not looked for: {error}")
-    if text.unknown:
-        shown = ", ".join(map(repr, text.unknown[:MOST_SHOWN]))
-        more = len(text.unknown) - MOST_SHOWN
-        note(f"not in the vocabulary, left out: {shown}" + (f" and {more} more" if more > 0 else ""))
+    if message := left_out(text.unknown):
+        note(message)
     return text
 
 

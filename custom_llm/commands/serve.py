@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from custom_llm.cli.parser import Repeatable, StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import warn
+from custom_llm.inference.open import add_model_flags, choose_model, open_engine
 
 KEY_VARIABLE = "CUSTOM_LLM_API_KEY"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|\*")  # as browsers send it: nothing behind the port
@@ -42,7 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name and error.name.startswith("custom_llm"):
             raise
         raise UserError(f"{error.name} is missing: pip install -r requirements-serve.txt") from None
-    from custom_llm.inference.open import choose_model, open_engine
 
     with listen(args.host, args.port) as listener:
         host, port = listener.getsockname()[:2]
@@ -83,7 +83,5 @@ def make_parser() -> StepParser:
         help="tokens that a request may have written or scored, over all its texts (default: 16384)")  # fmt: skip
     add("--grammars", action="store_true",
         help="let requests have grammars; some compute forever, so only for clients you trust")  # fmt: skip
-    add("--use_gpu", action="store_true", help="compute all layers on the GPU")
-    add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
-    add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
+    add_model_flags(parser)
     return parser

@@ -110,13 +110,13 @@ def _models_here() -> list[str]:
     found += [DIRECTORY] if Path(DIRECTORY, "config.json").is_file() else []
     ggufs = sorted(path.name for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith("."))
     if ggufs and not is_available():
-        note(f".gguf files are left out: {MISSING}")
+        note(f"{', '.join(ggufs)}: {MISSING}, so .gguf files are left out")
+        ggufs = []
     elif not found + ggufs:
         raise UserError(f"there is no {WEIGHTS}, no {DIRECTORY}/ and no .gguf in this folder; name one with --model")
-    else:
-        found += ggufs
-    note(f"models: {', '.join(found)}")
-    return found
+    if found + ggufs:
+        note(f"models: {', '.join(found + ggufs)}")
+    return found + ggufs
 
 
 def open_scorer(path: str, config_path: str | None = None, threads: int | None = None) -> Scorer:
@@ -148,7 +148,8 @@ def open_scorer(path: str, config_path: str | None = None, threads: int | None =
 def open_gguf(path: str | Path, threads: int | None = None) -> Scorer:
     """A GGUF file. Raises UserError, also where llama.cpp is not installed."""
     if not is_available():
-        raise UserError(f"{path} runs in llama.cpp: {MISSING}")
+        in_pytorch = command("evaluate_llm", "--model", "trained_model.pth")
+        raise UserError(f"{path}: {MISSING}; {in_pytorch} needs none of it")
     engine = Engine(path, n_threads=threads)
     model = engine.model
 

@@ -77,6 +77,7 @@ def compare_types(
 
 def _speed(model: Scorer, first: Sequence[int]) -> float:
     """Write a text; tokens per second."""
-    for _ in model.engine.stream(first, WRITTEN, Sampling(temp=0), ignore_eos=True):
+    text = model.engine.stream(first, WRITTEN, Sampling(temp=0), ignore_eos=True)
+    for _ in text:
         pass
-    return model.engine.statistics.tokens_per_second
+    return text.statistics.tokens_per_second

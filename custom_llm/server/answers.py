@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from custom_llm.inference.scores import Score
+from custom_llm.inference.scores import Score, spelling
+from custom_llm.inference.text import left_out
 from custom_llm.server.writer import Part, Read
-
-MAX_UNKNOWN_SHOWN = 10
 
 
 class Answer:
@@ -75,7 +74,7 @@ class Answer:
 
     def head(self) -> dict[str, Any]:
         unknown = self.read.unknown if self.read else []
-        return {**self._head, **({"warning": warning(unknown)} if unknown else {})}
+        return {**self._head, **({"warning": left_out(unknown)} if unknown else {})}
 
     def whole(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """The answer to a request without `stream`."""
@@ -99,7 +98,7 @@ class CompletionAnswer(Answer):
         logprobs = None
         if self.has_scores:
             logprobs = {
-                "tokens": [spelled(score.spelled) for score in scores],
+                "tokens": [spelling(score.spelled) for score in scores],
                 "token_logprobs": [score.logprob for score in scores],
                 "top_logprobs": [None if score.logprob is None else _likeliest(score) for score in scores],
                 "text_offset": offsets,
@@ -124,24 +123,9 @@ class ChatAnswer(Answer):
         return {**choice, "delta": {**delta, "content": text}}
 
 
-def spelled(data: bytes) -> str:
-    """A token as text; of one that is a part of a character, its bytes, as OpenAI shows them."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
-
-
-def warning(unknown: Sequence[str]) -> str:
-    """What of a prompt was left out."""
-    shown = ", ".join(map(repr, unknown[:MAX_UNKNOWN_SHOWN]))
-    more = len(unknown) - MAX_UNKNOWN_SHOWN
-    return f"not in the model's vocabulary, left out: {shown}" + (f" and {more} more" if more > 0 else "")
-
-
 def _likeliest(score: Score) -> dict[str, float | None]:
     """The likeliest tokens and the one that stands there."""
-    return {**{spelled(data): logprob for data, logprob in score.top}, spelled(score.spelled): score.logprob}
+    return {**{spelling(data): logprob for data, logprob in score.top}, spelling(score.spelled): score.logprob}
 
 
 def _chat_score(score: Score) -> dict[str, Any]:
@@ -150,4 +134,4 @@ def _chat_score(score: Score) -> dict[str, Any]:
 
 
 def _chat_token(data: bytes, logprob: float | None) -> dict[str, Any]:
-    return {"token": spelled(data), "logprob": logprob, "bytes": list(data)}
+    return {"token": spelling(data), "logprob": logprob, "bytes": list(data)}

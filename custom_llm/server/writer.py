@@ -107,13 +107,12 @@ class Writer:
                 pieces = self.engine.stream(
                     query.tokens, task.max_tokens, sampling, task.stop, task.ignore_eos, task.logit_bias, task.n_top
                 )
-                statistics = self.engine.statistics
                 try:
                     with closing(pieces):
                         for text, scores in pieces:
                             yield Part(index, text, scores)
                 finally:
-                    generated, finish_reason = statistics.generated_tokens, statistics.finish_reason
+                    generated, finish_reason = pieces.statistics.generated_tokens, pieces.finish_reason
             yield Part(index, "", (), finish_reason, generated)
         finally:
             self.metrics.wrote(len(query.tokens), generated, perf_counter() - start)
