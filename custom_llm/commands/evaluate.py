@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custom_llm.cli.ask import build
-from custom_llm.cli.fields import add_flags, given
-from custom_llm.cli.parser import Repeatable, StepParser, number
+from custom_llm.cli.parser import Repeatable, StepParser, add_flags, given, number
 from custom_llm.commands.train import make_parser as make_training_parser
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import beside, check_distinct, check_target, write_bytes

@@ -4,7 +4,7 @@ A model is a list of blocks. Without `layer_configs` all are alike; with it each
 
     {"attn": "gqa", "n_head": 8, "n_kv_heads": 2, "moe": false, "up_dim": 512, "non_linearity": "swiglu"}
 
-Which keys an object has follows from the three choices it makes (`NEEDS`): none may be missing, none may be surplus.
+Which keys an object must have follows from its choices (`NEEDS`); others have no meaning there and are refused.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ NEEDS = {
     ("aux_free", True): ("alpha", "gamma"),
     ("aux_free", False): ("coeff",),
 }
+DEFAULTS = {"n_shared": 0, "coeff": 0.01, "alpha": 0.0001, "gamma": 0.001}  # of what a choice needs
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,6 @@ class BlockConfig:
         return {"mqa": 1, "gqa": self.n_kv_heads}.get(self.attn, self.n_head)
 
 
-DEFAULTS = {"n_shared": 0, "coeff": 0.01, "alpha": 0.0001, "gamma": 0.001}
 _OPTIONS = {item.name: item for item in fields(BlockConfig)}
 
 
@@ -151,7 +151,7 @@ def make_block(values: dict[str, Any], n_embd: int | None, pos_emb: str) -> Bloc
         n_embd: None while it is not known; then nothing that depends on sizes is checked.
 
     Raises:
-        ValueError: one is missing, surplus or impossible, by name.
+        ValueError: one is missing, without a meaning or impossible, by name.
     """
     for key, value in values.items():
         if key not in _OPTIONS:
@@ -159,8 +159,16 @@ def make_block(values: dict[str, Any], n_embd: int | None, pos_emb: str) -> Bloc
         if value is None:
             raise ValueError(f"{key} is null; leave it out, or give it a value")
         check_value(_OPTIONS[key], value)
-    _check_keys(values, pos_emb)
-    values = {**values, "non_linearity": {"swish": "silu"}.get(values["non_linearity"], values["non_linearity"])}
+    known = known_keys(values, pos_emb)
+    for key in _OPTIONS:
+        if key in known and key not in values:
+            needed_by = "every layer" if key in BASIC else _where(key)
+            raise ValueError(f"{key} is missing, which {needed_by} needs")
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"{key} {shown(value)} has no meaning here; it belongs to {_where(key)}")
+    if values["non_linearity"] == "swish":
+        values = {**values, "non_linearity": "silu"}
     block = BlockConfig(**values)
     if block.rope_head_dim is not None and block.rope_head_dim % 2:
         raise ValueError(f"rope_head_dim {block.rope_head_dim} is odd; rotations turn pairs")
@@ -182,6 +190,11 @@ def known_keys(values: dict[str, Any], pos_emb: str) -> set[str]:
     return known
 
 
+def defaults(known: set[str]) -> dict[str, Any]:
+    """The defaults of these options, as far as they have one that depends on nothing."""
+    return {name: value for name, value in DEFAULTS.items() if name in known}
+
+
 def default_up_dim(n_embd: int, non_linearity: str, n_act: int | None) -> int:
     """The usual width: 4 n_embd; 8/3 of it with a gate, which adds a matrix; shared among n_act experts.
 
@@ -190,20 +203,6 @@ def default_up_dim(n_embd: int, non_linearity: str, n_act: int | None) -> int:
     """
     width = (8 * n_embd / 3 if non_linearity in GATED else 4 * n_embd) / (n_act or 1)
     return 4 * n_embd if width == 4 * n_embd else max(32, -(-int(width) // 32) * 32)
-
-
-def _check_keys(values: dict[str, Any], pos_emb: str) -> None:
-    known = known_keys(values, pos_emb)
-    for key in _OPTIONS:
-        if key in known and key not in values:
-            raise ValueError(f"{key} is missing{_needed_by(key)}")
-    for key, value in values.items():
-        if key not in known:
-            raise ValueError(f"{key} {shown(value)} has no meaning here; it belongs to {_where(key)}")
-
-
-def _needed_by(key: str) -> str:
-    return ", which every layer needs" if key in BASIC else f", which {_where(key)} needs"
 
 
 def _where(key: str) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import operator
 from dataclasses import dataclass, fields
 from typing import Any
 
 from custom_llm.cli.fields import check_fields, option
 from custom_llm.common.text import shown
-from custom_llm.config.expressions import parse_count
 
 CHARACTERS_PER_TOKEN = 8  # more than a token stands for in any ordinary text
+LARGEST_COUNT = 10**15
+OPERATORS = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
+    ast.Pow: operator.pow,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -170,3 +176,34 @@ class TrainConfig:
         """Build from a plain dict, ignoring what is not an option of training."""
         known = {item.name for item in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
+
+
+def parse_count(text: str) -> int:
+    """A whole number of at least 1, or + - * // ** of such, read without running anything.
+
+    Raises:
+        ValueError: it is not such a number; the message follows its name and text.
+
+    >>> parse_count("4 * 2**15")
+    131072
+    """
+    try:
+        if len(text) > 100:
+            raise ValueError
+        value = _evaluate(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, KeyError, ZeroDivisionError, RecursionError, MemoryError):
+        raise ValueError("is not a whole number, or + - * // ** of such, like 2**15") from None
+    if not 1 <= value <= LARGEST_COUNT:
+        raise ValueError(f"is not from 1 to {LARGEST_COUNT:.0e}")
+    return value
+
+
+def _evaluate(node: ast.AST) -> int:
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    if not isinstance(node, ast.BinOp):
+        raise ValueError
+    left, right = _evaluate(node.left), _evaluate(node.right)
+    if isinstance(node.op, ast.Pow) and not (0 <= right <= 64 and abs(left) <= LARGEST_COUNT):
+        raise ValueError  # only powers of powers take long
+    return OPERATORS[type(node.op)](left, right)
