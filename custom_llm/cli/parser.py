@@ -25,9 +25,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, description: str) -> None:
         super().__init__(
-            description=description,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
         )
 
     def error(self, message: str) -> None:

@@ -40,40 +40,26 @@ class BlockConfig:
     """One block. Options that its choices do not need are None."""
 
     attn: str = option(
-        "mha",
-        "attention: every head its own keys, one for all, one per group, or latent",
-        words="attention",
+        "mha", "attention: every head its own keys, one for all, one per group, or latent", words="attention",
         choices=ATTENTIONS,
-    )
+    )  # fmt: skip
     n_head: int = option(8, "attention heads; n_embd is a multiple of it", low=1, high=1024)
     n_kv_heads: int | None = option(
-        None,
-        "heads of keys and values (gqa); n_head is a multiple",
-        words="number of key and value heads",
-        low=1,
-        high=1024,
-    )
+        None, "heads of keys and values (gqa); n_head is a multiple", words="number of key and value heads",
+        low=1, high=1024,
+    )  # fmt: skip
     q_latent_dim: int | None = option(
-        None,
-        "width queries are compressed to (mla); 0 leaves them as they are",
-        words="width of compressed queries, 0 for none",
-        low=0,
-        high=65_536,
-    )
+        None, "width queries are compressed to (mla); 0 leaves them as they are",
+        words="width of compressed queries, 0 for none", low=0, high=65_536,
+    )  # fmt: skip
     kv_latent_dim: int | None = option(
-        None,
-        "width keys and values are compressed to (mla)",
-        words="width of compressed keys and values",
-        low=1,
-        high=65_536,
-    )
+        None, "width keys and values are compressed to (mla)", words="width of compressed keys and values",
+        low=1, high=65_536,
+    )  # fmt: skip
     rope_head_dim: int | None = option(
-        None,
-        "width of the head that rotates (mla with rope); even",
-        words="width of the rotating head",
-        low=2,
-        high=1024,
-    )
+        None, "width of the head that rotates (mla with rope); even", words="width of the rotating head",
+        low=2, high=1024,
+    )  # fmt: skip
     non_linearity: str = option(
         "gelu", "activation of the feed-forward layer", words="activation", choices=NON_LINEARITIES
     )
@@ -85,45 +71,30 @@ class BlockConfig:
         None, "experts that are always on (moe; default: 0)", words="number of shared experts", low=0, high=511
     )
     n_act: int | None = option(
-        None,
-        "experts active for a token, the shared ones included (moe)",
-        words="number of active experts, shared ones included",
-        low=1,
-        high=512,
-    )
+        None, "experts active for a token, the shared ones included (moe)",
+        words="number of active experts, shared ones included", low=1, high=512,
+    )  # fmt: skip
     aux_free: bool = option(
         False,
         "balance the experts by a bias on their choice instead of a loss (moe)",
         words="balancing by a bias instead of a loss",
     )
     coeff: float | None = option(
-        None,
-        "weight of the load-balancing loss (moe; default: 0.01)",
-        words="weight of the balancing loss",
-        low=0.0,
-        high=100.0,
-    )
+        None, "weight of the load-balancing loss (moe; default: 0.01)", words="weight of the balancing loss",
+        low=0.0, high=100.0,
+    )  # fmt: skip
     alpha: float | None = option(
-        None,
-        "weight of the sequence loss (moe with aux_free; default: 0.0001)",
-        words="weight of the sequence loss",
-        low=0.0,
-        high=100.0,
-    )
+        None, "weight of the sequence loss (moe with aux_free; default: 0.0001)", words="weight of the sequence loss",
+        low=0.0, high=100.0,
+    )  # fmt: skip
     gamma: float | None = option(
-        None,
-        "step of the balancing bias (moe with aux_free; default: 0.001)",
-        words="step of the balancing bias",
-        low=0.0,
-        high=1.0,
-    )
+        None, "step of the balancing bias (moe with aux_free; default: 0.001)", words="step of the balancing bias",
+        low=0.0, high=1.0,
+    )  # fmt: skip
     up_dim: int | None = option(
-        None,
-        "width of the feed-forward layer, or of one expert (default: 4 n_embd, or 8/3 with a gate)",
-        words="width of the feed-forward layer or expert",
-        low=1,
-        high=262_144,
-    )
+        None, "width of the feed-forward layer, or of one expert (default: 4 n_embd, or 8/3 with a gate)",
+        words="width of the feed-forward layer or expert", low=1, high=262_144,
+    )  # fmt: skip
 
     @property
     def n_routed(self) -> int:

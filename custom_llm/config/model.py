@@ -23,22 +23,16 @@ class ModelConfig:
     """The architecture. The first six fields are the tutorial's keys and enough on their own."""
 
     vocab_size: int = option(
-        10_000,
-        "tokens the model knows; training replaces it by the text's real number",
-        question="Enter vocabulary size (e.g., 10000 for small models): ",
-        low=1,
-        high=10_000_000,
-    )
+        10_000, "tokens the model knows; training replaces it by the text's real number",
+        question="Enter vocabulary size (e.g., 10000 for small models): ", low=1, high=10_000_000,
+    )  # fmt: skip
     n_embd: int = option(
         256, "width of the model", question="Enter embedding dimension (e.g., 256): ", low=1, high=65_536
     )
     n_head: int = option(
-        8,
-        "attention heads; n_embd is a multiple of it",
-        question="Enter number of attention heads (e.g., 8): ",
-        low=1,
-        high=1024,
-    )
+        8, "attention heads; n_embd is a multiple of it", question="Enter number of attention heads (e.g., 8): ",
+        low=1, high=1024,
+    )  # fmt: skip
     n_layer: int = option(
         6,
         "transformer blocks",
@@ -47,25 +41,15 @@ class ModelConfig:
         high=512,  # LLAMA_MAX_LAYERS of llama.cpp
     )
     block_size: int = option(
-        128,
-        "tokens the model sees at once",
-        question="Enter max sequence length (e.g., 128): ",
-        low=1,
-        high=1_048_576,
+        128, "tokens the model sees at once", question="Enter max sequence length (e.g., 128): ", low=1, high=1_048_576
     )
     dropout: float = option(
-        0.1,
-        "share of activations dropped in training",
-        question="Enter dropout rate (e.g., 0.1): ",
-        low=0.0,
-        high=0.99,
+        0.1, "share of activations dropped in training", question="Enter dropout rate (e.g., 0.1): ", low=0.0, high=0.99
     )
     pos_emb: str = option(
-        "learn",
-        "how the model knows positions: a learned table, sines, or rotations (RoPE)",
-        words="positions",
+        "learn", "how the model knows positions: a learned table, sines, or rotations (RoPE)", words="positions",
         choices=("learn", "sin", "rope"),
-    )
+    )  # fmt: skip
     norm: str = option("layer", "normalisation: LayerNorm or RMSNorm", words="normalisation", choices=("layer", "rms"))
     bias: bool = option(
         True, "biases in attention, feed-forward layers and LayerNorms; experts never have any", words="biases"
