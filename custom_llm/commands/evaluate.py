@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custom_llm.cli.ask import build
-from custom_llm.cli.fields import add_flags, given
-from custom_llm.cli.parser import Repeatable, StepParser, number
+from custom_llm.cli.parser import Repeatable, StepParser, add_flags, given, number, read_options
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import beside, check_distinct, check_target, write_bytes
 from custom_llm.common.machine import choose_waiting
@@ -43,44 +42,33 @@ def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "evaluate_llm", lists=["dataset_path", "quantization_report"])
     add = parser.add_argument
-    add(
-        "--model", action=Repeatable, default=(), metavar="PATH",
-        help="a .pth, a Hugging Face directory or a .gguf; repeatable (default: all in this folder)",
-    )  # fmt: skip
+    add("--model", action=Repeatable, default=(), metavar="PATH",
+        help="a .pth, a Hugging Face directory or a .gguf; repeatable (default: all in this folder)")  # fmt: skip
     add("--config_path", metavar="FILE", help="of a .pth (default: model_config.pth beside it)")
     add("--text_path", metavar="FILE", help="a text that the model has not seen, all of which is scored")
-    add(
-        "--dataset_path", metavar="TEXT",
+    add("--dataset_path", metavar="TEXT",
         help="the text it was trained on, as in training; its held-out end is scored (default: what the .yaml beside "
-        "the model names)",
-    )  # fmt: skip
+        "the model names)")  # fmt: skip
     add("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
     add("--encoding", metavar="NAME", help="encoding of files of text (default: utf-8)")
     add("--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)")
     add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
     add("--max_tokens", type=number(int, 1), default=100_000, metavar="N", help="tokens to score (default: 100000)")
     add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
-    add(
-        "--quantization_report", type=_quant_types, metavar="TYPES",
-        help="what these types cost, such as Q4_0,Q8_0: size, quality and speed",
-    )  # fmt: skip
-    add(
-        "--picture", metavar="FILE", default="quantization.png", help="its picture to write (default: quantization.png)"
-    )
+    add("--quantization_report", type=_quant_types, metavar="TYPES",
+        help="what these types cost, such as Q4_0,Q8_0: size, quality and speed")  # fmt: skip
+    add("--picture", metavar="FILE", default="quantization.png",
+        help="its picture to write (default: quantization.png)")  # fmt: skip
     add("--samples", type=number(int, 0, 10_000), metavar="N", help="let the model write N texts, and look at them")
     add("--sample_tokens", type=number(int, 1), default=300, metavar="N", help="tokens of each (default: 300)")
-    add(
-        "--prompt_tokens", type=number(int, 0), default=50, metavar="N",
-        help="tokens of held-out text that each continues; 0: an empty page (default: 50)",
-    )  # fmt: skip
+    add("--prompt_tokens", type=number(int, 0), default=50, metavar="N",
+        help="tokens of held-out text that each continues; 0: an empty page (default: 50)")  # fmt: skip
     add("--judge", metavar="URL|FILE", help="who grades the texts: an OpenAI-compatible address, or a .gguf")
     add("--judge_model", metavar="NAME", help="the judge's name at that address (default: the first one there)")
     add("--judge_key", metavar="KEY", help="for that address (default: OPENAI_API_KEY of the environment)")
     add("--judge_prompt", metavar="FILE", help="what the judge is told, with {beginning} and {continuation} in it")
-    add(
-        "--judge_seconds", type=number(float, 0.1, 86_400), default=120.0, metavar="S",
-        help="to wait for an answer (default: 120)",
-    )  # fmt: skip
+    add("--judge_seconds", type=number(float, 0.1, 86_400), default=120.0, metavar="S",
+        help="to wait for an answer (default: 120)")  # fmt: skip
     add("--json", metavar="FILE", help="write all figures as JSON")
     add("--markdown", metavar="FILE", help="write the tables as Markdown")
     add_flags(parser, Sampling, "sampling of --samples")
@@ -216,8 +204,6 @@ def _training(args: argparse.Namespace) -> TrainConfig:
             f"there is no {OPTIONS} that names the text of the training; give it with --dataset_path, or another "
             "text with --text_path"
         )
-    from custom_llm.cli.run_file import read_options
-
     parser = StepParser("", "train_llm", lists=["dataset_path"])
     parser.add_argument("--dataset", dest="dataset_path")
     add_flags(parser, TrainConfig, "training")

@@ -24,12 +24,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from custom_llm.cli.fields import add_flags, given
-from custom_llm.cli.logging import log_to
-from custom_llm.cli.parser import Repeatable, StepParser, number
+from custom_llm.cli.parser import Repeatable, StepParser, add_flags, given, number
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError, describe_os_error
 from custom_llm.common.machine import measure_from_here
-from custom_llm.common.notes import warn
+from custom_llm.common.notes import log_to, warn
 from custom_llm.config.sampling import Sampling
 from custom_llm.inference.open import add_model_flags, choose_model, open_engine
 from custom_llm.inference.settings import INTERRUPTED, Settings
