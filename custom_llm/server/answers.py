@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,12 +27,11 @@ class Answer:
 
     def __init__(self, model: str, has_scores: bool, is_stream: bool) -> None:
         self.has_scores, self.is_stream = has_scores, is_stream
-        self._is_first = True
-        self._begun: set[int] = set()
         self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._is_first = True
         self.read: Read | None = None
         self.generated = 0
-        self._lengths: dict[int, int] = {}  # of choices: characters so far
+        self._lengths: Counter[int] = Counter()  # of choices: characters so far
 
     def add(self, items: Iterable[Read | Part]) -> list[dict[str, Any]]:
         """What has come in, as choices: one for each text that went on."""
@@ -42,25 +42,10 @@ class Answer:
             else:
                 parts.setdefault(item.index, []).append(item)
                 self.generated += item.generated
-        return [self._choice(index, parts[index]) for index in parts]
+        return [self.choice(index, parts[index]) for index in parts]
 
-    def _choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
-        scores, offsets = [], []
-        offset = self._lengths.get(index, 0)
-        for part in parts:
-            begun = b""
-            for score in part.scores:
-                offsets.append(offset + len(begun.decode("utf-8", "ignore")))
-                begun += score.spelled
-            scores += part.scores
-            offset += len(part.text)
-        self._lengths[index] = offset
-        text = "".join(part.text for part in parts)
-        return self.choice(index, text, scores, offsets, parts[-1].finish_reason)
-
-    def choice(
-        self, index: int, text: str, scores: list[Score], offsets: list[int], finish_reason: str | None
-    ) -> dict[str, Any]:
+    def choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
+        """What has come in of one text."""
         raise NotImplementedError
 
     @property
@@ -92,9 +77,15 @@ class CompletionAnswer(Answer):
 
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
-    def choice(
-        self, index: int, text: str, scores: list[Score], offsets: list[int], finish_reason: str | None
-    ) -> dict[str, Any]:
+    def choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
+        scores, offsets = [], []
+        for part in parts:
+            before = b""
+            for score in part.scores:
+                offsets.append(self._lengths[index] + len(before.decode("utf-8", "ignore")))
+                before += score.spelled
+            scores += part.scores
+            self._lengths[index] += len(part.text)
         logprobs = None
         if self.has_scores:
             logprobs = {
@@ -103,6 +94,7 @@ class CompletionAnswer(Answer):
                 "top_logprobs": [None if score.logprob is None else _likeliest(score) for score in scores],
                 "text_offset": offsets,
             }
+        text, finish_reason = "".join(part.text for part in parts), parts[-1].finish_reason
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
@@ -111,16 +103,16 @@ class ChatAnswer(Answer):
 
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def choice(
-        self, index: int, text: str, scores: list[Score], offsets: list[int], finish_reason: str | None
-    ) -> dict[str, Any]:
-        logprobs = {"content": [_chat_score(score) for score in scores], "refusal": None} if self.has_scores else None
-        choice = {"index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+    def choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
+        scores = [_chat_score(score) for part in parts for score in part.scores]
+        logprobs = {"content": scores, "refusal": None} if self.has_scores else None
+        choice = {"index": index, "logprobs": logprobs, "finish_reason": parts[-1].finish_reason}
+        text = "".join(part.text for part in parts)
         if not self.is_stream:
             return {**choice, "message": {"role": "assistant", "content": text, "refusal": None}}
-        delta = {} if index in self._begun else {"role": "assistant"}
-        self._begun.add(index)
-        return {**choice, "delta": {**delta, "content": text}}
+        role = {} if index in self._lengths else {"role": "assistant"}  # in a text's first event
+        self._lengths[index] += len(text)
+        return {**choice, "delta": {**role, "content": text}}
 
 
 def _likeliest(score: Score) -> dict[str, float | None]:

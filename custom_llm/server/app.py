@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from custom_llm.common.text import clean, shown
 from custom_llm.inference.engine import Engine
 from custom_llm.server.answers import Answer, ChatAnswer, CompletionAnswer
 from custom_llm.server.http.errors import ApiError, add_handlers, refused
-from custom_llm.server.http.guards import BodyGuard, HostGuard, KeyGuard
+from custom_llm.server.http.guards import BodyGuard, Guard, check_host, check_key
 from custom_llm.server.metrics import CONTENT_TYPE, Counted, Metrics
 from custom_llm.server.scheduler import Worker
 from custom_llm.server.schemas import ChatRequest, CompletionRequest
@@ -109,7 +110,7 @@ def make_app(
     # The last added is the first that a request meets.
     app.add_middleware(BodyGuard, max_body=max_body)
     if api_key is not None:
-        app.add_middleware(KeyGuard, key=api_key)
+        app.add_middleware(Guard, check=partial(check_key, api_key.encode()))
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -118,7 +119,7 @@ def make_app(
             allow_headers=["Authorization", "Content-Type"],
         )
     if hosts:
-        app.add_middleware(HostGuard, hosts=hosts)
+        app.add_middleware(Guard, check=partial(check_host, hosts))
     app.add_middleware(Counted, metrics=metrics)
     return app
 

@@ -86,21 +86,17 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (job := self._next()) is not None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopped)
+                if self._stopped:
+                    return
+                job = self._running = self._waiting.popleft()
             has_more = self._turn(job)
             with self._changed:
                 self._running = None
                 if has_more and not self._stopped and not job.channel.closed:
                     self._waiting.append(job)
-
-    def _next(self) -> Job | None:
-        with self._changed:
-            while not self._waiting and not self._stopped:
-                self._changed.wait()
-            if self._stopped:
-                return None
-            self._running = self._waiting.popleft()
-            return self._running
 
     def _turn(self, job: Job) -> bool:
         """Compute one text of a job; whether there is another."""
