@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             worker = Worker(args.queue)
             app = make_app(
                 engine, worker, max_body=args.max_body, max_tokens=args.max_tokens, grammars=args.grammars,
-                api_key=api_key, hosts=(*LOCAL_NAMES, host) if is_local else (), cors_origins=args.cors_origin,
+                api_key=api_key, hosts={*LOCAL_NAMES, host} if is_local else set(), cors_origins=args.cors_origin,
             )  # fmt: skip
             serve(app, worker, listener, f"serving {engine.model.path.name} on http://{host}:{port} (Ctrl-C ends it)")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ def make_app(
     max_tokens: int,
     grammars: bool,
     api_key: str | None,
-    hosts: Sequence[str],
+    hosts: Collection[str],
     cors_origins: Sequence[str],
 ) -> FastAPI:
     """The application.
