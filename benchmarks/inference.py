@@ -92,9 +92,10 @@ def measure_start(path: Path, rounds: int) -> None:
 
 def _engine_turn(engine: Engine, tokens: int) -> Callable[[], float]:
     def once() -> float:
-        for _ in engine.generate("", tokens, SETTINGS, ignore_eos=True):
+        text = engine.stream([], tokens, SETTINGS, ignore_eos=True)
+        for _ in text:
             pass
-        return engine.statistics.tokens_per_second
+        return text.statistics.tokens_per_second
 
     def turn() -> float:
         return median(once() for _ in range(REPEATS))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 from custom_llm.cli.fields import field_type, parse
 from custom_llm.common.errors import UserError
+
+Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def ask(
     title: str,
     config_class: type,
     values: dict[str, Any],
-    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    complete: Complete = dict,
     more: Callable[[dict[str, Any]], set[str]] | None = None,
 ) -> Any:
     """Ask for every field that has a question and is not in `values`; return the finished config.
@@ -41,40 +43,6 @@ def ask(
     return build(config_class, complete(values))
 
 
-def _ask_one(
-    item: Any, config_class: type, values: dict[str, Any], complete: Callable[[dict[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
-    default = complete(values).get(item.name, item.default)
-    while True:
-        answer = _read_line(item.metadata["question"] or _prompt(item, default))
-        try:
-            value = parse(item, answer) if answer else default
-            attempt = {**values, item.name: value}
-            if answer is None:  # nobody is there to be asked again
-                return attempt
-            _check_together(config_class, attempt, complete)
-            return attempt
-        except ValueError as error:
-            print(f"{error}; try again.")
-
-
-def _prompt(item: Any, default: Any) -> str:
-    """`Enter attention (mha, mqa, gqa, mla) (e.g., mha): `"""
-    kind, _ = field_type(item)
-    choices = ("yes", "no") if kind is bool else item.metadata["choices"]
-    example = {True: "yes", False: "no"}[default] if kind is bool else default
-    among = f" ({', '.join(choices)})" if choices else ""
-    return f"Enter {item.metadata['words']}{among} (e.g., {example}): "
-
-
-def _check_together(
-    config_class: type, values: dict[str, Any], complete: Callable[[dict[str, Any]], dict[str, Any]]
-) -> None:
-    """Raise ValueError if `values` contradict each other, whatever the fields not yet known will be."""
-    if "n_embd" in values:  # any number of heads is a multiple of these
-        config_class(**complete({"n_head": values.get("n_kv_heads") or 1, **values}))
-
-
 def build(config_class: type, values: dict[str, Any]) -> Any:
     """The config of `values`.
 
@@ -85,6 +53,29 @@ def build(config_class: type, values: dict[str, Any]) -> Any:
         return config_class(**values)
     except ValueError as error:
         raise UserError(f"{error}") from None
+
+
+def _ask_one(item: Field, config_class: type, values: dict[str, Any], complete: Complete) -> dict[str, Any]:
+    """`values` and the answer."""
+    default = complete(values).get(item.name, item.default)
+    question = item.metadata["question"]
+    if question is None:  # `Enter attention (mha, mqa, gqa, mla) (e.g., mha): `
+        is_bool = field_type(item)[0] is bool
+        choices = ("yes", "no") if is_bool else item.metadata["choices"]
+        among = f" ({', '.join(choices)})" if choices else ""
+        example = {True: "yes", False: "no"}[default] if is_bool else default
+        question = f"Enter {item.metadata['words']}{among} (e.g., {example}): "
+    while True:
+        answer = _read_line(question)
+        try:
+            attempt = {**values, item.name: parse(item, answer) if answer else default}
+            # Whatever is not known yet will be: any number of heads is a multiple of these. At the end of input nobody
+            # is there to be asked again.
+            if answer is not None and "n_embd" in attempt:
+                config_class(**complete({"n_head": attempt.get("n_kv_heads") or 1, **attempt}))
+            return attempt
+        except ValueError as error:
+            print(f"{error}; try again.")
 
 
 def _read_line(prompt: str) -> str | None:

@@ -1,14 +1,10 @@
-"""Fields of a config that know their help, their question, their bounds and their choices; and the flags they make."""
+"""Fields of a config that know their help, their question, their bounds and their choices, and what fits them."""
 
 from __future__ import annotations
 
-from argparse import Action, Namespace
 from dataclasses import field, fields
-from functools import partial
 from typing import Any
 
-from custom_llm.cli.parser import StepParser
-from custom_llm.common.errors import UserError
 from custom_llm.common.text import shown
 
 YES_OR_NO = dict.fromkeys(("yes", "y", "true", "on"), True) | dict.fromkeys(("no", "n", "false", "off"), False)
@@ -67,55 +63,6 @@ def check_value(item: Any, value: Any) -> None:
 
 def in_words(kind: type) -> str:
     return {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[kind]
-
-
-METAVARS = {int: "N", float: "X", str: "TEXT"}
-
-
-class _YesOrNo(Action):
-    """--flag and --no_flag."""
-
-    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
-        super().__init__([*option_strings, f"--no_{dest}"], dest, nargs=0, help=help)
-
-    def __call__(self, parser: Any, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, not option_string.startswith("--no_"))
-
-
-def add_flags(parser: StepParser, config_class: type, title: str) -> None:
-    """Give `parser` a group of flags, one per field, absent from the result unless it was given."""
-    group = parser.add_argument_group(title)
-    for item in fields(config_class):
-        kind, _ = field_type(item)
-        text = item.metadata["help"].replace("%", "%%")  # argparse formats it
-        if kind is bool:
-            text += f" (default: {'yes' if item.default else 'no'})"
-            group.add_argument(f"--{item.name}", action=_YesOrNo, help=text)
-            continue
-        if item.default is not None:
-            text += f" (default: {item.default})"
-        choices = item.metadata["choices"]
-        # Parsed by `given`, so that the flag, the prompt and the file of --config share one check and one wording.
-        parser.checks[item.name] = partial(parse, item)
-        group.add_argument(f"--{item.name}", metavar="|".join(choices) if choices else METAVARS[kind], help=text)
-
-
-def given(config_class: type, args: Namespace) -> dict[str, Any]:
-    """The values of the flags that were given, and of what the file of --config gives.
-
-    Raises:
-        UserError: a value that the field cannot have, naming the flag.
-    """
-    values = {}
-    for item in fields(config_class):
-        text = getattr(args, item.name)
-        if text is None:
-            continue
-        try:
-            values[item.name] = parse(item, text) if isinstance(text, str) else text
-        except ValueError as error:
-            raise UserError(f"--{error}") from None
-    return values
 
 
 def as_flag(name: str, value: Any) -> str:

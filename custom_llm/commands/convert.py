@@ -18,11 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from custom_llm.cli.logging import log_to
 from custom_llm.cli.parser import StepParser
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import Kind, beside, check_target
-from custom_llm.common.notes import note, warn
+from custom_llm.common.notes import log_to, note, warn
 from custom_llm.export.about import parse_line
 from custom_llm.export.gguf.quantize import parse_quant_types
 from custom_llm.export.share.licenses import license_note

@@ -14,78 +14,61 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custom_llm.cli.ask import build
-from custom_llm.cli.fields import add_flags, given
-from custom_llm.cli.parser import Repeatable, StepParser, number
-from custom_llm.commands.train import make_parser as make_training_parser
+from custom_llm.cli.parser import Repeatable, StepParser, add_flags, given, number, read_options
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import beside, check_distinct, check_target, write_bytes
+from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import note
 from custom_llm.config.sampling import Sampling
+from custom_llm.config.training import TrainConfig
 
 if TYPE_CHECKING:
-    from custom_llm.data.sources import Corpus
-    from custom_llm.evaluation.held_out import Text
+    from custom_llm.evaluation.held_out import HeldOutText
     from custom_llm.evaluation.models import Scorer
-    from custom_llm.evaluation.run import Part
-    from custom_llm.evaluation.tables import Section
+    from custom_llm.evaluation.tables import Table
 
-    Judging = Callable[[str, str], str]  # a beginning and its continuation → an answer
-
-
-WEIGHTS, DIRECTORY, OPTIONS = "trained_model.pth", "hf_model", "trained_model.yaml"
+WEIGHTS, OPTIONS = "trained_model.pth", "trained_model.yaml"
 JUDGED = 10  # texts, unless --samples says how many
-MOST_SHOWN = 10
 
 
 def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "evaluate_llm", lists=["dataset_path", "quantization_report"])
     add = parser.add_argument
-    add(
-        "--model", action=Repeatable, default=(), metavar="PATH",
-        help="a .pth, a Hugging Face directory or a .gguf; repeatable (default: all in this folder)",
-    )  # fmt: skip
+    add("--model", action=Repeatable, default=(), metavar="PATH",
+        help="a .pth, a Hugging Face directory or a .gguf; repeatable (default: all in this folder)")  # fmt: skip
     add("--config_path", metavar="FILE", help="of a .pth (default: model_config.pth beside it)")
     add("--text_path", metavar="FILE", help="a text that the model has not seen, all of which is scored")
-    add(
-        "--dataset_path", metavar="TEXT",
+    add("--dataset_path", metavar="TEXT",
         help="the text it was trained on, as in training; its held-out end is scored (default: what the .yaml beside "
-        "the model names)",
-    )  # fmt: skip
+        "the model names)")  # fmt: skip
     add("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
     add("--encoding", metavar="NAME", help="encoding of files of text (default: utf-8)")
     add("--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)")
     add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
     add("--max_tokens", type=number(int, 1), default=100_000, metavar="N", help="tokens to score (default: 100000)")
     add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
-    add(
-        "--quantization_report", type=_quant_types, metavar="TYPES",
-        help="what these types cost, such as Q4_0,Q8_0: size, quality and speed",
-    )  # fmt: skip
-    add(
-        "--picture", metavar="FILE", default="quantization.png", help="its picture to write (default: quantization.png)"
-    )
+    add("--quantization_report", type=_quant_types, metavar="TYPES",
+        help="what these types cost, such as Q4_0,Q8_0: size, quality and speed")  # fmt: skip
+    add("--picture", metavar="FILE", default="quantization.png",
+        help="its picture to write (default: quantization.png)")  # fmt: skip
     add("--samples", type=number(int, 0, 10_000), metavar="N", help="let the model write N texts, and look at them")
     add("--sample_tokens", type=number(int, 1), default=300, metavar="N", help="tokens of each (default: 300)")
-    add(
-        "--prompt_tokens", type=number(int, 0), default=50, metavar="N",
-        help="tokens of held-out text that each continues; 0: an empty page (default: 50)",
-    )  # fmt: skip
+    add("--prompt_tokens", type=number(int, 0), default=50, metavar="N",
+        help="tokens of held-out text that each continues; 0: an empty page (default: 50)")  # fmt: skip
     add("--judge", metavar="URL|FILE", help="who grades the texts: an OpenAI-compatible address, or a .gguf")
     add("--judge_model", metavar="NAME", help="the judge's name at that address (default: the first one there)")
     add("--judge_key", metavar="KEY", help="for that address (default: OPENAI_API_KEY of the environment)")
     add("--judge_prompt", metavar="FILE", help="what the judge is told, with {beginning} and {continuation} in it")
-    add(
-        "--judge_seconds", type=number(float, 0.1, 86_400), default=120.0, metavar="S",
-        help="to wait for an answer (default: 120)",
-    )  # fmt: skip
+    add("--judge_seconds", type=number(float, 0.1, 86_400), default=120.0, metavar="S",
+        help="to wait for an answer (default: 120)")  # fmt: skip
     add("--json", metavar="FILE", help="write all figures as JSON")
     add("--markdown", metavar="FILE", help="write the tables as Markdown")
     add_flags(parser, Sampling, "sampling of --samples")
@@ -93,60 +76,63 @@ def make_parser() -> StepParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Print each table as it is ready, and write the files at the end."""
     args = make_parser().parse_args(argv)
     sampling = Sampling(**given(Sampling, args))
     _check_targets(args)
-
-    from custom_llm.common.machine import choose_waiting
-
     choose_waiting()
 
-    from custom_llm.evaluation.models import check_same_tokens
+    from custom_llm.evaluation.judges import open_judge
+    from custom_llm.evaluation.models import check_same_tokens, open_models
+    from custom_llm.evaluation.run import (
+        find_trained,
+        find_writer,
+        grade_samples,
+        measure_samples,
+        report_quantization,
+        score_models,
+    )
+    from custom_llm.evaluation.samples import write_samples
     from custom_llm.evaluation.tables import as_json, as_markdown, as_text
 
-    sections: list[Section] = []
+    tables: list[Table] = []
+
+    def show(table: Table) -> None:
+        print(("\n" if tables else "") + as_text(table), end="", flush=True)
+        tables.append(table)
+
     with ExitStack() as opened:
-        ask = _open_judge(args)
-        models = _open_models(args, opened)
-        # Of weights the tokens of a long text are in a file, and need not be in memory.
-        text = _choose_text(args, next((model for model in models if model.tokenizer is not None), models[0]))
-        check_same_tokens(models, text.ids[: args.max_tokens + 1])
-        values: dict[str, Any] = {"text": {"name": text.name, "unknown": text.unknown}}
-        for section, found in _evaluate(args, sampling, models, text, ask):
-            print(("\n" if sections else "") + as_text(section), end="", flush=True)
-            sections.append(section)
-            values |= found
+        ask = None
+        if args.judge is not None:
+            key = args.judge_key or os.environ.get("OPENAI_API_KEY")
+            ask = open_judge(args.judge, args.judge_model, key, args.judge_seconds, args.threads, args.judge_prompt)
+        models = open_models(args.model, args.config_path, args.threads, opened)
+        text = _choose_text(args, models)
+        ids = text.ids[: args.max_tokens + 1]
+        check_same_tokens(models, ids)
+        # What cannot be done is said before the first hour of work.
+        trained = None if args.quantization_report is None else find_trained(models)
+        writer = find_writer(models, sampling) if args.samples or ask is not None else None
+        if writer is not None and len(text.ids) <= args.prompt_tokens:
+            raise UserError(f"--prompt_tokens {args.prompt_tokens}: the text has {len(text.ids)} tokens; give fewer")
+        show(score_models(models, ids, text.name))
+        if trained is not None:
+            show(report_quantization(trained, ids, args.quantization_report, args.picture, args.threads))
+        if writer is not None:
+            n = JUDGED if args.samples is None else args.samples
+            samples = write_samples(writer, text.ids, n, args.prompt_tokens, args.sample_tokens, sampling)
+            if args.samples:
+                show(measure_samples(samples, text))
+            if ask is not None:
+                show(grade_samples(samples, args.judge, ask))
+    values: dict[str, Any] = {"text": {"name": text.name, "unknown": text.unknown}}
     if args.json is not None:
+        for table in tables:
+            values |= table.values
         write_bytes(args.json, as_json(values).encode("utf-8", "replace"))
     if args.markdown is not None:
-        page = as_markdown(f"Evaluation of {models[0].path}", sections)
+        page = as_markdown(f"Evaluation of {models[0].path}", tables)
         write_bytes(args.markdown, page.encode("utf-8", "replace"))
-
-
-def _evaluate(
-    args: argparse.Namespace, sampling: Sampling, models: list[Scorer], text: Text, ask: Judging | None
-) -> Iterator[Part]:
-    """All that was asked for, each part as it is ready."""
-    from custom_llm.evaluation import run as evaluate
-
-    ids = text.ids[: args.max_tokens + 1]
-    # What cannot be done is said before the first hour of work.
-    trained = None if args.quantization_report is None else evaluate.find_trained(models)
-    writer = evaluate.find_writer(models) if args.samples or ask is not None else None
-    if writer is not None:
-        writer.engine.check(sampling)
-        if len(text.ids) <= args.prompt_tokens:
-            raise UserError(f"--prompt_tokens {args.prompt_tokens}: the text has {len(text.ids)} tokens; give fewer")
-    yield evaluate.score_models(models, ids, text.name)
-    if trained is not None:
-        yield evaluate.report_quantization(trained, ids, args.quantization_report, args.picture, args.threads)
-    if writer is not None:
-        n = JUDGED if args.samples is None else args.samples
-        written = evaluate.write_texts(writer, text.ids, n, args.prompt_tokens, args.sample_tokens, sampling)
-        if args.samples:
-            yield evaluate.measure_texts(written, text)
-        if ask is not None:
-            yield evaluate.grade_texts(written, args.judge, ask)
 
 
 def _check_targets(args: argparse.Namespace) -> None:
@@ -177,105 +163,60 @@ def _quant_types(text: str) -> list[str]:
         raise UserError(str(error).replace("--quant_type", "--quantization_report", 1)) from None
 
 
-def _open_models(args: argparse.Namespace, opened: ExitStack) -> list[Scorer]:
-    """Those that were named, or all in this folder."""
-    from custom_llm.evaluation.models import NotEvaluated, open_scorer
+def _choose_text(args: argparse.Namespace, models: Sequence[Scorer]) -> HeldOutText:
+    """What is scored, in the tokens of the models, and where the training text is needed, how to read that."""
+    from custom_llm.data.cache import default_cache
+    from custom_llm.data.sources import open_corpus
+    from custom_llm.evaluation.held_out import training_held_out, whole_text
+    from custom_llm.inference.text import left_out
 
-    models = []
-    for path in args.model or _models_here():
-        try:
-            models.append(opened.enter_context(open_scorer(path, args.config_path, args.threads)))
-        except NotEvaluated as error:
-            if args.model:
-                raise
-            note(str(error))
-    if not models:
-        raise UserError("none of the models in this folder can be evaluated; name another with --model")
-    return models
-
-
-def _models_here() -> list[str]:
-    found = [WEIGHTS] if Path(WEIGHTS).is_file() else []
-    found += [DIRECTORY] if Path(DIRECTORY, "config.json").is_file() else []
-    found += sorted(path.name for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith("."))
-    if not found:
-        raise UserError(f"there is no {WEIGHTS}, no {DIRECTORY}/ and no .gguf in this folder; name one with --model")
-    note(f"models: {', '.join(found)}")
-    return found
-
-
-def _choose_text(args: argparse.Namespace, model: Scorer) -> Text:
-    """What is scored, in the tokens of the model, and where the training text is needed, how to read that."""
-    from custom_llm.evaluation.held_out import held_out_tenth, whole_text
-
+    # Of weights the tokens of a long text are in a file, and need not be in memory.
+    model = next((model for model in models if model.tokenizer is not None), models[0])
+    cache = Path(args.cache_dir) if args.cache_dir else default_cache()
     if args.text_path is None:
-        text = held_out_tenth(model, *_training_corpus(args))
+        text = training_held_out(model, _training(args), cache)
     else:
-        from custom_llm.data.sources import open_corpus
-
-        corpus = open_corpus(args.text_path, args.encoding or "utf-8", args.text_field)
-        text = whole_text(model, corpus, args.max_tokens)
-        if args.samples and (args.dataset_path is not None or _training_options(args) is not None):
+        text = whole_text(
+            model, open_corpus(args.text_path, args.encoding or "utf-8", args.text_field), args.max_tokens
+        )
+        if args.samples and (args.dataset_path is not None or _options_file(args) is not None):
             try:
-                text = replace(text, training=held_out_tenth(model, *_training_corpus(args)).training)
+                text = replace(text, training=training_held_out(model, _training(args), cache).training)
             except UserError as error:
                 note(f"copies of the training text are not looked for: {error}")
-    if text.unknown:
-        shown = ", ".join(map(repr, text.unknown[:MOST_SHOWN]))
-        more = len(text.unknown) - MOST_SHOWN
-        note(f"not in the vocabulary, left out: {shown}" + (f" and {more} more" if more > 0 else ""))
+    if message := left_out(text.unknown):
+        note(message)
     return text
 
 
-def _training_corpus(args: argparse.Namespace) -> tuple[Corpus, Path, int | None]:
-    """The text of the training, the folder it is encoded in, and how many tokens of it were used.
-
-    What it was is said by the flags, or by the options that training left beside the model.
+def _training(args: argparse.Namespace) -> TrainConfig:
+    """What was trained on, as the flags say it, or the options that training left beside a model.
 
     Raises:
-        UserError: neither says it, or it cannot be had.
+        UserError: neither says it, or the file of the options is wrong.
     """
-    from custom_llm.config.training import TrainConfig
-    from custom_llm.data.cache import default_cache
-    from custom_llm.data.choose import choose_corpus
-
-    cache = Path(args.cache_dir) if args.cache_dir else default_cache()
-    names = ("dataset_path", "encoding", "text_field")
-    values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    if args.dataset_path is None:
-        options = _training_options(args)
-        if options is None:
-            raise UserError(
-                f"there is no {OPTIONS} that names the text of the training; give it with --dataset_path, or another "
-                "text with --text_path"
-            )
-        values = given(TrainConfig, make_training_parser().parse_args(["--config", str(options)]))
-        beside_it = options.parent / Path(values["dataset_path"]).name
-        if not Path(values["dataset_path"]).exists() and beside_it.is_file():  # it was named from another folder
-            values["dataset_path"] = str(beside_it)
-        note(f"{options} says that {values['dataset_path']} is what it was trained on")
-    config = build(TrainConfig, values)
-    corpus = choose_corpus(
-        config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters
-    )
-    return corpus, cache, config.max_tokens
+    if args.dataset_path is not None:
+        names = ("dataset_path", "encoding", "text_field")
+        return build(TrainConfig, {name: getattr(args, name) for name in names if getattr(args, name) is not None})
+    options = _options_file(args)
+    if options is None:
+        raise UserError(
+            f"there is no {OPTIONS} that names the text of the training; give it with --dataset_path, or another "
+            "text with --text_path"
+        )
+    parser = StepParser("", "train_llm", lists=["dataset_path"])
+    parser.add_argument("--dataset", dest="dataset_path")
+    add_flags(parser, TrainConfig, "training")
+    training = build(TrainConfig, read_options(str(options), parser, is_part=True))
+    beside_it = options.parent / Path(training.dataset_path).name
+    if not Path(training.dataset_path).exists() and beside_it.is_file():  # it was named from another folder
+        training = replace(training, dataset_path=str(beside_it))
+    note(f"{options} says that {training.dataset_path} is what it was trained on")
+    return training
 
 
-def _training_options(args: argparse.Namespace) -> Path | None:
+def _options_file(args: argparse.Namespace) -> Path | None:
     """What training left beside one of the models."""
     paths = [Path(path) for path in args.model or [WEIGHTS]]
     found = (beside(path, ".yaml") if path.suffix == ".pth" else path.parent / OPTIONS for path in paths)
     return next((path for path in found if path.is_file()), None)
-
-
-def _open_judge(args: argparse.Namespace) -> Judging | None:
-    """What sends a text to the judge and returns its answer, if there is to be one."""
-    if args.judge is None:
-        return None
-    from custom_llm.evaluation.judges import open_judge
-    from custom_llm.evaluation.metrics.grades import fill, read_prompt
-
-    prompt = read_prompt(args.judge_prompt)
-    key = args.judge_key or os.environ.get("OPENAI_API_KEY")
-    ask = open_judge(args.judge, args.judge_model, key, args.judge_seconds, args.threads)
-    return lambda beginning, continuation: ask(fill(prompt, beginning, continuation))

@@ -15,19 +15,17 @@ from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from custom_llm.cli.ask import ask
-from custom_llm.cli.fields import add_flags, as_flag, given
-from custom_llm.cli.parser import StepParser
+from custom_llm.cli.fields import as_flag
+from custom_llm.cli.parser import StepParser, add_flags, given
+from custom_llm.cli.run_file import write_beside
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import Kind, check_target
 from custom_llm.config.layers import read_jsonl
-from custom_llm.config.model import PER_LAYER, ModelConfig, check_choices
-from custom_llm.config.presets import PRESETS, complete, meaningful
-
-if TYPE_CHECKING:
-    pass
+from custom_llm.config.model import PER_LAYER, ModelConfig, check_choices, meaningful
+from custom_llm.config.presets import PRESETS, complete
 
 
 def get_user_config(
@@ -75,10 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
     check_target(args.config_path, Kind.PTH)
-    values = _given(args)
-    config = ModelConfig.from_dict(get_user_config(values, args.preset, args.advanced))
+    config = ModelConfig.from_dict(get_user_config(_given(args), args.preset, args.advanced))
 
-    from custom_llm.cli.run_file import write_beside
     from custom_llm.export.plan import plan_export, summary
     from custom_llm.model.costs import costs_of
     from custom_llm.model.files import SavedConfig, save_config
@@ -92,13 +88,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n".join(summary(costs, export)))
 
 
-def _resolved(config: ModelConfig) -> dict[str, Any]:
-    """The options that give this model without a question."""
-    # Beside layers one by one, their options and the file they came from must not be given.
-    surplus = ("n_head", *PER_LAYER) if config.layer_configs is not None else ()
-    return {**config.to_dict(), **dict.fromkeys(surplus), "advanced": False, "layer_configs_jsonl": None}
-
-
 def _given(args: Namespace) -> dict[str, Any]:
     """The architecture as far as the flags say it.
 
@@ -110,28 +99,22 @@ def _given(args: Namespace) -> dict[str, Any]:
         if "layer_configs" in values:
             raise UserError("--layer_configs and --layer_configs_jsonl both describe the layers; give one of them")
         values["layer_configs"] = _read_layers(args.layer_configs_jsonl)
-    for name in ("n_head", *PER_LAYER) if "layer_configs" in values else ():
-        if name in values:
+    for name, value in values.items():
+        if "layer_configs" in values and name in PER_LAYER:
             raise UserError(
-                f"{as_flag(name, values[name])} beside layer configs, which say it for each layer; "
-                "give it in one place only"
+                f"{as_flag(name, value)} beside layer configs, which say it for each layer; give it in one place only"
             )
     try:
         check_choices(complete(values, args.preset, suggest=args.advanced))
     except ValueError as error:
         raise UserError(f"{error}") from None
-    if "layer_configs" in values:
-        values |= _implied_by_layers(values, args.preset)
+    if "layer_configs" in values:  # then some things need not be asked
+        n_layer = len(json.loads(values["layer_configs"]))
+        if values.get("n_layer", n_layer) != n_layer:
+            raise UserError(f"--n_layer {values['n_layer']}: the layer configs describe {n_layer} layers; leave it out")
+        pos_emb = complete(values, args.preset).get("pos_emb", "learn")  # layers are written for one kind
+        values |= {"n_layer": n_layer, "n_head": ModelConfig.n_head, "pos_emb": pos_emb}
     return values
-
-
-def _implied_by_layers(values: dict[str, Any], preset: str) -> dict[str, Any]:
-    """What need not be asked where the layers are described one by one."""
-    n_layer = len(json.loads(values["layer_configs"]))
-    if values.get("n_layer", n_layer) != n_layer:
-        raise UserError(f"--n_layer {values['n_layer']}: the layer configs describe {n_layer} layers; leave it out")
-    pos_emb = complete(values, preset).get("pos_emb", "learn")  # layers are written for one kind
-    return {"n_layer": n_layer, "n_head": ModelConfig.n_head, "pos_emb": pos_emb}
 
 
 def _read_layers(path: str) -> str:
@@ -143,3 +126,9 @@ def _read_layers(path: str) -> str:
         raise UserError(f"--layer_configs_jsonl {describe_os_error(error)}; give a file of JSON objects") from None
     except ValueError as error:
         raise UserError(f"--layer_configs_jsonl {path}: {error}") from None
+
+
+def _resolved(config: ModelConfig) -> dict[str, Any]:
+    """The options that give this model without a question."""
+    said_by_layers = PER_LAYER if config.layer_configs is not None else ()
+    return {**config.to_dict(), **dict.fromkeys(said_by_layers), "advanced": False, "layer_configs_jsonl": None}

@@ -10,6 +10,7 @@ Ctrl-C ends it. docs/serving.md tells what it understands.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from custom_llm.cli.parser import Repeatable, StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import warn
+from custom_llm.inference.open import add_model_flags, choose_model, open_engine
 
 KEY_VARIABLE = "CUSTOM_LLM_API_KEY"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|\*")  # as browsers send it: nothing behind the port
@@ -35,17 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     try:
         from custom_llm.server.app import make_app
-        from custom_llm.server.limits import Limits
-        from custom_llm.server.run import LOCAL_NAMES, host_and_port, is_loopback, listen, serve
+        from custom_llm.server.run import LOCAL_NAMES, listen, serve
         from custom_llm.server.scheduler import Worker
     except ImportError as error:
         if error.name and error.name.startswith("custom_llm"):
             raise
         raise UserError(f"{error.name} is missing: pip install -r requirements-serve.txt") from None
-    from custom_llm.inference.open import choose_model, open_engine
 
     with listen(args.host, args.port) as listener:
-        is_local = is_loopback(listener)
+        host, port = listener.getsockname()[:2]
+        is_local = ipaddress.ip_address(host).is_loopback
+        host = f"[{host}]" if ":" in host else host
         if not is_local and api_key is None:
             raise UserError(
                 f"--host {args.host} can be reached from other computers: set {KEY_VARIABLE} (or --api_key), "
@@ -55,10 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open_engine(path, args.use_gpu, args.n_gpu_layers, args.threads, warn=warn) as engine:
             for _ in engine.generate("", 1):  # a model that cannot write says so now
                 pass
-            host, port = host_and_port(listener)
             worker = Worker(args.queue)
-            limits = Limits(args.max_body, args.max_tokens, args.grammars)
-            app = make_app(engine, worker, limits, api_key, {*LOCAL_NAMES, host} if is_local else (), args.cors_origin)
+            app = make_app(
+                engine, worker, max_body=args.max_body, max_tokens=args.max_tokens, grammars=args.grammars,
+                api_key=api_key, hosts={*LOCAL_NAMES, host} if is_local else set(), cors_origins=args.cors_origin,
+            )  # fmt: skip
             serve(app, worker, listener, f"serving {engine.model.path.name} on http://{host}:{port} (Ctrl-C ends it)")
     return 0
 
@@ -79,8 +82,6 @@ def make_parser() -> StepParser:
     add("--max_tokens", type=number(int, 1, 10**9), default=16384, metavar="N",
         help="tokens that a request may have written or scored, over all its texts (default: 16384)")  # fmt: skip
     add("--grammars", action="store_true",
-        help="let requests have grammars; some compute for ever, so only for clients you trust")  # fmt: skip
-    add("--use_gpu", action="store_true", help="compute all layers on the GPU")
-    add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
-    add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
+        help="let requests have grammars; some compute forever, so only for clients you trust")  # fmt: skip
+    add_model_flags(parser)
     return parser

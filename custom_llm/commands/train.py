@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custom_llm.cli.ask import ask, build
-from custom_llm.cli.fields import add_flags, given
-from custom_llm.cli.parser import StepParser
+from custom_llm.cli.parser import StepParser, add_flags, given
+from custom_llm.cli.run_file import write_beside
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import note, say
@@ -119,7 +119,6 @@ def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
         say(f"tip: {tip}")
     if args.inspect:
         return processes.in_turns(lambda: _inspect(config, corpus, args.config_path, cache))
-    from custom_llm.cli.run_file import write_beside
     from custom_llm.export.plan import plan_export
     from custom_llm.model.files import load_config
     from custom_llm.training.run import train_on_text

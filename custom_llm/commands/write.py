@@ -24,14 +24,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from custom_llm.cli.fields import add_flags, given
-from custom_llm.cli.logging import log_to
-from custom_llm.cli.parser import Repeatable, StepParser, number
+from custom_llm.cli.parser import Repeatable, StepParser, add_flags, given, number
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError, describe_os_error
 from custom_llm.common.machine import measure_from_here
-from custom_llm.common.notes import warn
+from custom_llm.common.notes import log_to, warn
 from custom_llm.config.sampling import Sampling
-from custom_llm.inference.open import choose_model, open_engine
+from custom_llm.inference.open import add_model_flags, choose_model, open_engine
 from custom_llm.inference.settings import INTERRUPTED, Settings
 
 if TYPE_CHECKING:
@@ -58,8 +56,8 @@ def run_inference(
 ) -> str:
     """Return `query` followed by up to `max_tokens` tokens of the model's text.
 
-    sampling: fields of `Sampling`. use_gpu puts all layers on the GPU,
-    n_gpu_layers that many. Raises UserError for a file or a setting that cannot be used.
+    sampling: fields of `Sampling`. use_gpu puts all layers on the GPU, n_gpu_layers that many. Raises UserError for a
+    file or a setting that cannot be used.
     """
     from custom_llm.common.text import clean
 
@@ -87,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, started: float) -> int:
     """Check what can be checked before a model is loaded; then write one text, or many, or with a person."""
-    is_chat = args.query is None and args.prompts is None and not args.json and _is_at_terminal()
+    # Whether a person can type and see; where stdout goes to a file, a text is wanted and no prompt.
+    is_at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    is_chat = args.query is None and args.prompts is None and not args.json and is_at_terminal
     if args.prompts is not None and args.query is not None:
         raise UserError("--query and --prompts are both given; give one of them")
     if args.save_config is not None:
@@ -128,7 +128,7 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
         if args.save_config is not None:
             from custom_llm.cli.run_file import write_run_file
 
-            used = {"gguf_path": str(gguf_path), "query": query, "seed": engine.seed, "threads": engine.n_threads}
+            used = {"gguf_path": str(gguf_path), "query": query, "seed": texts[0].seed, "threads": engine.n_threads}
             write_run_file(args.save_config, parser, {**vars(args), **used})
     return EXIT_INTERRUPTED if texts[-1].finish_reason == INTERRUPTED else 0
 
@@ -143,8 +143,7 @@ def _chat(engine: Engine, settings: Settings, load_seconds: float, show_stats: b
         history_file = default_cache() / HISTORY
     except UserError:  # there is no home
         history_file = None
-    console = Console(history_file, lambda line: print(line, file=sys.stderr))
-    Chat(engine, settings, load_seconds, show_stats).run(console)
+    Chat(engine, settings, load_seconds, show_stats).run(Console(history_file))
     return 0
 
 
@@ -154,35 +153,19 @@ def make_parser() -> StepParser:
     add = parser.add_argument
     add("--gguf_path", metavar="FILE", help="the model (default: the newest .gguf in this folder); or a .pth")
     add("--config_path", metavar="FILE", help="of a .pth (default: model_config.pth beside it)")
-    add(
-        "--query",
-        metavar="TEXT",
+    add("--query", metavar="TEXT",
         help="the text to continue (default: what is piped in; at a terminal what you type; else an empty page)",
-    )
+    )  # fmt: skip
     add("--prompts", metavar="FILE", help="continue each line of FILE: JSON with a prompt and settings, or text")
     add("--max_tokens", type=number(int, 0), default=100, metavar="N", help="tokens to write (default: 100)")
-    add(
-        "--stop",
-        type=_text,
-        action=Repeatable,
-        default=(),
-        metavar="TEXT",
-        help="end before TEXT; repeatable",
-    )
+    add("--stop", type=_text, action=Repeatable, default=(), metavar="TEXT", help="end before TEXT; repeatable")
     add("--ignore_eos", action="store_true", help="write on where the model would end its text")
     add("--json", action="store_true", help="write each text as a line of JSON")
     add("--stats", action="store_true", help="tell the times of loading, reading and writing")
-    add(
-        "--logprobs",
-        type=number(int, 0, MAX_LIKELIEST),
-        nargs="?",
-        const=LIKELIEST,
-        metavar="N",
+    add("--logprobs", type=number(int, 0, MAX_LIKELIEST), nargs="?", const=LIKELIEST, metavar="N",
         help=f"tell the logarithm of each token's probability, and of the N likeliest (N alone: {LIKELIEST})",
-    )
-    add("--use_gpu", action="store_true", help="compute all layers on the GPU")
-    add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
-    add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
+    )  # fmt: skip
+    add_model_flags(parser)
     add_flags(parser, Sampling, "sampling")
     add("--grammar_file", metavar="FILE", help="the grammar is in FILE")
     add("--save_config", metavar="FILE", help="write all options of this run, its seed too, as a file for --config")
@@ -206,11 +189,6 @@ def _query_from_stdin() -> str:
     return sys.stdin.buffer.read().decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
 
 
-def _is_at_terminal() -> bool:
-    """Whether a person can type and see; where stdout goes to a file, a text is wanted and no prompt."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
-
-
 def _read_grammar(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -221,9 +199,9 @@ def _read_grammar(path: str) -> str:
 
 
 def _warn_of_unknown(query: str, read: Query) -> None:
-    from custom_llm.inference.write import left_out
+    from custom_llm.inference.text import left_out
 
-    if message := left_out(read):
+    if message := left_out(read.unknown):
         _warn(message)
     if query and not read.text:
         _warn("nothing of the query is left; starting from an empty page")
@@ -245,4 +223,4 @@ def _report(engine: Engine, texts: Sequence[Text], load_seconds: float, show_tim
         print(line, file=sys.stderr)
     for line in lines:
         log.info("%s", line)
-    log.info("seed %s, %d tokens read, %s", engine.seed, statistics.prompt_tokens, engine.model.path)
+    log.info("seed %s, %d tokens read, %s", texts[-1].seed, statistics.prompt_tokens, engine.model.path)

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 Tokens = TypeVar("Tokens", bound=Sequence)
+TOKENS_PER_BATCH, LOGITS_PER_BATCH = 4096, 1 << 26  # 256 MB
 
 
 def windows(tokens: Tokens, size: int) -> Iterator[tuple[Tokens, Tokens]]:
@@ -22,6 +23,11 @@ def windows(tokens: Tokens, size: int) -> Iterator[tuple[Tokens, Tokens]]:
     for start in range(0, len(tokens) - 1, size):
         stop = min(start + size, len(tokens) - 1)
         yield tokens[start:stop], tokens[start + 1 : stop + 1]
+
+
+def windows_per_batch(size: int, n_vocab: int) -> int:
+    """How many windows of `size` tokens a model reads side by side, so that their logits find room in memory."""
+    return max(1, min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // n_vocab) // size)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

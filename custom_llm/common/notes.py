@@ -1,8 +1,11 @@
-"""Lines to the person at the terminal, on stderr: what is asked for goes to stdout."""
+"""Lines to the person at the terminal, on stderr: what is asked for goes to stdout. And files of them."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
+from pathlib import Path
 
 
 def say(line: str) -> None:
@@ -22,3 +25,19 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Something that may not be what the person wants."""
     say(f"warning: {text}")
+
+
+def log_to(path: str) -> logging.Logger:
+    """The project's logger, appending to the file `path`; one that cannot be written loses the log, not the work."""
+    logger = logging.getLogger("custom_llm")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not logger.handlers:
+        handler: logging.Handler = logging.NullHandler()
+        if not Path(path).exists() or Path(path).is_file():  # opening a pipe would wait for a reader
+            with contextlib.suppress(OSError):
+                handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler.handleError = lambda record: None  # a full disk
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+    return logger

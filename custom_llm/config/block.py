@@ -4,7 +4,7 @@ A model is a list of blocks. Without `layer_configs` all are alike; with it each
 
     {"attn": "gqa", "n_head": 8, "n_kv_heads": 2, "moe": false, "up_dim": 512, "non_linearity": "swiglu"}
 
-Which keys an object has follows from the three choices it makes (`NEEDS`): none may be missing, none may be surplus.
+Which keys an object must have follows from its choices (`NEEDS`); others have no meaning there and are refused.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ NEEDS = {
     ("aux_free", True): ("alpha", "gamma"),
     ("aux_free", False): ("coeff",),
 }
+DEFAULTS = {"n_shared": 0, "coeff": 0.01, "alpha": 0.0001, "gamma": 0.001}  # of what a choice needs
 
 
 @dataclass(frozen=True)
@@ -39,40 +40,26 @@ class BlockConfig:
     """One block. Options that its choices do not need are None."""
 
     attn: str = option(
-        "mha",
-        "attention: every head its own keys, one for all, one per group, or latent",
-        words="attention",
+        "mha", "attention: every head its own keys, one for all, one per group, or latent", words="attention",
         choices=ATTENTIONS,
-    )
+    )  # fmt: skip
     n_head: int = option(8, "attention heads; n_embd is a multiple of it", low=1, high=1024)
     n_kv_heads: int | None = option(
-        None,
-        "heads of keys and values (gqa); n_head is a multiple",
-        words="number of key and value heads",
-        low=1,
-        high=1024,
-    )
+        None, "heads of keys and values (gqa); n_head is a multiple", words="number of key and value heads",
+        low=1, high=1024,
+    )  # fmt: skip
     q_latent_dim: int | None = option(
-        None,
-        "width queries are compressed to (mla); 0 leaves them as they are",
-        words="width of compressed queries, 0 for none",
-        low=0,
-        high=65_536,
-    )
+        None, "width queries are compressed to (mla); 0 leaves them as they are",
+        words="width of compressed queries, 0 for none", low=0, high=65_536,
+    )  # fmt: skip
     kv_latent_dim: int | None = option(
-        None,
-        "width keys and values are compressed to (mla)",
-        words="width of compressed keys and values",
-        low=1,
-        high=65_536,
-    )
+        None, "width keys and values are compressed to (mla)", words="width of compressed keys and values",
+        low=1, high=65_536,
+    )  # fmt: skip
     rope_head_dim: int | None = option(
-        None,
-        "width of the head that rotates (mla with rope); even",
-        words="width of the rotating head",
-        low=2,
-        high=1024,
-    )
+        None, "width of the head that rotates (mla with rope); even", words="width of the rotating head",
+        low=2, high=1024,
+    )  # fmt: skip
     non_linearity: str = option(
         "gelu", "activation of the feed-forward layer", words="activation", choices=NON_LINEARITIES
     )
@@ -84,45 +71,30 @@ class BlockConfig:
         None, "experts that are always on (moe; default: 0)", words="number of shared experts", low=0, high=511
     )
     n_act: int | None = option(
-        None,
-        "experts active for a token, the shared ones included (moe)",
-        words="number of active experts, shared ones included",
-        low=1,
-        high=512,
-    )
+        None, "experts active for a token, the shared ones included (moe)",
+        words="number of active experts, shared ones included", low=1, high=512,
+    )  # fmt: skip
     aux_free: bool = option(
         False,
         "balance the experts by a bias on their choice instead of a loss (moe)",
         words="balancing by a bias instead of a loss",
     )
     coeff: float | None = option(
-        None,
-        "weight of the load-balancing loss (moe; default: 0.01)",
-        words="weight of the balancing loss",
-        low=0.0,
-        high=100.0,
-    )
+        None, "weight of the load-balancing loss (moe; default: 0.01)", words="weight of the balancing loss",
+        low=0.0, high=100.0,
+    )  # fmt: skip
     alpha: float | None = option(
-        None,
-        "weight of the sequence loss (moe with aux_free; default: 0.0001)",
-        words="weight of the sequence loss",
-        low=0.0,
-        high=100.0,
-    )
+        None, "weight of the sequence loss (moe with aux_free; default: 0.0001)", words="weight of the sequence loss",
+        low=0.0, high=100.0,
+    )  # fmt: skip
     gamma: float | None = option(
-        None,
-        "step of the balancing bias (moe with aux_free; default: 0.001)",
-        words="step of the balancing bias",
-        low=0.0,
-        high=1.0,
-    )
+        None, "step of the balancing bias (moe with aux_free; default: 0.001)", words="step of the balancing bias",
+        low=0.0, high=1.0,
+    )  # fmt: skip
     up_dim: int | None = option(
-        None,
-        "width of the feed-forward layer, or of one expert (default: 4 n_embd, or 8/3 with a gate)",
-        words="width of the feed-forward layer or expert",
-        low=1,
-        high=262_144,
-    )
+        None, "width of the feed-forward layer, or of one expert (default: 4 n_embd, or 8/3 with a gate)",
+        words="width of the feed-forward layer or expert", low=1, high=262_144,
+    )  # fmt: skip
 
     @property
     def n_routed(self) -> int:
@@ -140,7 +112,6 @@ class BlockConfig:
         return {"mqa": 1, "gqa": self.n_kv_heads}.get(self.attn, self.n_head)
 
 
-DEFAULTS = {"n_shared": 0, "coeff": 0.01, "alpha": 0.0001, "gamma": 0.001}
 _OPTIONS = {item.name: item for item in fields(BlockConfig)}
 
 
@@ -151,7 +122,7 @@ def make_block(values: dict[str, Any], n_embd: int | None, pos_emb: str) -> Bloc
         n_embd: None while it is not known; then nothing that depends on sizes is checked.
 
     Raises:
-        ValueError: one is missing, surplus or impossible, by name.
+        ValueError: one is missing, without a meaning or impossible, by name.
     """
     for key, value in values.items():
         if key not in _OPTIONS:
@@ -159,8 +130,16 @@ def make_block(values: dict[str, Any], n_embd: int | None, pos_emb: str) -> Bloc
         if value is None:
             raise ValueError(f"{key} is null; leave it out, or give it a value")
         check_value(_OPTIONS[key], value)
-    _check_keys(values, pos_emb)
-    values = {**values, "non_linearity": {"swish": "silu"}.get(values["non_linearity"], values["non_linearity"])}
+    known = known_keys(values, pos_emb)
+    for key in _OPTIONS:
+        if key in known and key not in values:
+            needed_by = "every layer" if key in BASIC else _where(key)
+            raise ValueError(f"{key} is missing, which {needed_by} needs")
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"{key} {shown(value)} has no meaning here; it belongs to {_where(key)}")
+    if values["non_linearity"] == "swish":
+        values = {**values, "non_linearity": "silu"}
     block = BlockConfig(**values)
     if block.rope_head_dim is not None and block.rope_head_dim % 2:
         raise ValueError(f"rope_head_dim {block.rope_head_dim} is odd; rotations turn pairs")
@@ -182,6 +161,11 @@ def known_keys(values: dict[str, Any], pos_emb: str) -> set[str]:
     return known
 
 
+def defaults(known: set[str]) -> dict[str, Any]:
+    """The defaults of these options, as far as they have one that depends on nothing."""
+    return {name: value for name, value in DEFAULTS.items() if name in known}
+
+
 def default_up_dim(n_embd: int, non_linearity: str, n_act: int | None) -> int:
     """The usual width: 4 n_embd; 8/3 of it with a gate, which adds a matrix; shared among n_act experts.
 
@@ -190,20 +174,6 @@ def default_up_dim(n_embd: int, non_linearity: str, n_act: int | None) -> int:
     """
     width = (8 * n_embd / 3 if non_linearity in GATED else 4 * n_embd) / (n_act or 1)
     return 4 * n_embd if width == 4 * n_embd else max(32, -(-int(width) // 32) * 32)
-
-
-def _check_keys(values: dict[str, Any], pos_emb: str) -> None:
-    known = known_keys(values, pos_emb)
-    for key in _OPTIONS:
-        if key in known and key not in values:
-            raise ValueError(f"{key} is missing{_needed_by(key)}")
-    for key, value in values.items():
-        if key not in known:
-            raise ValueError(f"{key} {shown(value)} has no meaning here; it belongs to {_where(key)}")
-
-
-def _needed_by(key: str) -> str:
-    return ", which every layer needs" if key in BASIC else f", which {_where(key)} needs"
 
 
 def _where(key: str) -> str:

@@ -45,23 +45,22 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: it is not JSON.
     """
+
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                raise ValueError(f"the key {shown(key)} stands twice in one object")
+            values[key] = value
+        return values
+
+    def refuse_constant(name: str) -> None:
+        raise ValueError(f"{name} is no JSON number")
+
     try:
-        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=without_duplicates, parse_constant=refuse_constant)
     except RecursionError:
         raise ValueError("lists or objects are nested too deep") from None
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {shown(twice)} stands twice in one object")
-    return values
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def read_jsonl(text: str) -> str:

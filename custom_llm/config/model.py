@@ -1,7 +1,7 @@
 """The architecture that a person decides on (`ModelConfig`): a plain dataclass without torch.
 
 Every field is a flag of step 1; those with a `question` are asked at the terminal. Adding an option is adding a field
-here and using it where it matters.
+here, or to `BlockConfig` and here if layers may differ in it, and using it where it matters.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import Any
 
 from custom_llm.cli.fields import check_fields, option
-from custom_llm.config.block import DEFAULTS, BlockConfig, default_up_dim, known_keys, make_block
+from custom_llm.config.block import BlockConfig, default_up_dim, defaults, known_keys, make_block
 from custom_llm.config.layers import parse_layers
 
-# The options of a block, which are options of the model as well while all blocks are alike.
+# The options of a block, which are the model's as well while all blocks are alike; else `layer_configs` says them.
 BLOCK = {item.name: option(item.default, **item.metadata) for item in fields(BlockConfig)}
 
 
@@ -23,22 +23,16 @@ class ModelConfig:
     """The architecture. The first six fields are the tutorial's keys and enough on their own."""
 
     vocab_size: int = option(
-        10_000,
-        "tokens the model knows; training replaces it by the text's real number",
-        question="Enter vocabulary size (e.g., 10000 for small models): ",
-        low=1,
-        high=10_000_000,
-    )
+        10_000, "tokens the model knows; training replaces it by the text's real number",
+        question="Enter vocabulary size (e.g., 10000 for small models): ", low=1, high=10_000_000,
+    )  # fmt: skip
     n_embd: int = option(
         256, "width of the model", question="Enter embedding dimension (e.g., 256): ", low=1, high=65_536
     )
     n_head: int = option(
-        8,
-        "attention heads; n_embd is a multiple of it",
-        question="Enter number of attention heads (e.g., 8): ",
-        low=1,
-        high=1024,
-    )
+        8, "attention heads; n_embd is a multiple of it", question="Enter number of attention heads (e.g., 8): ",
+        low=1, high=1024,
+    )  # fmt: skip
     n_layer: int = option(
         6,
         "transformer blocks",
@@ -47,25 +41,15 @@ class ModelConfig:
         high=512,  # LLAMA_MAX_LAYERS of llama.cpp
     )
     block_size: int = option(
-        128,
-        "tokens the model sees at once",
-        question="Enter max sequence length (e.g., 128): ",
-        low=1,
-        high=1_048_576,
+        128, "tokens the model sees at once", question="Enter max sequence length (e.g., 128): ", low=1, high=1_048_576
     )
     dropout: float = option(
-        0.1,
-        "share of activations dropped in training",
-        question="Enter dropout rate (e.g., 0.1): ",
-        low=0.0,
-        high=0.99,
+        0.1, "share of activations dropped in training", question="Enter dropout rate (e.g., 0.1): ", low=0.0, high=0.99
     )
     pos_emb: str = option(
-        "learn",
-        "how the model knows positions: a learned table, sines, or rotations (RoPE)",
-        words="positions",
+        "learn", "how the model knows positions: a learned table, sines, or rotations (RoPE)", words="positions",
         choices=("learn", "sin", "rope"),
-    )
+    )  # fmt: skip
     norm: str = option("layer", "normalisation: LayerNorm or RMSNorm", words="normalisation", choices=("layer", "rms"))
     bias: bool = option(
         True, "biases in attention, feed-forward layers and LayerNorms; experts never have any", words="biases"
@@ -96,8 +80,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _check_model(asdict(self), self.blocks)
-        if self.layer_configs is not None and len(self.blocks) != self.n_layer:
+        if len(self.blocks) != self.n_layer:
             raise ValueError(f"n_layer is {self.n_layer}, and layer_configs describes {len(self.blocks)} layers")
         if self.pos_emb == "sin" and self.n_embd % 2:
             raise ValueError(f"pos_emb sin takes pairs of sine and cosine, and n_embd {self.n_embd} is odd")
@@ -107,7 +90,7 @@ class ModelConfig:
         """The blocks of the model, one for each layer.
 
         Raises:
-            ValueError: an option is missing, surplus or impossible.
+            ValueError: an option is missing, without a meaning or impossible.
         """
         blocks = _make_blocks(asdict(self), self.n_embd)
         return blocks if self.layer_configs is not None else blocks * self.n_layer
@@ -132,9 +115,19 @@ class ModelConfig:
         return asdict(self)
 
 
-# The options that `layer_configs` gives for each layer. (`n_head` stays in every file, and is not looked at then.)
-PER_LAYER = tuple(name for name in BLOCK if name != "n_head")
+PER_LAYER = tuple(BLOCK)  # what `layer_configs` says for each layer
 _DEFAULT = {item.name: item.default for item in fields(ModelConfig)}
+
+
+def meaningful(values: dict[str, Any]) -> set[str]:
+    """The options of a model that have a meaning beside these; what is not among them has its default."""
+    values = {**_DEFAULT, **values}
+    known = set(_DEFAULT) - set(PER_LAYER)
+    if values["layer_configs"] is not None:
+        return known
+    if values["attn"] == "mla":
+        known.discard("qk_norm")
+    return known | known_keys(values, values["pos_emb"])
 
 
 def check_choices(values: dict[str, Any]) -> None:
@@ -143,37 +136,34 @@ def check_choices(values: dict[str, Any]) -> None:
     Args:
         values: those that are given; others have their defaults.
     """
-    values = {**_DEFAULT, **values}
-    _check_model(values, _make_blocks(values, None))
-
-
-def _check_model(values: dict[str, Any], blocks: tuple[BlockConfig, ...]) -> None:
-    if values["qk_norm"] and any(block.attn == "mla" for block in blocks):
-        raise ValueError(
-            "qk_norm True has no meaning with attn mla, whose latents are normalised already; give --no_qk_norm"
-        )
+    _make_blocks({**_DEFAULT, **values}, None)
 
 
 def _make_blocks(values: dict[str, Any], n_embd: int | None) -> tuple[BlockConfig, ...]:
     """The blocks that `layer_configs` lists, or the one that all layers are."""
     if values["layer_configs"] is None:
-        return (_uniform_block(values, n_embd),)
-    for name in PER_LAYER:
-        if values[name] not in (None, _DEFAULT[name]):
-            raise ValueError(
-                f"{name} {values[name]} beside layer_configs, which say it for each layer; give it in one place only"
-            )
-    return parse_layers(values["layer_configs"], n_embd, values["pos_emb"])
+        blocks: tuple[BlockConfig, ...] = (_uniform_block(values, n_embd),)
+    else:
+        for name in PER_LAYER:  # but n_head stays in every file, and is not looked at
+            if name != "n_head" and values[name] not in (None, _DEFAULT[name]):
+                raise ValueError(
+                    f"{name} {values[name]} beside layer_configs, which say it for each layer; give it in one place "
+                    "only"
+                )
+        blocks = parse_layers(values["layer_configs"], n_embd, values["pos_emb"])
+    if values["qk_norm"] and any(block.attn == "mla" for block in blocks):
+        raise ValueError(
+            "qk_norm True has no meaning with attn mla, whose latents are normalised already; give --no_qk_norm"
+        )
+    return blocks
 
 
 def _uniform_block(values: dict[str, Any], n_embd: int | None) -> BlockConfig:
     """The one block that all layers are, with defaults where an option has one."""
-    pos_emb = values["pos_emb"]
-    known = known_keys(values, pos_emb)
-    block = {name: values[name] for name in BLOCK if values[name] is not None}
+    known = known_keys(values, values["pos_emb"])
+    block = defaults(known) | {name: values[name] for name in BLOCK if values[name] is not None}
     if not block["aux_free"] and "aux_free" not in known:
         del block["aux_free"]  # a choice that was not made
-    block |= {name: DEFAULTS[name] for name in DEFAULTS if name in known and name not in block}
     n_act = values["n_act"] if values["moe"] else None
     block.setdefault("up_dim", default_up_dim(n_embd or 1, values["non_linearity"], n_act))
-    return make_block(block, n_embd, pos_emb)
+    return make_block(block, n_embd, values["pos_emb"])

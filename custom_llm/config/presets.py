@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from custom_llm.config.block import DEFAULTS, default_up_dim, known_keys
-from custom_llm.config.model import PER_LAYER, ModelConfig
+from custom_llm.config.block import DEFAULTS, default_up_dim, defaults
+from custom_llm.config.model import ModelConfig, meaningful
 
 _LLAMA = dict(pos_emb="rope", norm="rms", bias=False, non_linearity="swiglu")
 
@@ -52,20 +52,11 @@ def complete(values: dict[str, Any], preset: str = "classic", suggest: bool = Fa
     known = meaningful({**settings, **values})
     added = {name: value for name, value in settings.items() if name in known}
     if suggest:
-        added = {**{name: value for name, value in DEFAULTS.items() if name in known}, **added}
+        added = defaults(known) | added
     for name in SUGGESTIONS if suggest else DERIVED.get(preset, ()):
         if name in known and name not in added and name not in values:
             added[name] = SUGGESTIONS[name]({**_DEFAULT, **DEFAULTS, **added, **values})
     return {**added, **values}
-
-
-def meaningful(values: dict[str, Any]) -> set[str]:
-    """The options of a model that have a meaning beside these."""
-    c = {**_DEFAULT, **values}
-    if c["layer_configs"] is not None:
-        return set(_DEFAULT) - set(PER_LAYER) - {"n_head"}
-    known = (set(_DEFAULT) - set(PER_LAYER)) | known_keys(c, c["pos_emb"])
-    return known - {"qk_norm"} if c["attn"] == "mla" else known
 
 
 def _round_up(number: int, multiple: int) -> int:

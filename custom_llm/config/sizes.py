@@ -12,7 +12,7 @@ BATCH_SIZE = 8
 BLOCK_SIZE = 256  # what llama.cpp rounds contexts up to, so that other programs use the very context that was trained
 WINDOWS_AT_LEAST = 20  # in a text; a shorter one gets a shorter context
 CHARACTERS_READ_PER_MINUTE_AND_CORE = 700_000  # by the smallest model
-READ_OFTEN = 20  # epochs from which on a model learns by heart and needs dropout
+READ_OFTEN = 20  # epochs from which on a model memorises and needs dropout
 # Bytes from which on byte pairs learnt more of a text than characters did, and the best number of them (docs/data.md).
 LONG_TEXT, BYTE_PAIRS = 1_000_000, 4096
 
@@ -29,7 +29,7 @@ def choose_sizes(n_characters: int, minutes: float, n_cores: int) -> Sizes:
     """The model that learns most from a text in the time.
 
     Bigger ones learn more from each character, but read fewer of them. One with more parameters than the text has
-    characters would learn it by heart.
+    characters would memorise it.
     """
     budget = minutes * min(n_cores, USEFUL_CORES)
     fitting = [rung[1:] for rung in LADDER if rung[0] <= budget and 12 * rung[1] * rung[2] ** 2 <= n_characters]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import operator
 from dataclasses import dataclass, fields
 from typing import Any
 
 from custom_llm.cli.fields import check_fields, option
 from custom_llm.common.text import shown
-from custom_llm.config.expressions import parse_count
 
 CHARACTERS_PER_TOKEN = 8  # more than a token stands for in any ordinary text
+LARGEST_COUNT = 10**15
+OPERATORS = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
+    ast.Pow: operator.pow,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,18 +26,11 @@ class TrainConfig:
         32, "windows of text per step", question="Enter batch size (e.g., 32): ", low=1, high=1_048_576
     )
     learning_rate: float = option(
-        0.0003,
-        "peak learning rate, on AdamW's scale",
-        question="Enter learning rate (e.g., 0.0003): ",
-        low=1e-12,
-        high=10.0,
-    )
+        0.0003, "peak learning rate, on AdamW's scale", question="Enter learning rate (e.g., 0.0003): ",
+        low=1e-12, high=10.0,
+    )  # fmt: skip
     max_epochs: int = option(
-        5,
-        "times the whole text is read",
-        question="Enter number of epochs (e.g., 5): ",
-        low=1,
-        high=1_000_000,
+        5, "times the whole text is read", question="Enter number of epochs (e.g., 5): ", low=1, high=1_000_000
     )
     dataset_path: str = option(
         "input.txt",
@@ -63,9 +62,7 @@ class TrainConfig:
         choices=("muon", "adamw"),
     )
     schedule: str = option(
-        "cosine",
-        "how the learning rate comes down after it has risen",
-        choices=("cosine", "linear", "wsd", "constant"),
+        "cosine", "how the learning rate comes down after it has risen", choices=("cosine", "linear", "wsd", "constant")
     )
     warmup_steps: int | None = option(
         None, "steps in which the learning rate rises (default: 3 % of the training)", low=0, high=10**12
@@ -76,11 +73,9 @@ class TrainConfig:
     )
     grad_clip: float = option(1.0, "longest gradient; longer ones are shortened; 0: none are", low=0.0, high=1e9)
     ema: float = option(
-        0.98,
-        "how much of the averaged weights stays in a step; the average is the model; 0: no average",
-        low=0.0,
-        high=0.9999,
-    )
+        0.98, "how much of the averaged weights stays in a step; the average is the model; 0: no average",
+        low=0.0, high=0.9999,
+    )  # fmt: skip
     eval_interval: int | None = option(
         None, "steps between two looks at the held-out text (default: each epoch; or 20 in all)", low=1, high=10**12
     )
@@ -99,19 +94,15 @@ class TrainConfig:
         choices=("none", "tensorboard", "wandb"),
     )
     stride: int | None = option(
-        None,
-        "characters between the starts of two windows (default: block_size; 1 = overlapping windows)",
-        low=1,
-        high=1_048_576,
-    )
+        None, "characters between the starts of two windows (default: block_size; 1 = overlapping windows)",
+        low=1, high=1_048_576,
+    )  # fmt: skip
     compile: bool = option(False, "compile the model before it trains, which takes a minute and pays on a GPU")
     act_recomp: bool = option(
         False, "compute activations again for the backward pass instead of keeping them: less memory, a third more time"
     )
     precision: str = option(
-        "auto",
-        "of products; auto: bfloat16 where that is clearly faster now",
-        choices=("auto", "float32", "bfloat16"),
+        "auto", "of products; auto: bfloat16 where that is clearly faster now", choices=("auto", "float32", "bfloat16")
     )
     threads: int | None = option(None, "CPU threads (default: as many as are fastest now)", low=1, high=4096)
     strategy: str = option(
@@ -170,3 +161,34 @@ class TrainConfig:
         """Build from a plain dict, ignoring what is not an option of training."""
         known = {item.name for item in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
+
+
+def parse_count(text: str) -> int:
+    """A whole number of at least 1, or + - * // ** of such, read without running anything.
+
+    Raises:
+        ValueError: it is not such a number; the message follows its name and text.
+
+    >>> parse_count("4 * 2**15")
+    131072
+    """
+    try:
+        if len(text) > 100:
+            raise ValueError
+        value = _evaluate(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, KeyError, ZeroDivisionError, RecursionError, MemoryError):
+        raise ValueError("is not a whole number, or + - * // ** of such, like 2**15") from None
+    if not 1 <= value <= LARGEST_COUNT:
+        raise ValueError(f"is not from 1 to {LARGEST_COUNT:.0e}")
+    return value
+
+
+def _evaluate(node: ast.AST) -> int:
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    if not isinstance(node, ast.BinOp):
+        raise ValueError
+    left, right = _evaluate(node.left), _evaluate(node.right)
+    if isinstance(node.op, ast.Pow) and not (0 <= right <= 64 and abs(left) <= LARGEST_COUNT):
+        raise ValueError  # only powers of powers take long
+    return OPERATORS[type(node.op)](left, right)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
 from custom_llm.common.errors import UserError
-from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset
+from custom_llm.config.training import TrainConfig
+from custom_llm.data.choose import choose_corpus
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import open_tokens
 from custom_llm.evaluation.models import Scorer
@@ -21,12 +21,12 @@ from custom_llm.tokenizer.cut import up_to
 
 LOOKED_AT = 1 << 20  # characters of a long text that are searched for what a model does not know
 DECODED = 1 << 18  # tokens at a time
-MOST_PER_TOKEN = 64  # characters, in the mean
+MOST_PER_TOKEN = 64  # characters, on average
 MOST_IN_MEMORY = 1 << 28  # bytes of a text that is encoded in one go
 
 
 @dataclass(frozen=True)
-class Text:
+class HeldOutText:
     """A text that no model has learnt from.
 
     Attributes:
@@ -42,21 +42,25 @@ class Text:
     unknown: list[str]
     training: Callable[[Callable[[int], object]], Iterator[str]] | None = None
 
+    def __post_init__(self) -> None:
+        if len(self.ids) < 2:
+            raise UserError(f"{self.name}: a single token is no text to evaluate on; give more of it")
 
-def whole_text(model: Scorer, corpus: Corpus, max_tokens: int) -> Text:
+
+def whole_text(model: Scorer, corpus: Corpus, max_tokens: int) -> HeldOutText:
     """All of a text, for a model of these tokens; of a very long one more than `max_tokens` from its beginning.
 
     Raises:
-        UserError: it cannot be read, or the model knows none of it.
+        UserError: it cannot be read, the model knows none of it, or it is a single token.
     """
     text = _readable("".join(up_to((1 + max_tokens) * MOST_PER_TOKEN, corpus.read())), model)
     ids = model.encode(text)
     if not ids:
         raise UserError(f"{corpus.name}: {model.path} knows none of its characters; give the kind of text it learnt")
-    return _checked(Text(corpus.name, ids, _unknown(text, ids, model)), corpus)
+    return HeldOutText(corpus.name, ids, _unknown(text, ids, model))
 
 
-def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int | None = None) -> Text:
+def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int | None = None) -> HeldOutText:
     """The part of a dataset that training with it holds out, for a model of these tokens.
 
     Args:
@@ -66,6 +70,8 @@ def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int |
     Raises:
         UserError: see `whole_text`.
     """
+    from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset  # of torch
+
     beginning = _readable("".join(up_to(LOOKED_AT, corpus.read())), model)
     unknown = _unknown(beginning, model.encode(beginning), model)
     if model.tokenizer is not None:
@@ -81,15 +87,22 @@ def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int |
         dataset = TextDataset(text, model.window, _Vocabulary(model))
         dataset.data = dataset.data[:max_tokens]
     ids = dataset.split_off(HELD_OUT, HELD_OUT_TOKENS).tolist()
-    text = Text(f"the held-out end of {corpus.name}", ids, unknown, partial(training_text, dataset, model))
-    return _checked(text, corpus)
+
+    def training(on_tokens: Callable[[int], object]) -> Iterator[str]:
+        for start in range(0, len(dataset.data), DECODED):  # a character that two parts share is lost
+            yield model.text_of(dataset.data[start : start + DECODED].tolist())
+            on_tokens(start)
+
+    return HeldOutText(f"the held-out end of {corpus.name}", ids, unknown, training)
 
 
-def training_text(dataset: TextDataset, model: Scorer, on_tokens: Callable[[int], object]) -> Iterator[str]:
-    """The text of a dataset's tokens in pieces. (A character that two of them share is lost.)"""
-    for start in range(0, len(dataset.data), DECODED):
-        yield model.text_of(dataset.data[start : start + DECODED].tolist())
-        on_tokens(start)
+def training_held_out(model: Scorer, training: TrainConfig, cache: Path) -> HeldOutText:
+    """What the training of these options held out; see `held_out_tenth`."""
+    corpus = choose_corpus(
+        training.dataset_path, cache, encoding=training.encoding, field=training.text_field,
+        max_chars=training.most_characters,
+    )  # fmt: skip
+    return held_out_tenth(model, corpus, cache, training.max_tokens)
 
 
 class _Vocabulary:
@@ -111,9 +124,3 @@ def _readable(text: str, model: Scorer) -> str:
 
 def _unknown(text: str, ids: Sequence[int], model: Scorer) -> list[str]:
     return sorted(set(text) - set(model.text_of(ids)))
-
-
-def _checked(text: Text, corpus: Corpus) -> Text:
-    if len(text.ids) < 2:
-        raise UserError(f"{corpus.name}: a single token is no text to evaluate on; give more of it")
-    return text

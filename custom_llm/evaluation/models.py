@@ -8,18 +8,21 @@ a folder    the Hugging Face directory, computed by transformers with its own to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from custom_llm.common.errors import UserError, is_out_of_memory
 from custom_llm.common.files import Kind
-from custom_llm.common.logits import log_softmax
+from custom_llm.common.logits import log_softmax, windows_per_batch
+from custom_llm.common.notes import note
 from custom_llm.common.steps import command
 from custom_llm.inference.engine import MAX_WINDOW, Engine
+from custom_llm.llamacpp.available import MISSING, is_available
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
     from custom_llm.tokenizer.base import Tokenizer
 
 
+WEIGHTS, DIRECTORY = "trained_model.pth", "hf_model"  # looked for in the folder, beside every .gguf
 PART = 64  # rows of logarithms that are handed on at a time
-TOKENS_PER_BATCH, LOGITS_PER_BATCH = 4096, 1 << 26  # 256 MB
 
 
 class NotEvaluated(UserError):
@@ -48,7 +51,7 @@ class Scorer:
         end_of_text: the id of that token; -1 where there is none.
         encode: text → ids, with what is not in the vocabulary left out.
         spell: ids → what they stand for in UTF-8.
-        logprobs: see `evaluation.quality.LogProbs`; PART rows at a time.
+        logprobs: see `metrics.quality.LogProbs`; PART rows at a time.
         engine: what writes with it; None for a Hugging Face directory.
         tokenizer: the project's own, of PyTorch's weights.
     """
@@ -71,8 +74,8 @@ class Scorer:
     def n_bytes(self, ids: Sequence[int]) -> int:
         """Bytes of ids in UTF-8; the end of a text counts as one, as in training."""
         end = [self.end_of_text]
-        surplus = (len(self.spell(end)) - 1) * list(ids).count(end[0]) if end[0] >= 0 else 0
-        return len(self.spell(ids)) - surplus
+        too_many = (len(self.spell(end)) - 1) * list(ids).count(end[0]) if end[0] >= 0 else 0
+        return len(self.spell(ids)) - too_many
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +84,39 @@ class Scorer:
         """Free what holds memory outside of Python."""
         if self.engine is not None:
             self.engine.close()
+
+
+def open_models(paths: Sequence[str], config_path: str | None, threads: int | None, opened: ExitStack) -> list[Scorer]:
+    """The models that are named; without a name, those in this folder that can be evaluated here.
+
+    Raises:
+        UserError: one that is named cannot be opened, or there is none.
+    """
+    models = []
+    for path in paths or _models_here():
+        try:
+            models.append(opened.enter_context(open_scorer(path, config_path, threads)))
+        except NotEvaluated as error:
+            if paths:
+                raise
+            note(str(error))
+    if not models:
+        raise UserError("none of the models in this folder can be evaluated; name another with --model")
+    return models
+
+
+def _models_here() -> list[str]:
+    found = [WEIGHTS] if Path(WEIGHTS).is_file() else []
+    found += [DIRECTORY] if Path(DIRECTORY, "config.json").is_file() else []
+    ggufs = sorted(path.name for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith("."))
+    if ggufs and not is_available():
+        note(f"{', '.join(ggufs)}: {MISSING}, so .gguf files are left out")
+        ggufs = []
+    elif not found + ggufs:
+        raise UserError(f"there is no {WEIGHTS}, no {DIRECTORY}/ and no .gguf in this folder; name one with --model")
+    if found + ggufs:
+        note(f"models: {', '.join(found + ggufs)}")
+    return found + ggufs
 
 
 def open_scorer(path: str, config_path: str | None = None, threads: int | None = None) -> Scorer:
@@ -110,7 +146,10 @@ def open_scorer(path: str, config_path: str | None = None, threads: int | None =
 
 
 def open_gguf(path: str | Path, threads: int | None = None) -> Scorer:
-    """A GGUF file. Raises UserError."""
+    """A GGUF file. Raises UserError, also where llama.cpp is not installed."""
+    if not is_available():
+        in_pytorch = command("evaluate_llm", "--model", "trained_model.pth")
+        raise UserError(f"{path}: {MISSING}; {in_pytorch} needs none of it")
     engine = Engine(path, n_threads=threads)
     model = engine.model
 
@@ -217,15 +256,12 @@ def _in_batches(
     """`logprobs` of what maps ids (B, T) to logits (B, T, n_vocab): windows of a length share a batch."""
     import torch
 
-    @torch.inference_mode()
-    def logits_of(batch: list[Sequence[int]]) -> Any:
-        return forward(torch.tensor(batch)).float().numpy()
-
     def logprobs(windows: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
         for length, alike in groupby(windows, len):
-            rows = max(1, min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // n_vocab) // length)
-            while batch := [list(window) for window in islice(alike, rows)]:
-                for logits in logits_of(batch):
+            while batch := [list(window) for window in islice(alike, windows_per_batch(length, n_vocab))]:
+                with torch.inference_mode():
+                    all_logits = forward(torch.tensor(batch)).float().numpy()
+                for logits in all_logits:
                     yield from (log_softmax(logits[start : start + PART]) for start in range(0, length, PART))
 
     return logprobs

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
@@ -24,18 +25,19 @@ WRITTEN = 200  # tokens in a run that measures speed
 BYTES_PER_VALUE = 4  # at most, in each of the files
 
 
-def quantize_and_compare(
-    scorer: Scorer, engine: TorchEngine, quant_types: Sequence[str], ids: Sequence[int], threads: int | None = None
+def compare_types(
+    scorer: Scorer, quant_types: Sequence[str], ids: Sequence[int], threads: int | None = None
 ) -> list[Candidate]:
     """F32 and each of `quant_types` as files in a temporary folder, compared with the model they are made of.
 
     Args:
-        scorer, engine: the trained model in PyTorch.
+        scorer: the trained model in PyTorch.
         ids: the text.
 
     Raises:
         UserError: the model does not export, or there is no room for the files.
     """
+    engine: TorchEngine = scorer.engine
     plan = plan_export(engine.torch_model.config)
     if not plan.exports:
         raise UserError(f"--quantization_report: {scorer.path} does not export: {plan.refusal}")
@@ -49,41 +51,33 @@ def quantize_and_compare(
         )
     with unwinding(), tempfile.TemporaryDirectory(prefix="custom-llm-") as folder, ExitStack() as opened:
         with Progress("writing files", delay=1):
-            files = _write_files(engine, folder, names)
+            base = Path(folder, "model.gguf")
+            write_hf_directory(engine.torch_model, engine.tokenizer, Path(folder, "hf_model"))
+            written = convert_to_gguf(f"{folder}/hf_model", str(base), ",".join(names) or "F32", llama_cpp_path=None)
+            files = {"F32": base, **dict(zip(names, map(Path, written), strict=False))}
         models = [opened.enter_context(open_gguf(path, threads)) for path in files.values()]
         n_bytes, size = scorer.n_bytes(ids[1:]), min(scorer.window, *(model.window for model in models))
         fidelities = []
         with Progress("comparing") as progress:
-            for name, model in zip(files, models, strict=True):
-                shown = _show(progress, len(models) * (len(ids) - 1), len(fidelities) * (len(ids) - 1), name)
-                fidelities.append(compare(name, scorer.logprobs, model.logprobs, ids, size, n_bytes, shown))
+            for place, (name, model) in enumerate(zip(files, models, strict=True)):
+
+                def show(done: int, place: int = place, name: str = name) -> None:
+                    progress.update((place + done / (len(ids) - 1)) / len(models), name)
+
+                fidelities.append(compare(name, scorer.logprobs, model.logprobs, ids, size, n_bytes, show))
         with Progress("writing texts") as progress:
-            shown = _show(progress, len(models) * SPEED_RUNS, 0, "runs")
-            speeds = median_speeds([_writer(model, ids[:1]) for model in models], shown)
+            writers = [partial(_speed, model, ids[:1]) for model in models]
+            n_runs = len(models) * SPEED_RUNS
+            speeds = median_speeds(writers, lambda n: progress.update(n / n_runs, "runs"))
         return [
             Candidate(name, path.stat().st_size, fidelity, speed, fallback_note(name, path, plan.shapes) or "")
             for (name, path), fidelity, speed in zip(files.items(), fidelities, speeds, strict=True)
         ]
 
 
-def _write_files(engine: TorchEngine, folder: str, names: Sequence[str]) -> dict[str, Path]:
-    """Type → file, F32 first."""
-    base = Path(folder, "model.gguf")
-    write_hf_directory(engine.torch_model, engine.tokenizer, Path(folder, "hf_model"))
-    written = convert_to_gguf(f"{folder}/hf_model", str(base), ",".join(names) or "F32", llama_cpp_path=None)
-    return {"F32": base, **dict(zip(names, map(Path, written), strict=False))}
-
-
-def _show(progress: Progress, total: int, before: int, words: str) -> Callable[[int], None]:
-    return lambda n: progress.update((before + n) / total, words)
-
-
-def _writer(model: Scorer, first: Sequence[int]) -> Callable[[], float]:
-    """What writes a text with a model and tells the speed."""
-
-    def write() -> float:
-        for _ in model.engine.stream(first, WRITTEN, Sampling(temp=0), ignore_eos=True):
-            pass
-        return model.engine.statistics.tokens_per_second
-
-    return write
+def _speed(model: Scorer, first: Sequence[int]) -> float:
+    """Write a text; tokens per second."""
+    text = model.engine.stream(first, WRITTEN, Sampling(temp=0), ignore_eos=True)
+    for _ in text:
+        pass
+    return text.statistics.tokens_per_second

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from custom_llm.common.progress import Progress
 from custom_llm.config.sampling import MAX_SEED, Sampling
 from custom_llm.evaluation.models import Scorer
-from custom_llm.inference.engine import Engine
 
 LINE_SEARCHED = 1000  # tokens in which the beginning of a line is looked for
 
@@ -27,39 +29,52 @@ class Sample:
     human: str
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Texts of a model.
+
+    Attributes:
+        model: its name.
+        texts: each beside what people wrote in its place.
+        sampling: how tokens were chosen; its seed is that of the first text.
+    """
+
+    model: str
+    texts: list[Sample]
+    sampling: Sampling
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"model": self.model, "sampling": asdict(self.sampling), "texts": list(map(asdict, self.texts))}
+
+
 def write_samples(
-    model: Scorer,
-    engine: Engine,
-    ids: Sequence[int],
-    n: int,
-    prompt_tokens: int,
-    max_tokens: int,
-    sampling: Sampling,
-    on_sample: Callable[[int], object] = lambda n: None,
-) -> list[Sample]:
+    model: Scorer, ids: Sequence[int], n: int, prompt_tokens: int, max_tokens: int, sampling: Sampling
+) -> Samples:
     """Let a model continue `n` passages of a text, each with another seed.
 
     Args:
         ids: the text, longer than a passage; they are taken from all over it, where lines begin if some do.
         prompt_tokens: of a passage; 0 starts on an empty page.
-        sampling: with a seed.
-        on_sample: called with the number of texts so far.
 
     Raises:
         UserError: the model computes nan, or nothing it can spell fits the grammar.
     """
-    samples = []
-    for place in range(n):
-        start = _line_start(model, ids, place * (len(ids) - prompt_tokens) // n, len(ids) - prompt_tokens)
-        prompt = list(ids[start : start + prompt_tokens])
-        settings = replace(sampling, seed=(sampling.seed + place) % (MAX_SEED + 1))
-        text = "".join(piece.text for piece in engine.stream(prompt, max_tokens, settings))
-        follows = list(ids[start + prompt_tokens : start + prompt_tokens + max_tokens])
-        if model.end_of_text in follows:
-            follows = follows[: follows.index(model.end_of_text)]
-        samples.append(Sample(model.text_of(prompt), text, model.text_of(follows)[: len(text)]))
-        on_sample(place + 1)
-    return samples
+    if sampling.seed is None:
+        sampling = replace(sampling, seed=secrets.randbelow(MAX_SEED))
+    texts = []
+    with Progress("writing texts") as progress:
+        for place in range(n):
+            start = _line_start(model, ids, place * (len(ids) - prompt_tokens) // n, len(ids) - prompt_tokens)
+            prompt = list(ids[start : start + prompt_tokens])
+            settings = replace(sampling, seed=(sampling.seed + place) % (MAX_SEED + 1))
+            text = "".join(piece.text for piece in model.engine.stream(prompt, max_tokens, settings))
+            follows = list(ids[start + prompt_tokens : start + prompt_tokens + max_tokens])
+            if model.end_of_text in follows:
+                follows = follows[: follows.index(model.end_of_text)]
+            texts.append(Sample(model.text_of(prompt), text, model.text_of(follows)[: len(text)]))
+            progress.update((place + 1) / n, f"{place + 1} of {n}")
+    return Samples(model.path, texts, sampling)
 
 
 def _line_start(model: Scorer, ids: Sequence[int], start: int, stop: int) -> int:

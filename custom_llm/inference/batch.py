@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.notes import say
 from custom_llm.common.progress import Progress
 from custom_llm.common.text import shown
 from custom_llm.inference.settings import INTERRUPTED, NAMES, Settings
-from custom_llm.inference.write import Text, left_out, print_text
+from custom_llm.inference.text import left_out
+from custom_llm.inference.write import Text, print_text
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine, Query
@@ -63,25 +64,18 @@ def read_requests(path: str, settings: Settings) -> list[Request]:
     return requests
 
 
-def check_requests(engine: Engine, requests: Sequence[Request]) -> None:
-    """Raise UserError for the first line whose settings do not fit the model."""
-    checked = set()
-    for request in requests:
-        settings = request.settings
-        if settings.sampling.grammar in checked:
-            continue
-        with located(request):
-            engine.check(settings.sampling, settings.ignore_eos)
-        checked.add(settings.sampling.grammar)
-
-
 def write_all(engine: Engine, requests: Sequence[Request], in_json: bool) -> list[Text]:
     """Write a text for each request to stdout, up to one that Ctrl-C ends; how far it is goes to stderr.
 
     Raises:
         UserError: the settings of a request do not fit the model; before anything is written, if that can be told.
     """
-    check_requests(engine, requests)
+    first_with: dict[str | None, Request] = {}
+    for request in requests:
+        first_with.setdefault(request.settings.sampling.grammar, request)
+    for request in first_with.values():
+        with _located(request):
+            engine.check(request.settings.sampling, request.settings.ignore_eos)
     texts: list[Text] = []
     with contextlib.ExitStack() as stack:
         # Where the texts themselves are seen, they tell how far it is.
@@ -89,7 +83,7 @@ def write_all(engine: Engine, requests: Sequence[Request], in_json: bool) -> lis
         for number, request in enumerate(requests, 1):
             if len(requests) > 1 and not in_json:
                 print(f"--- {number} of {len(requests)} ---", flush=True)
-            with located(request):
+            with _located(request):
                 texts.append(print_text(engine, request.prompt, request.settings, in_json, partial(_warn, request)))
             if texts[-1].finish_reason == INTERRUPTED:
                 break
@@ -99,12 +93,12 @@ def write_all(engine: Engine, requests: Sequence[Request], in_json: bool) -> lis
 
 
 def _warn(request: Request, query: Query) -> None:
-    if message := left_out(query):
+    if message := left_out(query.unknown):
         say(f"warning: {request.place}: {message}")
 
 
 @contextlib.contextmanager
-def located(request: Request) -> Iterator[None]:
+def _located(request: Request) -> Iterator[None]:
     """Name the line in a UserError."""
     try:
         yield
@@ -127,10 +121,6 @@ def _request(line: str, settings: Settings, place: str) -> Request:
         return Request(value, settings, place)
     if not isinstance(value, dict):
         raise UserError("a list; give an object with a prompt, or a text in quotes")
-    return _from_object(value, settings, place)
-
-
-def _from_object(value: dict[str, Any], settings: Settings, place: str) -> Request:
     values = {name: item for name, item in value.items() if item is not None}
     if "prompt" not in values:
         raise UserError(f"there is no prompt; beside it there may be {', '.join(NAMES)}")

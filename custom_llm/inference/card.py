@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from custom_llm.common.text import clean, printable
-from custom_llm.llamacpp import Model
+
+if TYPE_CHECKING:
+    from custom_llm.llamacpp import Model
 
 
 @dataclass(frozen=True)

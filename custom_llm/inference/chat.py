@@ -17,12 +17,13 @@ from custom_llm.inference.console import Console
 from custom_llm.inference.report import summary, timings
 from custom_llm.inference.scores import logprob_table
 from custom_llm.inference.settings import DEFAULT, NAMES, Settings, value_of
-from custom_llm.inference.write import Text, left_out, write
+from custom_llm.inference.text import left_out
+from custom_llm.inference.write import Text, write
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine
 
-GREETING = "Type the beginning of a text; the model goes on with it. /help tells the rest."
+GREETING = "Type the beginning of a text; the model continues it. /help tells the rest."
 HELP = """\
 What you type is continued, and stays in front of what you type next. Enter alone: the model writes on.
 Ctrl-C stops the text that is being written. Alt-Enter, or a backslash before Enter, begins a new line.
@@ -93,9 +94,8 @@ class Chat:
         self._commands[name](rest)
 
     def _continue(self, typed: str) -> None:
-        warning = left_out(self._engine.read(typed))
-        if warning:
-            _say(f"warning: {warning}")
+        if message := left_out(self._engine.read(typed).unknown):
+            _say(f"warning: {message}")
         self.text += _space_between(self.text, typed) + typed
         text = self._latest = write(self._engine, self.text, self._settings, self._show)
         if not text.text and text.finish_reason == "stop":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from custom_llm.common.notes import note
 from custom_llm.common.text import clean
 
 if TYPE_CHECKING:
@@ -18,23 +18,19 @@ if TYPE_CHECKING:
 PROMPT, CONTINUED = "> ", "  "
 LEAVING = "(Ctrl-C once more, Ctrl-D or /quit leaves)"
 NO_CURSOR = ("dumb", "unknown")  # terminals that cannot move it, as Emacs's shell
-NO_EDITOR = "note: for a history and several lines at once: pip install prompt_toolkit"
 
 
 class Console:
     """What a person types, one text after the other."""
 
-    def __init__(self, history_file: Path | None, note: Callable[[str], None]) -> None:
-        """Args:
-        history_file: where texts are remembered; None forgets them.
-        note: is told what does not work here.
-        """
+    def __init__(self, history_file: Path | None) -> None:
+        """history_file: where texts are remembered; None forgets them."""
         self._session: PromptSession | None = None
         if os.environ.get("TERM", "").lower() not in NO_CURSOR:
             try:
-                self._session = _session(history_file, note)
+                self._session = _session(history_file)
             except ImportError:
-                note(NO_EDITOR)
+                note("for a history and several lines at once: pip install prompt_toolkit")
         if self._session is None:
             sys.stdin.reconfigure(errors="replace")
             with contextlib.suppress(ImportError):
@@ -57,7 +53,7 @@ class Console:
                     print(LEAVING, flush=True)
 
 
-def _session(history_file: Path | None, note: Callable[[str], None]) -> PromptSession:
+def _session(history_file: Path | None) -> PromptSession:
     """A line editor in which Enter ends a text, and Alt-Enter or a backslash before Enter begins a new line."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.enums import DEFAULT_BUFFER
@@ -85,12 +81,12 @@ def _session(history_file: Path | None, note: Callable[[str], None]) -> PromptSe
         multiline=True,
         prompt_continuation=CONTINUED,
         key_bindings=keys,
-        history=_history(history_file, note),
+        history=_history(history_file),
         enable_suspend=True,
     )
 
 
-def _history(path: Path | None, note: Callable[[str], None]) -> History:
+def _history(path: Path | None) -> History:
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     class Kept(FileHistory):
@@ -108,7 +104,7 @@ def _history(path: Path | None, note: Callable[[str], None]) -> History:
         with path.open("ab"):
             return Kept(path)
     except OSError as error:
-        note(f"note: what you type is not remembered: {path}: {error.strerror}")
+        note(f"what you type is not remembered: {path}: {error.strerror}")
         return InMemoryHistory()
 
 

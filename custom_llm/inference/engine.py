@@ -4,7 +4,7 @@
         for piece in engine.generate("ROMEO:", 200):
             print(piece, end="", flush=True)
 
-The loop calls llama.cpp once to decode and once to sample for each token and does little else in Python.
+For each token the loop calls llama.cpp once to decode and once to sample, and does little else in Python.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -27,35 +28,14 @@ from custom_llm.config.sampling import MAX_SEED, Sampling
 from custom_llm.inference.card import Card, card_of
 from custom_llm.inference.scores import Score, score_of
 from custom_llm.inference.text import Piece, StopStrings
-from custom_llm.llamacpp import PENALTY_LAST_N, Context, Model, Sampler
-
-MAX_WINDOW = 4096  # tokens; models trained on more would fill the memory with their cache
-MAX_BATCH = 64  # tokens decoded in one call; a small buffer is quicker to set up and stays in the CPU's cache
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+MAX_WINDOW = 4096  # tokens; models trained on more would fill the memory with their cache
+MAX_BATCH = 64  # tokens decoded in one call; a small buffer is quicker to set up and stays in the CPU's cache
 # A thread pays once its share of the work outweighs waking and joining it, for each token anew.
 THREADS_BY_PARAMETERS = ((30_000_000, 1), (100_000_000, 2), (400_000_000, 4))
-
-
-@dataclass
-class Statistics:
-    """Counts and times of one text."""
-
-    prompt_tokens: int = 0
-    prompt_read: int = 0  # how many of them the window held
-    generated_tokens: int = 0
-    tokenize_seconds: float = 0.0  # turning the query into tokens
-    prompt_seconds: float = 0.0  # reading them
-    seconds: float = 0.0  # from the end of reading the query to the last token
-    first_text_seconds: float | None = None  # from the call to the first piece of text
-    finish_reason: str = "length"  # or "stop": at a stop string or the end of the text
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Speed of writing; the reading of the query is not counted."""
-        return self.generated_tokens / self.seconds if self.seconds else 0.0
 
 
 class Query(NamedTuple):
@@ -72,29 +52,53 @@ class Query(NamedTuple):
     unknown: list[str]
 
 
+class Vocabulary(Protocol):
+    """What an engine needs to know of a model's tokens: a `Model` of llama.cpp tells it."""
+
+    path: Path  # of the model, which errors name
+    n_vocab: int
+    eos: int  # -1: there is none
+
+    def tokenize(self, text: str) -> list[int]: ...
+    def spell(self, tokens: Sequence[int]) -> bytes: ...
+    def token_bytes(self, token: int) -> bytes: ...
+    def ends_text(self, token: int) -> bool: ...
+    def close(self) -> None: ...
+
+
+class Chooser(Protocol):
+    """What chooses the tokens of one text: a `Sampler`, of llama.cpp or ours."""
+
+    def accept(self, tokens: Sequence[int]) -> None: ...
+    def choose(self, logits: np.ndarray) -> int: ...
+    def close(self) -> None: ...
+
+
 class Reader(Protocol):
-    """What an engine needs of a model that reads: a `Context` of llama.cpp is one."""
+    """What computes logits: a `Context` of llama.cpp does."""
 
     n_ctx: int
     n_batch: int
-    n_past: int
+    n_past: int  # tokens that it has read
+    n_cleared: int  # how often it has forgotten them
 
     def clear(self) -> None: ...
     def decode(self, tokens: Sequence[int], all_logits: bool = False) -> None: ...
     def logits(self, index: int = -1) -> np.ndarray: ...
-    def sample(self, sampler: Sampler) -> int: ...
+    def sample(self, sampler: Chooser) -> int: ...
     def close(self) -> None: ...
 
 
 class Engine:
-    """A model and its working memory, ready to continue texts one after another (never two at a time).
+    """A model and its working memory, ready to continue texts.
 
-    Raises UserError when the file is no model that llama.cpp can read. `statistics` and `seed` tell about the
-    latest text.
+    Raises UserError when the file is no model that llama.cpp can read, or there is no llama.cpp.
     """
 
     def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None) -> None:
         """n_gpu_layers: -1 means all. n_threads: None chooses by the size of the model."""
+        from custom_llm.llamacpp import Context, Model
+
         model = Model(path, n_gpu_layers)
         n_threads = n_threads or choose_threads(model.n_params)
         window = min(model.block_size, MAX_WINDOW)
@@ -102,12 +106,9 @@ class Engine:
         reader = Context(model, window, min(window, MAX_BATCH), n_threads, f32_cache=model.is_f32)
         self._set_up(model, reader, n_threads)
 
-    def _set_up(self, model: Model, reader: Reader, n_threads: int) -> None:
-        """model: whose vocabulary counts. reader: computes with weights, of `model` or of elsewhere."""
-        self.model, self._reader, self.n_threads = model, reader, n_threads
+    def _set_up(self, model: Vocabulary, reader: Reader, n_threads: int) -> None:
+        self.model, self.reader, self.n_threads = model, reader, n_threads
         self.window = reader.n_ctx
-        self.statistics = Statistics()
-        self.seed: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +122,7 @@ class Engine:
 
     def close(self) -> None:
         """Free the model and its working memory."""
-        self._reader.close()
+        self.reader.close()
         self.model.close()
 
     def generate(
@@ -138,7 +139,7 @@ class Engine:
         the first of the `stop` strings. Characters that the model does not know are left out of the query;
         of a query longer than the window the last part counts; an empty one starts a new document.
         """
-        return _texts(self.stream(self.read(query).tokens, max_tokens, sampling, stop, ignore_eos))
+        return (piece.text for piece in self.stream(self.read(query).tokens, max_tokens, sampling, stop, ignore_eos))
 
     def read(self, text: str) -> Query:
         """A text as tokens.
@@ -168,25 +169,25 @@ class Engine:
         ignore_eos: bool = False,
         logit_bias: Mapping[int, float] | None = None,
         n_top: int | None = None,
-    ) -> Iterator[Piece]:
-        """As `generate`, after tokens.
+    ) -> Generation:
+        """As `generate`, after tokens; several texts may be written by turns.
 
         logit_bias: token → what is added to its logit. n_top: also tell how likely each token was, and as many of the
         likeliest in its place; before sampling settings count.
         """
-        sampling = sampling or Sampling()
         if any(not string for string in stop):
             raise UserError("stop: an empty string would stop at once; give the text to stop at")
         start = perf_counter()
-        self.seed = secrets.randbelow(MAX_SEED + 1) if sampling.seed is None else sampling.seed
+        sampling = sampling or Sampling()
+        if sampling.seed is None:
+            sampling = replace(sampling, seed=secrets.randbelow(MAX_SEED + 1))
+        sampler = self._sampler(sampling, self._biases(sampling, ignore_eos, logit_bias or {}))
         tokens = list(tokens) or [self._first_token()]
-        self.statistics = Statistics(prompt_tokens=len(tokens))
-        sampler = self._sampler(sampling, self.seed, ignore_eos, logit_bias or {})
-        return self._pieces(tokens, max_tokens, sampler, StopStrings(stop), n_top, start)
+        return Generation(self, tokens, max_tokens, sampling.seed, sampler, StopStrings(stop), n_top, start)
 
     def check(self, sampling: Sampling, ignore_eos: bool = False) -> None:
         """Raise UserError for settings that this model can write nothing with: a grammar that cannot be read."""
-        self._sampler(sampling, 0, ignore_eos, {}).close()
+        self._sampler(replace(sampling, seed=0), self._biases(sampling, ignore_eos, {})).close()
 
     def score(self, tokens: Sequence[int], n_top: int = 0) -> Iterator[Score]:
         """How likely the model finds each token of a text after those before it, in windows side by side."""
@@ -199,7 +200,7 @@ class Engine:
 
     def logits(self, tokens: Sequence[int]) -> Iterator[np.ndarray]:
         """(n_vocab,) float32 for each token of a window, about what follows it; valid until the next one."""
-        reader = self._reader
+        reader = self.reader
         reader.clear()
         for start in range(0, len(tokens), reader.n_batch):
             part = tokens[start : start + reader.n_batch]
@@ -207,81 +208,21 @@ class Engine:
             for place in range(len(part)):
                 yield reader.logits(place)
 
-    def _sampler(self, sampling: Sampling, seed: int, ignore_eos: bool, logit_bias: Mapping[int, float]) -> Sampler:
-        if ignore_eos and sampling.grammar is not None:
+    def _sampler(self, sampling: Sampling, logit_bias: Mapping[int, float]) -> Chooser:
+        from custom_llm.llamacpp import Sampler
+
+        return Sampler(self.model, **asdict(sampling), logit_bias=logit_bias)
+
+    def _biases(self, sampling: Sampling, ignore_eos: bool, logit_bias: Mapping[int, float]) -> Mapping[int, float]:
+        """`logit_bias`, and the end of a text banned where it is to be ignored."""
+        if not ignore_eos:
+            return logit_bias
+        if sampling.grammar is not None:
             raise UserError(
                 "--grammar ends where the text fits it, and --ignore_eos would not let it; give one of them"
             )
-        ends = [token for token in range(self.model.n_vocab) if self.model.ends_text(token)] if ignore_eos else []
-        bias = {**logit_bias, **dict.fromkeys(ends, -float("inf"))}
-        return Sampler(self.model, **{**asdict(sampling), "seed": seed, "logit_bias": bias})
-
-    def _pieces(
-        self, tokens: list[int], max_tokens: int, sampler: Sampler, stop: StopStrings, n_top: int | None, start: float
-    ) -> Iterator[Piece]:
-        """Yield the text up to a stop string, noting how long after `start` the first of it came."""
-        with sampler:
-            sampler.accept(tokens[-PENALTY_LAST_N:])
-            for piece in stop.cut(self._characters(tokens[-self.window :], max_tokens, sampler, n_top)):
-                if self.statistics.first_text_seconds is None:
-                    self.statistics.first_text_seconds = perf_counter() - start
-                if stop.found:
-                    self.statistics.finish_reason = "stop"
-                yield piece
-            if stop.found:
-                self.statistics.finish_reason = "stop"
-
-    def _characters(self, history: list[int], max_tokens: int, sampler: Sampler, n_top: int | None) -> Iterator[Piece]:
-        """Yield the text of sampled tokens as its characters complete; what is left over as U+FFFD."""
-        model, reader = self.model, self._reader
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        scores: list[Score] = []
-        for token in self._tokens(history, max_tokens, sampler):
-            if n_top is not None:
-                scores.append(score_of(token, reader.logits(), n_top, model.spell))
-            text = decoder.decode(model.token_bytes(token))
-            if text:
-                yield Piece(text, tuple(scores))
-                scores = []
-        rest = decoder.decode(b"", final=True)
-        if rest or scores:
-            yield Piece(rest, tuple(scores))
-
-    def _tokens(self, history: list[int], max_tokens: int, sampler: Sampler) -> Iterator[int]:
-        """Yield up to `max_tokens` sampled tokens that follow `history` (at most one window of tokens)."""
-        if max_tokens < 1:
-            return
-        reader, window, statistics = self._reader, self.window, self.statistics
-        ends_text = self.model.ends_text
-        start = perf_counter()
-        reader.clear()
-        reader.decode(history)
-        if np.isnan(reader.logits()).any():
-            raise UserError(f"{self.model.path}: the model computes nan; its training diverged, train it again")
-        statistics.prompt_seconds = perf_counter() - start
-        statistics.prompt_read = len(history)
-        start = perf_counter()
-        try:
-            while True:
-                token = reader.sample(sampler)
-                if ends_text(token):
-                    statistics.finish_reason = "stop"
-                    return
-                statistics.generated_tokens += 1
-                yield token
-                if statistics.generated_tokens == max_tokens:
-                    return
-                history.append(token)
-                if reader.n_past < window:
-                    reader.decode((token,))
-                else:
-                    # The window is full, and cached keys carry their positions with them: read its last half
-                    # again from position 0. One such batch every window / 2 tokens costs little.
-                    history = history[-max(1, window // 2) :]
-                    reader.clear()
-                    reader.decode(history)
-        finally:
-            statistics.seconds = perf_counter() - start
+        ends = (token for token in range(self.model.n_vocab) if self.model.ends_text(token))
+        return {**logit_bias, **dict.fromkeys(ends, -float("inf"))}
 
     def _first_token(self) -> int:
         """What stands before a text: the end of the one before it, else a new line."""
@@ -290,10 +231,128 @@ class Engine:
         return (self.model.tokenize("\n") or [0])[0]
 
 
-def _texts(pieces: Iterator[Piece]) -> Iterator[str]:
-    with closing(pieces):
-        for piece in pieces:
-            yield piece.text
+@dataclass
+class Statistics:
+    """Counts and times of one text."""
+
+    prompt_tokens: int = 0
+    prompt_read: int = 0  # how many of them the window held
+    generated_tokens: int = 0
+    tokenize_seconds: float = 0.0  # turning the query into tokens
+    prompt_seconds: float = 0.0  # reading them
+    seconds: float = 0.0  # from the end of reading the query to the last token
+    first_text_seconds: float | None = None  # from the call to the first piece of text
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed of writing; the reading of the query is not counted."""
+        return self.generated_tokens / self.seconds if self.seconds else 0.0
+
+
+class Generation:
+    """A text as it is written: an iterator of its pieces, and what is known of it so far.
+
+    Attributes:
+        seed: writes the same text again.
+        statistics: final once the iterator is exhausted or closed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokens: list[int],
+        max_tokens: int,
+        seed: int,
+        sampler: Chooser,
+        stop: StopStrings,
+        n_top: int | None,
+        start: float,
+    ) -> None:
+        """What `Engine.stream` prepares. start: when it was called."""
+        self.seed, self.statistics = seed, Statistics(prompt_tokens=len(tokens))
+        self._engine, self._sampler, self._stop, self._start = engine, sampler, stop, start
+        self._ended = False  # by the model
+        self._history = tokens[-engine.window :]  # what counts for the next token
+        self._n_cleared = -1  # of the reader, when it has read the history
+        sampler.accept(tokens)
+        self._pieces = stop.cut(self._characters(max_tokens, n_top))
+
+    @property
+    def finish_reason(self) -> str:
+        """Why it ends: "stop", at a stop string or the end of the text; else "length"."""
+        return "stop" if self._ended or self._stop.found else "length"
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Piece:
+        piece = next(self._pieces)
+        if self.statistics.first_text_seconds is None:
+            self.statistics.first_text_seconds = perf_counter() - self._start
+        return piece
+
+    def close(self) -> None:
+        """End the text here."""
+        self._pieces.close()
+        self._sampler.close()
+
+    def _characters(self, max_tokens: int, n_top: int | None) -> Iterator[Piece]:
+        """Yield the text of sampled tokens as its characters complete; what is left over as U+FFFD."""
+        model, reader = self._engine.model, self._engine.reader
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        scores: list[Score] = []
+        with closing(self._sampler):
+            for token in self._tokens(max_tokens):
+                if n_top is not None:
+                    scores.append(score_of(token, reader.logits(), n_top, model.spell))
+                if text := decoder.decode(model.token_bytes(token)):
+                    yield Piece(text, tuple(scores))
+                    scores = []
+        rest = decoder.decode(b"", final=True)
+        if rest or scores:
+            yield Piece(rest, tuple(scores))
+
+    def _tokens(self, max_tokens: int) -> Iterator[int]:
+        """Yield up to `max_tokens` sampled tokens."""
+        engine, statistics = self._engine, self.statistics
+        reader, ends_text, window = engine.reader, engine.model.ends_text, engine.window
+        if max_tokens < 1:
+            return
+        start = perf_counter()
+        self._read_again()
+        if np.isnan(reader.logits()).any():
+            raise UserError(f"{engine.model.path}: the model computes nan; its training diverged, train it again")
+        statistics.prompt_seconds = perf_counter() - start
+        statistics.prompt_read = len(self._history)
+        start = perf_counter()
+        try:
+            while True:
+                token = reader.sample(self._sampler)
+                if ends_text(token):
+                    self._ended = True
+                    return
+                statistics.generated_tokens += 1
+                yield token
+                if statistics.generated_tokens == max_tokens:
+                    return
+                self._history.append(token)
+                if reader.n_past < window and reader.n_cleared == self._n_cleared:
+                    reader.decode((token,))
+                else:
+                    self._read_again()
+        finally:
+            statistics.seconds = perf_counter() - start
+
+    def _read_again(self) -> None:
+        """Let the reader begin anew with this text: it was full, or has read another one."""
+        window, reader = self._engine.window, self._engine.reader
+        if len(self._history) > window:
+            # Cached keys carry their positions with them, so the last half of the window is read again from position
+            # 0. One such batch every window / 2 tokens costs little.
+            self._history = self._history[-max(1, window // 2) :]
+        reader.clear()
+        self._n_cleared = reader.n_cleared
+        reader.decode(self._history)
 
 
 def choose_threads(n_params: int) -> int:
@@ -301,14 +360,8 @@ def choose_threads(n_params: int) -> int:
 
     More is not faster: a model of a million parameters is several times slower on two threads than on one.
     """
-    for limit, threads in THREADS_BY_PARAMETERS:
-        if n_params < limit:
-            return min(threads, _physical_cores())
-    return _physical_cores()
-
-
-def _physical_cores() -> int:
     import psutil
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(psutil.cpu_count(logical=False) or usable, usable)
+    cores = min(psutil.cpu_count(logical=False) or usable, usable)
+    return next((min(threads, cores) for limit, threads in THREADS_BY_PARAMETERS if n_params < limit), cores)

@@ -7,20 +7,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from custom_llm.cli.parser import StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import say
 from custom_llm.common.steps import step
+from custom_llm.llamacpp.available import MISSING, is_available
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine
 
 
 ALL_LAYERS = -1
+WEIGHTS = "trained_model.pth"
+
+
+def add_model_flags(parser: StepParser) -> None:
+    """Where a model is computed, for `open_engine`."""
+    add = parser.add_argument
+    add("--use_gpu", action="store_true", help="compute all layers on the GPU")
+    add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
+    add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
 
 
 def choose_model(path: str | None) -> Path:
     """What --gguf_path names; without it, the .gguf in the current folder written last: after a conversion, the
-    quantized one.
+    quantized one. Where there is no llama.cpp, the trained weights take its place.
 
     Raises:
         UserError: it is empty, as of a variable that is not set; or there is no .gguf.
@@ -29,6 +40,9 @@ def choose_model(path: str | None) -> Path:
         raise UserError("--gguf_path is empty; give a .gguf or .pth, or leave it out for the newest .gguf here")
     if path is not None:
         return Path(path)
+    if not is_available() and Path(WEIGHTS).is_file():
+        say(f"using {WEIGHTS}, since {MISSING}")
+        return Path(WEIGHTS)
     found = [path for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith(".")]
     if not found:
         raise UserError(f"no .gguf file in this folder; run {step('convert_to_gguf')} first, or give --gguf_path")
@@ -57,10 +71,11 @@ def open_engine(
     Raises:
         UserError: the file cannot be used, or not with these settings.
     """
-    if Path(path).suffix == ".pth":
+    path = Path(path)
+    if path.suffix == ".pth":
         if n_gpu_layers is not None:
             raise UserError("--n_gpu_layers is for GGUF files; --use_gpu puts all of a .pth on the GPU")
-        return _open_torch(Path(path), config_path, use_gpu, n_threads, warn)
+        return _open_torch(path, config_path, use_gpu, n_threads, warn)
     if config_path is not None:
         raise UserError("--config_path is for a .pth; a GGUF file holds its own configuration")
     from custom_llm.inference.engine import Engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from custom_llm.common.machine import monitor_resources, peak_memory
@@ -51,17 +52,8 @@ def timings(statistics: Statistics, load_seconds: float) -> list[str]:
 
 def together(several: Sequence[Statistics]) -> Statistics:
     """The sum of the counts and times of several texts; the first text of the first."""
-    from custom_llm.inference.engine import Statistics
-
-    return Statistics(
-        prompt_tokens=sum(one.prompt_tokens for one in several),
-        prompt_read=sum(one.prompt_read for one in several),
-        generated_tokens=sum(one.generated_tokens for one in several),
-        tokenize_seconds=sum(one.tokenize_seconds for one in several),
-        prompt_seconds=sum(one.prompt_seconds for one in several),
-        seconds=sum(one.seconds for one in several),
-        first_text_seconds=several[0].first_text_seconds if several else None,
-    )
+    names = [item.name for item in fields(several[0]) if item.name != "first_text_seconds"]
+    return replace(several[0], **{name: sum(getattr(one, name) for one in several) for name in names})
 
 
 def _rate(seconds: float, count: int) -> str:

@@ -8,6 +8,17 @@ from typing import NamedTuple
 
 from custom_llm.inference.scores import Score
 
+MAX_UNKNOWN_SHOWN = 10
+
+
+def left_out(unknown: Sequence[str]) -> str | None:
+    """What a person should know about the characters that the model does not have, if there are any."""
+    if not unknown:
+        return None
+    named = ", ".join(map(repr, unknown[:MAX_UNKNOWN_SHOWN]))
+    more = len(unknown) - MAX_UNKNOWN_SHOWN
+    return f"not in the model's vocabulary, left out: {named}" + (f" and {more} more" if more > 0 else "")
+
 
 class Piece(NamedTuple):
     """Whole characters, and the scores of the tokens that begin in them (if they were asked for)."""

@@ -1,31 +1,50 @@
 """The inference engine over PyTorch: what `trained_model.pth` writes with the same settings as a GGUF file of it.
 
-Only the logits are PyTorch's. Tokens, sampling and the sliding of the window are the engine's own, so that with the
-same seed a difference in the text is a difference in the logits.
+The logits are PyTorch's, the tokens the tokenizer's, and the sampler is ours, which chooses as llama.cpp's: with the
+same seed, a difference in the text is a difference in the logits. Only a grammar needs llama.cpp.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from gguf import GGUFWriter
 
+from custom_llm.common.errors import UserError
 from custom_llm.common.text import clean
+from custom_llm.config.sampling import Sampling
 from custom_llm.export.about import about_model
-from custom_llm.export.gguf.writer import add_block_size, add_vocabulary
 from custom_llm.export.plan import plan_export
-from custom_llm.export.vocabulary import gguf_vocabulary
+from custom_llm.export.vocabulary import CONTROL, NORMAL, UNUSED, gguf_vocabulary
 from custom_llm.inference.card import Card
-from custom_llm.inference.engine import MAX_WINDOW, Engine, choose_threads
-from custom_llm.llamacpp import Model, Sampler
+from custom_llm.inference.engine import MAX_WINDOW, Chooser, Engine, choose_threads
+from custom_llm.inference.sampler import Sampler
+from custom_llm.llamacpp.available import MISSING, is_available
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.attention import Cache
 from custom_llm.model.files import load_trained
+from custom_llm.tokenizer.added_tokens import TAKEN_FOR_CONTROL
 from custom_llm.tokenizer.base import Tokenizer
+from custom_llm.tokenizer.bpe import unspell
+
+if TYPE_CHECKING:
+    from custom_llm.llamacpp import Model
+
+# Special tokens by which llama.cpp ends a text, beside the one that a file names.
+ENDS = frozenset(
+    """
+    <|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|>
+    <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> <｜end▁of▁sentence｜>
+    [e~[ <|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>
+    <|file_sep|>
+    """.split()
+)
+SHOWN = frozenset("<|channel|> <|message|> <|start|> <|constrain|>".split())  # special tokens that it takes for text
 
 
 class TorchEngine(Engine):
@@ -42,9 +61,8 @@ class TorchEngine(Engine):
         self.torch_model, self.tokenizer, self.saved = load_trained(model_path, config_path)
         n_threads = n_threads or choose_threads(self.torch_model.n_parameters())
         torch.set_num_threads(n_threads)
-        model = read_vocabulary(self.tokenizer)
-        model.path = Path(model_path)  # which errors name
-        self._set_up(model, TorchReader(self.torch_model.to(device)), n_threads)
+        vocabulary = TokenizerVocabulary(self.tokenizer, Path(model_path))
+        self._set_up(vocabulary, TorchReader(self.torch_model.to(device)), n_threads)
 
     def card(self) -> Card:
         """What its GGUF file would say."""
@@ -63,18 +81,76 @@ class TorchEngine(Engine):
             example=about.example,
         )
 
+    def _sampler(self, sampling: Sampling, logit_bias: Mapping[int, float]) -> Chooser:
+        if sampling.grammar is None:
+            return Sampler(sampling, logit_bias)
+        if not is_available():
+            raise UserError(f"--grammar: {MISSING}, which alone can read grammars; leave it out")
+        from custom_llm.llamacpp import Sampler as GrammarSampler
 
-def read_vocabulary(tokenizer: Tokenizer) -> Model:
-    """llama.cpp's view of a vocabulary, without weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "vocabulary.gguf")
-        writer = GGUFWriter(path, "gpt2")
-        add_block_size(writer, 1)  # of no meaning without weights
-        add_vocabulary(writer, gguf_vocabulary(tokenizer))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.close()
-        return Model(path, vocab_only=True)
+        return GrammarSampler(self.model.in_llama_cpp(), **asdict(sampling), logit_bias=logit_bias)
+
+
+class TokenizerVocabulary:
+    """A tokenizer as llama.cpp shows the vocabulary of its GGUF file."""
+
+    def __init__(self, tokenizer: Tokenizer, path: Path) -> None:
+        """path: of the model, which errors name."""
+        self.path, self.n_vocab = path, tokenizer.vocab_size
+        self.eos = -1 if tokenizer.end_of_text_id is None else tokenizer.end_of_text_id
+        self._tokenizer, self._in_llama_cpp = tokenizer, None
+        described = gguf_vocabulary(tokenizer)
+        self._spelled = [
+            unspell(token) if kind == NORMAL else b"" if kind == UNUSED else token.encode()
+            for token, kind in zip(described.tokens, described.types, strict=True)
+        ]
+        controls = {
+            i: token
+            for i, (token, kind) in enumerate(zip(described.tokens, described.types, strict=True))
+            if (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in SHOWN
+        }
+        self._silent = frozenset(controls)
+        self._ends = frozenset(i for i, token in controls.items() if i == self.eos or token in ENDS)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens recognized; what the vocabulary cannot express is left out."""
+        return self._tokenizer.encode(text).tolist()
+
+    def spell(self, tokens: Sequence[int]) -> bytes:
+        """What `tokenize` read to give `tokens`: special tokens are written out."""
+        return b"".join([self._spelled[token] for token in tokens])
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 bytes that `token` stands for: maybe part of a character; none for a special token."""
+        return b"" if token in self._silent else self._spelled[token]
+
+    def ends_text(self, token: int) -> bool:
+        """Whether `token` says that the document is finished."""
+        return token in self._ends
+
+    def in_llama_cpp(self) -> Model:
+        """The same in llama.cpp, by way of a file without weights."""
+        from gguf import GGUFWriter
+
+        from custom_llm.export.gguf.writer import add_block_size, add_vocabulary
+        from custom_llm.llamacpp import Model
+
+        if self._in_llama_cpp is None:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "vocabulary.gguf")
+                writer = GGUFWriter(path, "gpt2")
+                add_block_size(writer, 1)  # of no meaning without weights
+                add_vocabulary(writer, gguf_vocabulary(self._tokenizer))
+                writer.write_header_to_file()
+                writer.write_kv_data_to_file()
+                writer.close()
+                self._in_llama_cpp = Model(path, vocab_only=True)
+        return self._in_llama_cpp
+
+    def close(self) -> None:
+        """Free what llama.cpp holds."""
+        if self._in_llama_cpp is not None:
+            self._in_llama_cpp.close()
 
 
 class TorchReader:
@@ -83,6 +159,7 @@ class TorchReader:
     def __init__(self, model: GPTLanguageModel) -> None:
         self.model = model
         self.n_ctx = self.n_batch = min(model.config.block_size, MAX_WINDOW)
+        self.n_cleared = 0
         self._cache = Cache(model.config.n_layer, self.n_ctx)
         self._logits = np.zeros((0, model.config.vocab_size), np.float32)
 
@@ -93,6 +170,7 @@ class TorchReader:
     def clear(self) -> None:
         """Forget everything that was read."""
         self._cache.clear()
+        self.n_cleared += 1
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], all_logits: bool = False) -> None:
@@ -105,7 +183,7 @@ class TorchReader:
         """(n_vocab,) float32."""
         return self._logits[index]
 
-    def sample(self, sampler: Sampler) -> int:
+    def sample(self, sampler: Chooser) -> int:
         """Let `sampler` choose the token that follows."""
         return sampler.choose(self._logits[-1])
 

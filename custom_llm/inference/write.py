@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine, Query, Statistics
 
 
-MAX_UNKNOWN_SHOWN = 10
-
-
 @dataclass
 class Text:
     """What a model wrote after a prompt.
@@ -37,7 +34,7 @@ class Text:
     statistics: Statistics
     text: str = ""
     scores: list[Score] = field(default_factory=list)
-    finish_reason: str = "length"
+    finish_reason: str = INTERRUPTED
 
 
 def write(
@@ -58,33 +55,23 @@ def write(
     query = engine.read(prompt)
     tokenize_seconds = perf_counter() - start
     on_read(query)
-    pieces = engine.stream(
+    generation = engine.stream(
         query.tokens, settings.max_tokens, settings.sampling, settings.stop, settings.ignore_eos, n_top=settings.n_top
     )
-    text = Text(clean(prompt), engine.seed, engine.statistics)
-    text.statistics.tokenize_seconds = tokenize_seconds
-    interrupted = False
-    with closing(pieces):  # so that the statistics are final after Ctrl-C, too
+    text = Text(clean(prompt), generation.seed, generation.statistics)
+    with closing(generation):  # so that the statistics are final after Ctrl-C, too
         try:
-            for piece in pieces:
+            for piece in generation:
                 text.text += piece.text
                 text.scores += piece.scores
                 show(piece.text)
+            text.finish_reason = generation.finish_reason
         except KeyboardInterrupt:
-            interrupted = True
+            pass
+    text.statistics.tokenize_seconds = tokenize_seconds
     if text.statistics.first_text_seconds is not None:
         text.statistics.first_text_seconds += tokenize_seconds
-    text.finish_reason = INTERRUPTED if interrupted else engine.statistics.finish_reason
     return text
-
-
-def left_out(query: Query) -> str | None:
-    """What a person should know about the characters that the model does not have, if there are any."""
-    if not query.unknown:
-        return None
-    named = ", ".join(map(repr, query.unknown[:MAX_UNKNOWN_SHOWN]))
-    more = len(query.unknown) - MAX_UNKNOWN_SHOWN
-    return f"not in the model's vocabulary, left out: {named}" + (f" and {more} more" if more > 0 else "")
 
 
 def as_json(text: Text, engine: Engine, settings: Settings) -> dict[str, Any]:

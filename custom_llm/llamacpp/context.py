@@ -45,6 +45,7 @@ class Context(Owned):
         self.n_ctx = n_ctx
         self.n_batch = n_batch
         self.n_past = 0  # positions 0 … n_past - 1 are in the cache
+        self.n_cleared = 0  # how often everything was forgotten
         self._memory = c.llama_get_memory(self.ptr)
         # Batches live as long as the context: nothing is allocated for each token. Without positions and
         # sequence ids llama.cpp appends to sequence 0; without wishes it keeps the last token's logits.
@@ -58,6 +59,7 @@ class Context(Owned):
         self._check_open()
         c.llama_memory_clear(self._memory, False)
         self.n_past = 0
+        self.n_cleared += 1
 
     def decode(self, tokens: Sequence[int], all_logits: bool = False) -> None:
         """Read `tokens` at positions n_past, n_past + 1, …: after what the cache holds.

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from custom_llm.common.errors import UserError
+from custom_llm.llamacpp import PENALTY_LAST_N
 from custom_llm.llamacpp.bindings import Owned, c
 from custom_llm.llamacpp.grammar import grammar_sampler
 from custom_llm.llamacpp.model import Model
 
 _SMALLEST_TEMP = 1e-4  # below it float32 logits / temp can overflow; the likeliest token wins anyway
-PENALTY_LAST_N = 64  # how far back the repeat penalty looks, in tokens; llama.cpp's default
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 
@@ -73,7 +73,7 @@ class Sampler(Owned):
     def accept(self, tokens: Sequence[int]) -> None:
         """Take note of tokens that were read, not sampled: the penalties look back at them too."""
         if self._penalties is not None:  # only them: a grammar is about what is written
-            for token in tokens:
+            for token in tokens[-PENALTY_LAST_N:]:
                 c.llama_sampler_accept(self._penalties, token)
 
     def choose(self, logits: np.ndarray) -> int:

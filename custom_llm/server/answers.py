@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from custom_llm.inference.scores import Score
+from custom_llm.inference.scores import Score, spelling
+from custom_llm.inference.text import left_out
 from custom_llm.server.writer import Part, Read
-
-MAX_UNKNOWN_SHOWN = 10
 
 
 class Answer:
@@ -27,12 +27,11 @@ class Answer:
 
     def __init__(self, model: str, has_scores: bool, is_stream: bool) -> None:
         self.has_scores, self.is_stream = has_scores, is_stream
-        self._is_first = True
-        self._begun: set[int] = set()
         self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._is_first = True
         self.read: Read | None = None
         self.generated = 0
-        self._lengths: dict[int, int] = {}  # of choices: characters so far
+        self._lengths: Counter[int] = Counter()  # of choices: characters so far
 
     def add(self, items: Iterable[Read | Part]) -> list[dict[str, Any]]:
         """What has come in, as choices: one for each text that went on."""
@@ -43,25 +42,10 @@ class Answer:
             else:
                 parts.setdefault(item.index, []).append(item)
                 self.generated += item.generated
-        return [self._choice(index, parts[index]) for index in parts]
+        return [self.choice(index, parts[index]) for index in parts]
 
-    def _choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
-        scores, offsets = [], []
-        offset = self._lengths.get(index, 0)
-        for part in parts:
-            begun = b""
-            for score in part.scores:
-                offsets.append(offset + len(begun.decode("utf-8", "ignore")))
-                begun += score.spelled
-            scores += part.scores
-            offset += len(part.text)
-        self._lengths[index] = offset
-        text = "".join(part.text for part in parts)
-        return self.choice(index, text, scores, offsets, parts[-1].finish_reason)
-
-    def choice(
-        self, index: int, text: str, scores: list[Score], offsets: list[int], finish_reason: str | None
-    ) -> dict[str, Any]:
+    def choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
+        """What has come in of one text."""
         raise NotImplementedError
 
     @property
@@ -75,7 +59,7 @@ class Answer:
 
     def head(self) -> dict[str, Any]:
         unknown = self.read.unknown if self.read else []
-        return {**self._head, **({"warning": warning(unknown)} if unknown else {})}
+        return {**self._head, **({"warning": left_out(unknown)} if unknown else {})}
 
     def whole(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """The answer to a request without `stream`."""
@@ -93,17 +77,24 @@ class CompletionAnswer(Answer):
 
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
-    def choice(
-        self, index: int, text: str, scores: list[Score], offsets: list[int], finish_reason: str | None
-    ) -> dict[str, Any]:
+    def choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
+        scores, offsets = [], []
+        for part in parts:
+            before = b""
+            for score in part.scores:
+                offsets.append(self._lengths[index] + len(before.decode("utf-8", "ignore")))
+                before += score.spelled
+            scores += part.scores
+            self._lengths[index] += len(part.text)
         logprobs = None
         if self.has_scores:
             logprobs = {
-                "tokens": [spelled(score.spelled) for score in scores],
+                "tokens": [spelling(score.spelled) for score in scores],
                 "token_logprobs": [score.logprob for score in scores],
                 "top_logprobs": [None if score.logprob is None else _likeliest(score) for score in scores],
                 "text_offset": offsets,
             }
+        text, finish_reason = "".join(part.text for part in parts), parts[-1].finish_reason
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
@@ -112,36 +103,21 @@ class ChatAnswer(Answer):
 
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def choice(
-        self, index: int, text: str, scores: list[Score], offsets: list[int], finish_reason: str | None
-    ) -> dict[str, Any]:
-        logprobs = {"content": [_chat_score(score) for score in scores], "refusal": None} if self.has_scores else None
-        choice = {"index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+    def choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
+        scores = [_chat_score(score) for part in parts for score in part.scores]
+        logprobs = {"content": scores, "refusal": None} if self.has_scores else None
+        choice = {"index": index, "logprobs": logprobs, "finish_reason": parts[-1].finish_reason}
+        text = "".join(part.text for part in parts)
         if not self.is_stream:
             return {**choice, "message": {"role": "assistant", "content": text, "refusal": None}}
-        delta = {} if index in self._begun else {"role": "assistant"}
-        self._begun.add(index)
-        return {**choice, "delta": {**delta, "content": text}}
-
-
-def spelled(data: bytes) -> str:
-    """A token as text; of one that is a part of a character, its bytes, as OpenAI shows them."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
-
-
-def warning(unknown: Sequence[str]) -> str:
-    """What of a prompt was left out."""
-    shown = ", ".join(map(repr, unknown[:MAX_UNKNOWN_SHOWN]))
-    more = len(unknown) - MAX_UNKNOWN_SHOWN
-    return f"not in the model's vocabulary, left out: {shown}" + (f" and {more} more" if more > 0 else "")
+        role = {} if index in self._lengths else {"role": "assistant"}  # in a text's first event
+        self._lengths[index] += len(text)
+        return {**choice, "delta": {**role, "content": text}}
 
 
 def _likeliest(score: Score) -> dict[str, float | None]:
     """The likeliest tokens and the one that stands there."""
-    return {**{spelled(data): logprob for data, logprob in score.top}, spelled(score.spelled): score.logprob}
+    return {**{spelling(data): logprob for data, logprob in score.top}, spelling(score.spelled): score.logprob}
 
 
 def _chat_score(score: Score) -> dict[str, Any]:
@@ -150,4 +126,4 @@ def _chat_score(score: Score) -> dict[str, Any]:
 
 
 def _chat_token(data: bytes, logprob: float | None) -> dict[str, Any]:
-    return {"token": spelled(data), "logprob": logprob, "bytes": list(data)}
+    return {"token": spelling(data), "logprob": logprob, "bytes": list(data)}

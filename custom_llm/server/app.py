@@ -1,48 +1,67 @@
-"""The addresses."""
+"""The addresses, and the page: one that may do nothing but talk to its own server."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import hashlib
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 
 from custom_llm.common.text import clean, shown
 from custom_llm.inference.engine import Engine
 from custom_llm.server.answers import Answer, ChatAnswer, CompletionAnswer
 from custom_llm.server.http.errors import ApiError, add_handlers, refused
-from custom_llm.server.http.guards import BodyGuard, Counted, HostGuard, KeyGuard
-from custom_llm.server.limits import Limits
-from custom_llm.server.metrics import CONTENT_TYPE, Metrics
-from custom_llm.server.page import load_page
+from custom_llm.server.http.guards import BodyGuard, Guard, check_host, check_key
+from custom_llm.server.metrics import CONTENT_TYPE, Counted, Metrics
 from custom_llm.server.scheduler import Worker
 from custom_llm.server.schemas import ChatRequest, CompletionRequest
 from custom_llm.server.streaming import Replies
 from custom_llm.server.writer import Task, Writer
 
+PAGE = Path(__file__).with_name("page.html")
+SCRIPT = re.compile(r"<script\b[^>]*>(.*?)</script>", re.DOTALL)
+
 
 def make_app(
     engine: Engine,
     worker: Worker,
-    limits: Limits,
-    api_key: str | None = None,
-    hosts: Sequence[str] = (),
-    cors_origins: Sequence[str] = (),
+    *,
+    max_body: int,
+    max_tokens: int,
+    grammars: bool,
+    api_key: str | None,
+    hosts: Collection[str],
+    cors_origins: Sequence[str],
 ) -> FastAPI:
     """The application.
 
     Args:
         worker: the only one that computes with the engine.
+        max_body: bytes of a request.
+        max_tokens: tokens that a request may have written or scored, over all of its texts.
+        grammars: whether requests may have one. A few lines of GBNF can keep llama.cpp busy forever, within one token,
+            so that nothing could end it.
         hosts: names that the server may be called by; none: any.
         cors_origins: whose pages may read answers, beside the server's own.
     """
-    metrics = Metrics()
-    metrics.watch_queue(lambda: len(worker))
-    model = describe(engine)
-    replies = Replies(Writer(engine, metrics, limits.max_tokens), worker, metrics)
+    metrics = Metrics(lambda: len(worker))
+    path = engine.model.path
+    model = {
+        "id": clean(path.name),
+        "object": "model",
+        "created": int(path.stat().st_mtime),
+        "owned_by": "custom-llm-scripts",
+        "card": asdict(engine.card()),
+    }
+    replies = Replies(Writer(engine, metrics, max_tokens), worker, metrics)
     page = load_page()
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     add_handlers(app)
@@ -80,7 +99,7 @@ def make_app(
         request: Request, body: CompletionRequest | ChatRequest, task: Task, kind: type[Answer]
     ) -> Response:
         _check_model(body.model, model["id"])
-        if body.grammar is not None and not limits.grammars:
+        if body.grammar is not None and not grammars:
             raise refused("grammar", "is not taken by this server; --grammars lets it, if all its clients are trusted")
         answer = kind(model["id"], task.n_top is not None, bool(body.stream))
         if not body.stream:
@@ -89,9 +108,9 @@ def make_app(
         return await replies.stream(request, task, answer, include_usage)
 
     # The last added is the first that a request meets.
-    app.add_middleware(BodyGuard, max_body=limits.max_body)
+    app.add_middleware(BodyGuard, max_body=max_body)
     if api_key is not None:
-        app.add_middleware(KeyGuard, key=api_key)
+        app.add_middleware(Guard, check=partial(check_key, api_key.encode()))
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -100,21 +119,27 @@ def make_app(
             allow_headers=["Authorization", "Content-Type"],
         )
     if hosts:
-        app.add_middleware(HostGuard, hosts=hosts)
+        app.add_middleware(Guard, check=partial(check_host, hosts))
     app.add_middleware(Counted, metrics=metrics)
     return app
 
 
-def describe(engine: Engine) -> dict[str, Any]:
-    """The model in OpenAI's shape, and its card."""
-    path = engine.model.path
-    return {
-        "id": clean(path.name),
-        "object": "model",
-        "created": int(path.stat().st_mtime),
-        "owned_by": "custom-llm-scripts",
-        "card": asdict(engine.card()),
+def load_page() -> HTMLResponse:
+    """The page, with headers that allow its own scripts, by their hashes, and its style, and nothing from elsewhere."""
+    text = PAGE.read_text(encoding="utf-8")
+    hashes = [hashlib.sha256(script.encode()).digest() for script in SCRIPT.findall(text)]
+    scripts = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes) or "'none'"
+    policy = (
+        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    headers = {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
     }
+    return HTMLResponse(text, headers=headers)
 
 
 def _check_model(asked: str | None, there_is: str) -> None:

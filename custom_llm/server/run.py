@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import signal
 import socket
@@ -14,9 +13,10 @@ from fastapi import FastAPI
 
 from custom_llm.common.errors import UserError
 from custom_llm.server.http.protocol import BACKLOG, Protocol
-from custom_llm.server.limits import KEEP_ALIVE_SECONDS, MAX_HEADERS
 from custom_llm.server.scheduler import Worker
 
+MAX_HEADERS = 16384  # bytes
+KEEP_ALIVE_SECONDS = 15  # longer than the 5 s after which httpx, and so the openai client, lets a connection go
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 ENDING_SECONDS = 2  # for answers under way
 
@@ -93,14 +93,3 @@ def listen(host: str, port: int) -> socket.socket:
     # Without it, the first event of a stream waits for the client to acknowledge the headers, some 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-def is_loopback(listener: socket.socket) -> bool:
-    """Whether only this computer can reach it."""
-    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
-
-
-def host_and_port(listener: socket.socket) -> tuple[str, int]:
-    """As they stand in an address: ("127.0.0.1", 8000), ("[::1]", 8000)."""
-    host, port = listener.getsockname()[:2]
-    return (f"[{host}]" if ":" in host else host), port

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Any
 
@@ -16,12 +17,13 @@ from custom_llm.server.http.errors import SERVER_ERROR, ApiError, as_api_error
 RETRY_SECONDS = "1"  # what a client that comes while the queue is full is told to wait
 
 
+@dataclass(eq=False)
 class Job:
     """Texts of one request: each an iterator of items, which go through the channel."""
 
-    def __init__(self, texts: Iterator[Iterator[Any]], channel: Channel) -> None:
-        self.texts, self.channel = texts, channel
-        self.text: Iterator[Any] | None = None  # the next one; None: not known yet
+    texts: Iterator[Iterator[Any]]
+    channel: Channel
+    text: Iterator[Any] | None = None  # the next one; None: not known yet
 
 
 class Worker:
@@ -84,21 +86,17 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (job := self._next()) is not None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopped)
+                if self._stopped:
+                    return
+                job = self._running = self._waiting.popleft()
             has_more = self._turn(job)
             with self._changed:
                 self._running = None
                 if has_more and not self._stopped and not job.channel.closed:
                     self._waiting.append(job)
-
-    def _next(self) -> Job | None:
-        with self._changed:
-            while not self._waiting and not self._stopped:
-                self._changed.wait()
-            if self._stopped:
-                return None
-            self._running = self._waiting.popleft()
-            return self._running
 
     def _turn(self, job: Job) -> bool:
         """Compute one text of a job; whether there is another."""

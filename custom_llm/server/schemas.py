@@ -11,23 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from custom_llm.cli.fields import check_value
 from custom_llm.common.text import shown
 from custom_llm.config.sampling import Sampling
-from custom_llm.server.http.errors import refused
-from custom_llm.server.limits import (
-    MAX_BIAS,
-    MAX_BIASES,
-    MAX_GRAMMAR_LENGTH,
-    MAX_PROMPTS,
-    MAX_STOP_LENGTH,
-    MAX_STOPS,
-    MAX_TEXTS,
-    MAX_TOP,
-)
+from custom_llm.server.http.errors import ApiError, refused
 from custom_llm.server.writer import Task
 
 DEFAULT_TOKENS = 16  # OpenAI's
 DEFAULT_CHAT_TOKENS = 256  # a base model does not know when an answer is over
-SAMPLING = {item.name: item for item in fields(Sampling)}
-IN_REQUESTS = {"temp": "temperature"}  # of fields of Sampling, those that OpenAI calls otherwise
+MAX_TEXTS = 16  # n
+MAX_PROMPTS = 256
+MAX_TOP = 20  # logprobs and top_logprobs
+MAX_STOPS, MAX_STOP_LENGTH = 16, 256
+MAX_BIASES, MAX_BIAS = 1024, 100
+MAX_GRAMMAR_LENGTH = 8192
+# Fields of Sampling by their names in a request.
+SAMPLING = {{"temp": "temperature"}.get(item.name, item.name): item for item in fields(Sampling)}
 
 
 class StreamOptions(BaseModel):
@@ -37,7 +33,7 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class Request(BaseModel):
+class TextRequest(BaseModel):
     """What both addresses take. null means the default everywhere."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
@@ -63,7 +59,7 @@ class Request(BaseModel):
     frequency_penalty: Any = None
     presence_penalty: Any = None
     seed: Any = None
-    grammar: Any = Field(None, max_length=MAX_GRAMMAR_LENGTH)
+    grammar: Any = None
     ignore_eos: bool | None = None
 
     @model_validator(mode="before")
@@ -72,22 +68,22 @@ class Request(BaseModel):
         if not isinstance(body, dict):
             return body
         for name in body.keys() - cls.model_fields.keys() - cls.harmless:
-            if name not in cls.unsupported:
-                raise refused_name(name)
+            if name not in cls.unsupported:  # in OpenAI's words
+                raise ApiError(400, f"Unrecognized request argument supplied: {shown(name)[1:-1]}", param=name[:40])
             if body[name] is not None and body[name] not in cls.unsupported[name]:
                 raise refused(name, "is not supported by this server")
         return {name: value for name, value in body.items() if name in cls.model_fields}
 
-    @field_validator(*(IN_REQUESTS.get(name, name) for name in SAMPLING), mode="plain")
+    @field_validator(*SAMPLING, mode="plain")
     @classmethod
     def _check_sampling(cls, value: Any, info: Any) -> Any:
         if value is None:
             return None
-        name = next((name for name, other in IN_REQUESTS.items() if other == info.field_name), info.field_name)
+        name, item = info.field_name, SAMPLING[info.field_name]
         try:
-            check_value(SAMPLING[name], value)
+            check_value(item, value)
         except ValueError as error:
-            raise refused(info.field_name, str(error).removeprefix(f"{name} ")) from None
+            raise refused(name, str(error).removeprefix(f"{item.name} ")) from None
         if name == "grammar" and len(value) > MAX_GRAMMAR_LENGTH:
             raise refused(name, f"is longer than {MAX_GRAMMAR_LENGTH:,} characters")
         return value
@@ -114,28 +110,25 @@ class Request(BaseModel):
         for token, bias in value.items():
             if not (token.isdecimal() and token.isascii() and len(token) < 10):
                 raise refused("logit_bias", f"has the key {shown(token)}, which is not a token's id")
-            if not is_number(bias) or not -MAX_BIAS <= bias <= MAX_BIAS:
+            is_number = isinstance(bias, (int, float)) and not isinstance(bias, bool)
+            if not is_number or not -MAX_BIAS <= bias <= MAX_BIAS:
                 raise refused("logit_bias", f"of {token} is not a number from -{MAX_BIAS} to {MAX_BIAS}")
         return {int(token): float(bias) for token, bias in value.items()}
 
     @model_validator(mode="after")
-    def _check_stream_options(self) -> Request:
+    def _check_stream_options(self) -> TextRequest:
         if self.stream_options is not None and not self.stream:
             raise refused("stream_options", "is only for stream: true")
         return self
 
-    def sampling(self) -> Sampling:
-        """The engine's defaults, and what was given."""
-        given = {name: getattr(self, IN_REQUESTS.get(name, name)) for name in SAMPLING}
-        return Sampling(**{name: value for name, value in given.items() if value is not None})
-
     def task(self, prompts: list[str | list[int]], max_tokens: int, n_top: int | None, echo: bool = False) -> Task:
-        """What is asked of the engine."""
+        """What is asked of the engine: its defaults, and what was given."""
+        sampling = {item.name: value for name, item in SAMPLING.items() if (value := getattr(self, name)) is not None}
         return Task(
             prompts=prompts,
             n=self.n or 1,
             max_tokens=max_tokens,
-            sampling=self.sampling(),
+            sampling=Sampling(**sampling),
             stop=self.stop or (),
             ignore_eos=bool(self.ignore_eos),
             logit_bias=self.logit_bias,
@@ -144,7 +137,7 @@ class Request(BaseModel):
         )
 
 
-class CompletionRequest(Request):
+class CompletionRequest(TextRequest):
     """`POST /v1/completions`."""
 
     unsupported: ClassVar[dict[str, tuple]] = {"suffix": ("",)}
@@ -195,12 +188,10 @@ class Message(BaseModel):
     name: str | None = None
 
     def as_text(self) -> str:
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class ChatRequest(Request):
+class ChatRequest(TextRequest):
     """`POST /v1/chat/completions`."""
 
     unsupported: ClassVar[dict[str, tuple]] = {
@@ -217,7 +208,7 @@ class ChatRequest(Request):
         "verbosity": ("medium",),
         "web_search_options": (),
     }
-    harmless: ClassVar[set[str]] = Request.harmless | {"parallel_tool_calls", "prompt_cache_retention"}
+    harmless: ClassVar[set[str]] = TextRequest.harmless | {"parallel_tool_calls", "prompt_cache_retention"}
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -236,18 +227,6 @@ class ChatRequest(Request):
         max_tokens = min(asked, default=DEFAULT_CHAT_TOKENS)
         prompt = "\n".join(message.as_text() for message in self.messages)
         return self.task([prompt], max_tokens, self.top_logprobs or 0 if self.logprobs else None)
-
-
-def refused_name(name: str) -> Exception:
-    """In OpenAI's words."""
-    word = shown(name)[1:-1]
-    error = refused(name[:40], "")
-    error.args = (f"Unrecognized request argument supplied: {word}",)
-    return error
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_ids(value: Any) -> bool:

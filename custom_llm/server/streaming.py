@@ -38,12 +38,8 @@ class Replies:
         Raises:
             Exception: the queue is full, or the task cannot be carried out.
         """
-        job = self._submit(task)
-        async with self._watched(request, job):
-            try:
-                items = [item async for portion in self._portions(job) for item in portion]
-            finally:
-                self.worker.give_up(job)
+        async with self._job(request, task) as job:
+            items = [item async for portion in self._portions(job) for item in portion]
         return JSONResponse(answer.whole(answer.add(items)))
 
     async def stream(self, request: Request, task: Task, answer: Answer, include_usage: bool) -> Response:
@@ -52,20 +48,30 @@ class Replies:
         Raises:
             Exception: as `whole`, before the first piece; later, an error is an event.
         """
-        job = self._submit(task)
-        portions = self._portions(job)
-        async with self._watched(request, job):
-            try:
-                first = await anext(portions, [])
-            except BaseException:
-                self.worker.give_up(job)
-                raise
+        async with self._job(request, task) as job:
+            portions = self._portions(job)
+            first = await anext(portions, [])
         return EventStream(_events(first, portions, answer, include_usage), lambda: self.worker.give_up(job))
 
-    def _submit(self, task: Task) -> Job:
+    @asynccontextmanager
+    async def _job(self, request: Request, task: Task) -> AsyncIterator[Job]:
+        """A job that is given up when the client hangs up or the block fails."""
         job = Job(self.writer.texts(task), Channel())
         self.worker.submit(job)
-        return job
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            self.worker.give_up(job)
+
+        watching = asyncio.create_task(watch())
+        try:
+            yield job
+        except BaseException:
+            self.worker.give_up(job)
+            raise
+        finally:
+            watching.cancel()
 
     async def _portions(self, job: Job) -> AsyncIterator[list[Any]]:
         """What has come in each time, from the first piece of text on."""
@@ -81,21 +87,6 @@ class Replies:
             yield items
             await job.channel.collect(EVENT_SECONDS)
             items = await job.channel.take()
-
-    @asynccontextmanager
-    async def _watched(self, request: Request, job: Job) -> AsyncIterator[None]:
-        """Give up the job when the client hangs up."""
-
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            self.worker.give_up(job)
-
-        watching = asyncio.create_task(watch())
-        try:
-            yield
-        finally:
-            watching.cancel()
 
 
 class EventStream(StreamingResponse):

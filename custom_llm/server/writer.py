@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import product
 from time import perf_counter
 from typing import NamedTuple
 
@@ -80,18 +81,15 @@ class Writer:
         queries = [self._read(prompt) for prompt in task.prompts]
         self._check_length(task, queries)
         unknown = list(dict.fromkeys(character for query in queries for character in query.unknown))
-        first: list[Read] = [Read(sum(len(query.tokens) for query in queries), unknown)]
+        read = Read(sum(len(query.tokens) for query in queries), unknown)
         if not task.echo:  # what does not count is not kept while others have their turn
-            queries = [Query(query.tokens[-self._memory() :], "", []) for query in queries]
-        index = 0
-        for query in queries:
-            for number in range(task.n):
-                sampling = task.sampling
-                if sampling.seed is not None:
-                    sampling = replace(sampling, seed=(sampling.seed + number) % (MAX_SEED + 1))
-                yield self._text(task, query, sampling, index, first)
-                first = []
-                index += 1
+            memory = max(self.engine.window, PENALTY_LAST_N)  # tokens that can have an influence on those behind them
+            queries = [Query(query.tokens[-memory:], "", []) for query in queries]
+        for index, (query, number) in enumerate(product(queries, range(task.n))):
+            sampling = task.sampling
+            if sampling.seed is not None:
+                sampling = replace(sampling, seed=(sampling.seed + number) % (MAX_SEED + 1))
+            yield self._text(task, query, sampling, index, [] if index else [read])
 
     def _text(
         self, task: Task, query: Query, sampling: Sampling, index: int, first: list[Read]
@@ -107,13 +105,12 @@ class Writer:
                 pieces = self.engine.stream(
                     query.tokens, task.max_tokens, sampling, task.stop, task.ignore_eos, task.logit_bias, task.n_top
                 )
-                statistics = self.engine.statistics
                 try:
                     with closing(pieces):
                         for text, scores in pieces:
                             yield Part(index, text, scores)
                 finally:
-                    generated, finish_reason = statistics.generated_tokens, statistics.finish_reason
+                    generated, finish_reason = pieces.statistics.generated_tokens, pieces.finish_reason
             yield Part(index, "", (), finish_reason, generated)
         finally:
             self.metrics.wrote(len(query.tokens), generated, perf_counter() - start)
@@ -150,7 +147,3 @@ class Writer:
                 f"is too large: over all texts{scored} it would be {n_tokens:,} tokens, and this server computes"
                 f" {self.max_tokens:,} for one request (--max_tokens)",
             )
-
-    def _memory(self) -> int:
-        """Tokens before a text that can have an influence on it."""
-        return max(self.engine.window, PENALTY_LAST_N)

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm_model
-from custom_llm.cli.fields import given as given_flags
-from custom_llm.cli.run_file import MARK, read_options, write_run_file
+from custom_llm.cli.parser import given as given_flags
+from custom_llm.cli.parser import read_options
+from custom_llm.cli.run_file import MARK, write_run_file
 from custom_llm.commands import train
 from custom_llm.common.errors import UserError, run
 from custom_llm.common.steps import STEPS as SCRIPTS

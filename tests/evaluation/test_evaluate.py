@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from architectures import tiny
-from conftest import ENVIRONMENT, ROOT, run_script
+from conftest import ENVIRONMENT, ROOT, Result, run_script
 from tiny_gguf import write_gpt2
 
 import evaluate_llm
@@ -33,6 +34,7 @@ from custom_llm.evaluation.metrics.quality import measure
 from custom_llm.evaluation.models import open_scorer
 from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
 from custom_llm.inference.engine import Engine
+from custom_llm.llamacpp.available import MISSING
 from custom_llm.model.files import SavedConfig, save_config, save_weights
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.bpe import BPETokenizer
@@ -265,6 +267,37 @@ def test_help_imports_neither_torch_nor_llama_cpp(tmp_path):
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "llama_cpp", "numpy", "transformers", "matplotlib"}
     assert "--quantization_report TYPES" in done.stdout
+
+
+# Where llama.cpp is not installed
+
+
+def evaluate_without_llama_cpp(folder: Path, tmp_path: Path, *flags: object) -> Result:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['llama_cpp'] = None\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    return run_script("evaluate_llm.py", *map(str, flags), cwd=folder, environment={"PYTHONPATH": path})
+
+
+def test_weights_and_directory_are_scored_without_llama_cpp(classic, tmp_path, monkeypatch, capsys):
+    flags = ("--max_tokens", 300, "--samples", 2, "--sample_tokens", 60, "--seed", 1)
+    json_path, png = tmp_path / "without.json", tmp_path / "a.png"
+    done = evaluate_without_llama_cpp(classic, tmp_path, *flags, "--json", json_path)
+    assert done.status == 0, done.stderr
+    assert f"note: model.gguf, model.gguf.Q8_0.gguf: {MISSING}, so .gguf files are left out\n" in done.stderr
+    found = json.loads(json_path.read_text(encoding="utf-8"))
+    assert [model["computed_by"] for model in found["models"]] == ["PyTorch", "Hugging Face, GPT2LMHeadModel"]
+    _, expected = evaluate(classic, monkeypatch, capsys, *flags)
+    assert [model["nats"] for model in found["models"]] == [model["nats"] for model in expected["models"][:2]]
+    assert found["written"] == expected["written"]
+    for refused, reason in (
+        (("--quantization_report", "Q8_0", "--picture", png), "--quantization_report compares files that llama.cpp"),
+        (("--judge", "model.gguf"), "--judge model.gguf runs in llama.cpp"),
+        (("--model", "model.gguf"), "model.gguf"),
+    ):
+        done = evaluate_without_llama_cpp(classic, tmp_path, *refused, "--max_tokens", 50)
+        assert (done.status, done.stdout) == (2, "")
+        assert done.stderr.splitlines()[-1].startswith(f"error: {reason}")
+        assert MISSING in done.stderr.splitlines()[-1]
 
 
 # What goes wrong

@@ -14,11 +14,10 @@ from tiny_gguf import write_gpt2
 
 import evaluate_llm
 from custom_llm.common.errors import UserError
-from custom_llm.evaluation import judge_api
-from custom_llm.evaluation.judge_api import Judge
-from custom_llm.evaluation.judges import ask_file
-from custom_llm.evaluation.metrics.grades import QUALITIES, Grades, NoAnswer, fill, judge, parse_grades, read_prompt
-from custom_llm.evaluation.tables import judge_section
+from custom_llm.evaluation import judges
+from custom_llm.evaluation.judges import AddressJudge, open_file_judge
+from custom_llm.evaluation.metrics.grades import QUALITIES, Grades, NoAnswer, fill, grade, parse_grades, read_prompt
+from custom_llm.evaluation.run import grades_table
 
 GOOD = '{"grammar": 8, "creativity": 7, "consistency": 9, "age": "D"}'
 OUT_OF_RANGE = '{"grammar": 11, "creativity": 0, "consistency": -3, "age": "Z"}'
@@ -110,7 +109,7 @@ ANSWERS = {
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(judge_api, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(judges, "FIRST_WAIT", 0.01)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Misbehaving)
     server.daemon_threads, server.seen = True, []
     server.handle_error = lambda *_: None  # of clients that went away
@@ -127,8 +126,8 @@ def url(server, how: str) -> str:
 
 def grades_of(server, how: str, **options) -> Grades:
     options = {"model": None, "key": None, "seconds": 5.0, **options}
-    asked = Judge(url(server, how), **options)
-    return judge(lambda beginning, continuation: asked.ask(beginning + continuation), [("One day ", "it rained.")])[0]
+    asked = AddressJudge(url(server, how), **options)
+    return grade(lambda beginning, continuation: asked.ask(beginning + continuation), [("One day ", "it rained.")])[0]
 
 
 # Over HTTP
@@ -171,7 +170,7 @@ def test_an_answer_that_is_none_is_missing(server, how, problem):
 
 @pytest.mark.parametrize("how", ["slow", "endless", "headers"])
 def test_an_answer_that_never_ends_is_given_up(server, how, monkeypatch):
-    monkeypatch.setattr(judge_api, "ATTEMPTS", 2)
+    monkeypatch.setattr(judges, "ATTEMPTS", 2)
     start = time.monotonic()
     found = grades_of(server, how, seconds=SECONDS, model="m")
     assert found.problem == "no answer: more than 0.5 s"
@@ -205,9 +204,9 @@ def test_an_address_that_is_no_judge_ends_the_evaluation(server, how, message):
     ],
 )
 def test_no_judge_is_one_line(address, key, message, monkeypatch):
-    monkeypatch.setattr(judge_api, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(judges, "FIRST_WAIT", 0.01)
     with pytest.raises(UserError, match=message):
-        Judge(address, None, key, 1.0)
+        AddressJudge(address, None, key, 1.0)
 
 
 def test_graded_from_the_command_line(server, tmp_path, monkeypatch, capsys):
@@ -230,10 +229,10 @@ def test_graded_from_the_command_line(server, tmp_path, monkeypatch, capsys):
 
 
 def test_missing_grades_are_reported():
-    section = judge_section("judge", [("m", [GRADES, Grades(grammar=6), Grades(problem="no answer: status 500: oh")])])
-    assert section.rows == [["m", "7.0", "7.0", "9.0", "8-9", "4 of 9"]]
-    assert section.lines[1:] == ["No answer: status 500: oh"]
-    nothing = judge_section("judge", [("m", [Grades()])])
+    table = grades_table("judge", [("m", [GRADES, Grades(grammar=6), Grades(problem="no answer: status 500: oh")])])
+    assert table.rows == [["m", "7.0", "7.0", "9.0", "8-9", "4 of 9"]]
+    assert table.lines[1:] == ["No answer: status 500: oh"]
+    nothing = grades_table("judge", [("m", [Grades()])])
     assert nothing.rows == [["m", "–", "–", "–", "–", "0 of 3"]]
 
 
@@ -242,10 +241,10 @@ def test_missing_grades_are_reported():
 
 def test_a_local_judge_can_always_be_read(tmp_path):
     characters = "".join(map(chr, range(32, 127))) + "\n"
-    ask = ask_file(str(write_gpt2(tmp_path / "judge.gguf", characters, block_size=2048)))
+    ask = open_file_judge(str(write_gpt2(tmp_path / "judge.gguf", characters, block_size=2048)))
     prompt = read_prompt(None)
     texts = [("Once ", "upon a time."), ("A cat", " sat on a mat."), ("x" * 3000, "y")]
-    grades = judge(lambda beginning, continuation: ask(fill(prompt, beginning, continuation)), texts)
+    grades = grade(lambda beginning, continuation: ask(fill(prompt, beginning, continuation)), texts)
     assert all(None not in (item.grammar, item.creativity, item.consistency, item.age) for item in grades[:2])
     assert "reads 2,048 with its answer" in grades[2].problem
 
@@ -346,4 +345,4 @@ def test_only_a_missing_answer_is_survived():
     def broken(beginning: str, continuation: str) -> str:
         raise NoAnswer("none today")
 
-    assert judge(broken, [("a", "b")]) == [Grades(problem="no answer: none today")]
+    assert grade(broken, [("a", "b")]) == [Grades(problem="no answer: none today")]

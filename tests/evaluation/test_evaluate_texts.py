@@ -17,7 +17,8 @@ from custom_llm.evaluation.metrics.memorization import RUN, find_copies
 from custom_llm.evaluation.metrics.quality import Quality
 from custom_llm.evaluation.metrics.quantization import Candidate, Fidelity, compare, median_speeds, recommend
 from custom_llm.evaluation.picture import draw
-from custom_llm.evaluation.tables import LONGEST_SHOWN, Section, as_json, as_markdown, as_text, samples_section
+from custom_llm.evaluation.run import LONGEST_SHOWN, samples_table
+from custom_llm.evaluation.tables import Table, as_json, as_markdown, as_text
 
 FEW = st.text("ab", max_size=60)  # of which everything repeats
 
@@ -172,12 +173,12 @@ def test_runs_for_speed_alternate():
 @settings(max_examples=50)
 @given(st.text(), st.text(max_size=20))
 def test_any_text_leaves_the_tables_whole(example, name):
-    section = Section("A title", ["model", "figure"], [[name, "1"]], ["A line."], [("What it wrote", example)])
-    page = as_markdown(name, [section])
+    table = Table("A title", ["model", "figure"], [[name, "1"]], ["A line."], [("What it wrote", example)])
+    page = as_markdown(name, [table])
     row = next(line for line in page.split("\n") if line.endswith("| 1 |"))
     assert row.replace("\\\\", "").replace("\\|", "").count("|") == 3
-    assert as_text(section).endswith("\n")
-    assert not any(char != "\n" and not char.isprintable() for char in as_text(section).partition("What it")[2])
+    assert as_text(table).endswith("\n")
+    assert not any(char != "\n" and not char.isprintable() for char in as_text(table).partition("What it")[2])
 
 
 def test_json_has_no_numbers_that_json_does_not_have():
@@ -188,6 +189,6 @@ def test_json_has_no_numbers_that_json_does_not_have():
 def test_long_copies_are_shown_in_part():
     text = "abc " * 500
     copies = find_copies([text], [text])
-    section = samples_section("m", diversity([text]), diversity([text]), [copies, copies])
-    assert section.rows[0][-1] == "2,000 characters"
-    assert {len(example) for _, example in section.examples} == {LONGEST_SHOWN}
+    table = samples_table("m", diversity([text]), diversity([text]), [copies, copies])
+    assert table.rows[0][-1] == "2,000 characters"
+    assert {len(example) for _, example in table.examples} == {LONGEST_SHOWN}

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from custom_llm.common.errors import UserError
 from custom_llm.config.sampling import Sampling
 from custom_llm.export.gguf.quantize import quantize
 from custom_llm.inference import write as writing
-from custom_llm.inference.engine import Engine, choose_threads
+from custom_llm.inference.engine import Engine, Generation, choose_threads
 from custom_llm.inference.report import timings
 from custom_llm.inference.settings import Settings
 from custom_llm.inference.text import Piece, StopStrings
@@ -406,8 +407,9 @@ def test_end_of_text_written_in_the_query_is_the_token(engine):
 def test_the_text_ends_at_the_end_of_text_token_unless_ignored(tmp_path):
     path = write_gpt2(tmp_path / "x.gguf", ENGLISH, end_bias=50.0)
     with Engine(path) as engine:
-        assert write(engine, "the cat", 100) == ""
-        assert engine.statistics.generated_tokens == 0
+        text = engine.stream(engine.read("the cat").tokens, 100, GREEDY)
+        assert [*text] == []
+        assert text.statistics.generated_tokens == 0
         assert len(write(engine, "the cat", 100, ignore_eos=True)) == 100
 
 
@@ -449,9 +451,36 @@ def test_a_text_left_unfinished_does_not_outlive_its_engine(english):
         next(text)
 
 
+def test_an_engine_writes_several_texts_by_turns(engine):
+    """Each as it is written alone, with a seed and figures of its own; also where its tokens are scored in between."""
+    sampling = Sampling(temp=1.5, seed=3, repeat_penalty=1.2)
+    queries, lengths = ("the cat", "abc" * 50), (BLOCK + 40, 30)
+
+    def begin(query: str, length: int, **changes) -> Generation:
+        return engine.stream(engine.read(query).tokens, length, replace(sampling, **changes), ["zz"], n_top=1)
+
+    alone = ["".join(piece.text for piece in begin(*each)) for each in zip(queries, lengths, strict=True)]
+    texts = [begin(*each) for each in zip(queries, lengths, strict=True)]
+    written = ["", ""]
+    for _ in range(max(lengths)):
+        for place, text in enumerate(texts):
+            written[place] += next(text, Piece("")).text
+        list(engine.score(engine.read("a dog").tokens))
+    assert written == alone
+    for text, query, length in zip(texts, queries, lengths, strict=True):
+        assert (text.seed, text.finish_reason) == (3, "length")
+        assert (text.statistics.prompt_tokens, text.statistics.generated_tokens) == (len(query), length)
+    first, second = begin("a", 5, seed=None), begin("a", 5, seed=8)
+    assert len([*second]) == 5 and first.seed != second.seed == 8
+    assert (first.statistics.generated_tokens, second.statistics.generated_tokens) == (0, 5)
+    assert len([*first]) == 5
+    first.close()
+
+
 def test_statistics_count_tokens_and_time(engine):
-    write(engine, "abc", 40)
-    statistics = engine.statistics
+    text = engine.stream(engine.read("abc").tokens, 40, GREEDY)
+    assert len([*text]) == 40
+    statistics = text.statistics
     assert (statistics.prompt_tokens, statistics.generated_tokens) == (3, 40)
     assert 0 < statistics.first_text_seconds
     assert statistics.tokens_per_second == pytest.approx(40 / statistics.seconds)

@@ -326,7 +326,7 @@ def test_headers_and_bodies_that_come_too_slowly_are_given_up(server):
     ("limit", "connections"), [("-n 256", (108, 108)), ("-S -n 256", (512, 128)), ("-n 60", (10, 10))]
 )
 def test_connections_leave_files_to_refuse_the_next(limit, connections):
-    code = "from custom_llm.server.limits import most_connections; print(*most_connections())"
+    code = "from custom_llm.server.http.protocol import BACKLOG, MOST; print(MOST, BACKLOG)"
     command = f"ulimit {limit} && exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=True)
     assert tuple(map(int, done.stdout.split())) == connections

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custom_llm.config.expressions import parse_count
-from custom_llm.config.training import TrainConfig
+from custom_llm.config.training import TrainConfig, parse_count
 from custom_llm.training.clock import Clock
 from custom_llm.training.optim.schedule import SCHEDULES, learning_rate_at
 

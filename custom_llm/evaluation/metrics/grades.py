@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from custom_llm.common.errors import UserError, describe_os_error
@@ -87,14 +88,17 @@ def read_prompt(path: str | Path | None) -> str:
 
 def fill(prompt: str, beginning: str, continuation: str) -> str:
     """The prompt for one text, in which nothing is looked for once it is filled in."""
-    return re.sub(
-        "|".join(map(re.escape, PLACES)),
-        lambda found: beginning if found[0] == PLACES[0] else continuation,
-        prompt,
-    )
+    texts = dict(zip(PLACES, (beginning, continuation), strict=True))
+    return re.sub("|".join(map(re.escape, PLACES)), lambda found: texts[found[0]], prompt)
 
 
-def judge(
+def mean_grade(grades: Sequence[Grades], quality: str) -> float | None:
+    """Of the grades that could be read; None if none could."""
+    found = [value for item in grades if (value := getattr(item, quality)) is not None]
+    return mean(found) if found else None
+
+
+def grade(
     ask: Callable[[str, str], str],
     texts: Sequence[tuple[str, str]],
     on_text: Callable[[int], object] = lambda n: None,
@@ -113,14 +117,12 @@ def judge(
             grades.append(Grades(problem=f"no answer: {error}"))
         else:
             found = parse_grades(answer)
-            is_read = any(getattr(found, name) is not None for name in QUALITIES)
-            grades.append(found if is_read else replace(found, problem=f"no grade in {_excerpt(answer)}"))
+            if all(getattr(found, name) is None for name in QUALITIES):
+                cut = "…" if len(answer) > SHOWN else ""
+                found = replace(found, problem=f"no grade in {answer[:SHOWN]!r}{cut}")
+            grades.append(found)
         on_text(len(grades))
     return grades
-
-
-def _excerpt(answer: str) -> str:
-    return repr(answer[:SHOWN]) + ("…" if len(answer) > SHOWN else "")
 
 
 def parse_grades(answer: str) -> Grades:

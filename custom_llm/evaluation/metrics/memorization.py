@@ -33,6 +33,17 @@ class Copies:
     longest: str
 
 
+def share_copied(copies: Sequence[Copies]) -> float | None:
+    """Of the runs of all these texts; None if no text is long enough to have one."""
+    n_runs = sum(item.n_runs for item in copies)
+    return sum(item.n_copied for item in copies) / n_runs if n_runs else None
+
+
+def longest_copy(copies: Sequence[Copies]) -> str:
+    """Of all these texts."""
+    return max((item.longest for item in copies), key=len, default="")
+
+
 def find_copies(texts: Sequence[str], training: Iterable[str]) -> list[Copies]:
     """What of each text stands in the text that the pieces of `training` are of."""
     owners: dict[str, set[int]] = {}  # run → the texts that it stands in
@@ -84,15 +95,16 @@ def _passages(text: str, wanted: np.ndarray, runs: Container[str]) -> Iterator[s
     places = np.flatnonzero(may_be[hashes >> shift])
     nearest = np.searchsorted(wanted, hashes[places]).clip(max=len(wanted) - 1)
     same = places[wanted[nearest] == hashes[places]].tolist()
-    begun = end = -1
+    first = last = None  # runs of the passage that is being read
     for place in (place for place in same if text[place : place + RUN] in runs):
-        if place != end + 1 and begun >= 0:
-            yield text[begun : end + RUN]
-        if place != end + 1 or begun < 0:
-            begun = place
-        end = place
-    if begun >= 0:
-        yield text[begun : end + RUN]
+        if first is None:
+            first = place
+        elif place != last + 1:
+            yield text[first : last + RUN]
+            first = place
+        last = place
+    if first is not None:
+        yield text[first : last + RUN]
 
 
 def _hashes(text: str) -> np.ndarray:

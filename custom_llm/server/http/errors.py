@@ -66,6 +66,7 @@ def as_api_error(error: Exception) -> ApiError:
 def add_handlers(app: FastAPI) -> None:
     """Let every error of `app` have the shape."""
 
+    @app.exception_handler(Exception)
     @app.exception_handler(ApiError)
     @app.exception_handler(UserError)
     async def wrong(_: Request, error: Exception) -> Response:
@@ -88,7 +89,3 @@ def add_handlers(app: FastAPI) -> None:
             return ApiError(400, message).response()
         where = ".".join(map(str, first["loc"][1:]))[: 2 * SHOWN]
         return ApiError(400, f"{where}: {first['msg']}", param=str(field)).response()
-
-    @app.exception_handler(Exception)
-    async def bug(_: Request, error: Exception) -> Response:
-        return as_api_error(error).response()

@@ -5,75 +5,48 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from custom_llm.server.http.errors import ApiError
-from custom_llm.server.limits import BODY_SECONDS
-from custom_llm.server.metrics import Metrics
 
+BODY_SECONDS = 30
 OPEN = ("/", "/health")  # need no key
 
 
-class Counted:
-    """Counts requests by address and status."""
+class Guard:
+    """Answers requests in which `check` finds an error."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, check: Callable[[Scope], ApiError | None]) -> None:
+        self.app, self.check = app, check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status = 500
-
-        async def note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, note)
-        finally:
-            route = scope.get("route")
-            self.metrics.answered(getattr(route, "path", "other"), status)
+        error = self.check(scope) if scope["type"] == "http" else None
+        await (self.app if error is None else error.response())(scope, receive, send)
 
 
-class HostGuard:
-    """Refuses names that are not this computer's.
+def check_host(hosts: Collection[str], scope: Scope) -> ApiError | None:
+    """Refuse names that are not this computer's.
 
     A page of elsewhere can let its own name point to 127.0.0.1 and would then be of the same origin (DNS rebinding).
     """
-
-    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
-        self.app, self.hosts = app, set(hosts)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        host = Headers(scope=scope).get("host", "")
-        name = re.sub(r":\d*$", "", host).lower()
-        if scope["type"] == "http" and host and name not in self.hosts:
-            error = ApiError(403, f"this server answers to {', '.join(sorted(self.hosts))} only", code="wrong_host")
-            await error.response()(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+    host = Headers(scope=scope).get("host", "")
+    if not host or re.sub(r":\d*$", "", host).lower() in hosts:
+        return None
+    return ApiError(403, f"this server answers to {', '.join(sorted(hosts))} only", code="wrong_host")
 
 
-class KeyGuard:
-    """Asks for `Authorization: Bearer KEY`."""
-
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self.app, self.key = app, key.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN:
-            kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-            is_right = secrets.compare_digest(given.strip().encode("latin-1"), self.key)  # in constant time
-            if kind.lower() != "bearer" or not is_right:
-                message = "wrong API key" if given else "an API key is needed: Authorization: Bearer KEY"
-                error = ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-                await error.response()(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+def check_key(key: bytes, scope: Scope) -> ApiError | None:
+    """Ask for `Authorization: Bearer KEY`."""
+    kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+    is_right = secrets.compare_digest(given.strip().encode("latin-1"), key)  # in constant time
+    if scope["path"] in OPEN or (kind.lower() == "bearer" and is_right):
+        return None
+    message = "wrong API key" if given else "an API key is needed: Authorization: Bearer KEY"
+    return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
 class BodyGuard:
@@ -87,15 +60,13 @@ class BodyGuard:
             await self.app(scope, receive, send)
             return
         try:
-            body = await asyncio.wait_for(self._read(scope, receive), BODY_SECONDS)
-        except ApiError as error:
-            await error.response()(scope, receive, send)
+            body = await asyncio.wait_for(self._read(Request(scope, receive)), BODY_SECONDS)
+        except ClientDisconnect:
             return
-        except asyncio.TimeoutError:
-            error = ApiError(408, f"the body did not come within {BODY_SECONDS} s", headers={"Connection": "close"})
+        except (ApiError, asyncio.TimeoutError) as error:
+            if not isinstance(error, ApiError):
+                error = ApiError(408, f"the body did not come within {BODY_SECONDS} s", headers={"Connection": "close"})
             await error.response()(scope, receive, send)
-            return
-        if body is None:  # the client has gone
             return
         is_read = False
 
@@ -108,21 +79,15 @@ class BodyGuard:
 
         await self.app(scope, replay, send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        length = Headers(scope=scope).get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > self.max_body:
-            raise self._too_large()
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            if len(body) > self.max_body:
-                raise self._too_large()
-            if not message.get("more_body", False):
-                return bytes(body)
-
-    def _too_large(self) -> ApiError:
+    async def _read(self, request: Request) -> bytes:
         message = f"the body is larger than {self.max_body:,} bytes (--max_body)"
-        return ApiError(413, message, code="body_too_large")
+        too_large = ApiError(413, message, code="body_too_large")
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > self.max_body:
+            raise too_large
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > self.max_body:
+                raise too_large
+        return bytes(body)

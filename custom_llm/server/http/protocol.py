@@ -4,19 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from custom_llm.common.errors import UserError
 from custom_llm.server.http.errors import SERVER_ERROR, ApiError
-from custom_llm.server.limits import HEADER_SECONDS, UNREAD_SECONDS, most_connections
+
+MAX_CONNECTIONS = 512  # fewer where the process may not open so many files
+MAX_BACKLOG = 128  # connections that asyncio may take at once, before one of them can be refused
+OTHER_FILES = 40  # open beside connections
+LEAST_ROOM = 10  # for connections
+HEADER_SECONDS = 10  # for a request's line and headers
+UNREAD_SECONDS = 30  # how long an answer may wait for its client to read on
+
+
+def most_connections() -> tuple[int, int]:
+    """How many connections there may be, and how many more asyncio may take at once: so that each can be refused.
+
+    Raises:
+        UserError: the process may not open enough files.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return MAX_CONNECTIONS, MAX_BACKLOG
+    wanted = MAX_CONNECTIONS + MAX_BACKLOG + OTHER_FILES
+    allowed, at_most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= wanted:
+        return MAX_CONNECTIONS, MAX_BACKLOG
+    allowed = wanted if at_most == resource.RLIM_INFINITY else min(wanted, at_most)  # on a Mac, it is 256 at first
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, at_most))
+    room = allowed - OTHER_FILES
+    if room < LEAST_ROOM:
+        raise UserError(f"only {allowed} files may be open; start the server where `ulimit -n` is {wanted}")
+    backlog = min(MAX_BACKLOG, room // 2)
+    return room - backlog, backlog
+
 
 MOST, BACKLOG = most_connections()
 
 
 class Protocol(H11Protocol):
-    """A connection. uvicorn waits for ever for the headers, and for a client that does not read its answer."""
+    """A connection. uvicorn waits forever for the headers, and for a client that does not read its answer."""
 
     _deadline: asyncio.TimerHandle | None = None  # for the headers
     _unread: asyncio.TimerHandle | None = None
@@ -70,6 +100,6 @@ class Protocol(H11Protocol):
 
 
 def _response(error: ApiError, reason: str) -> bytes:
-    content: Any = json.dumps(error.body()).encode()
+    content = json.dumps(error.body()).encode()
     head = f"HTTP/1.1 {error.status} {reason}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode() + content
