@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.steps import command, step
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -35,7 +37,8 @@ class StepParser(ArgumentParser):
     """
 
     def __init__(self, description: str, script: str, lists: Sequence[str] = (), instead: Sequence[str] = ()) -> None:
-        super().__init__(description)
+        super().__init__(re.sub(r"python (\w+)\.py", lambda shown: command(shown[1]), description))
+        self.prog = step(script)
         self.script = script
         self.lists = lists
         self.instead = instead

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from custom_llm.cli.parser import Repeatable, StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import warn
+from custom_llm.common.steps import install
 
 KEY_VARIABLE = "CUSTOM_LLM_API_KEY"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|\*")  # as browsers send it: nothing behind the port
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         if error.name and error.name.startswith("custom_llm"):
             raise
-        raise UserError(f"{error.name} is missing: pip install -r requirements-serve.txt") from None
+        raise UserError(f"{error.name} is missing: {install('serve')}") from None
     from custom_llm.inference.open import choose_model, open_engine
 
     with listen(args.host, args.port) as listener:

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.steps import install
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder, IterableDataset
     from pyarrow import Table
 
 
-PACKAGE = "datasets==5.2.0"
 TIMEOUT = 10.0  # seconds until a hub that does not answer counts as unreachable
 # A read that failed was tried six times within half a minute by huggingface_hub; all of that is done as often as this:
 READS, SECONDS_BETWEEN_READS = 2, 5
@@ -187,7 +187,7 @@ def _prepare_libraries(name: str) -> None:
         import huggingface_hub
     except ImportError as error:
         reason = f"reading datasets by name needs the package datasets ({str(error).splitlines()[0]})"
-        raise Unavailable(name, reason, f"pip install {PACKAGE}") from None
+        raise Unavailable(name, reason, install("data")) from None
     datasets.disable_progress_bars()
     huggingface_hub.utils.disable_progress_bars()
     # What the libraries have to say that matters comes as an exception, too.
