@@ -19,6 +19,7 @@ STEPS = {
     "quickstart": "quickstart",
 }
 PROGRAM = "custom-llm"
+ON_WINDOWS = os.name == "nt"
 
 
 def program() -> str:
@@ -40,7 +41,7 @@ def command(script: str, *words: str) -> str:
     >>> command("train_llm", "--resume")
     'python train_llm.py --resume'
     """
-    join = subprocess.list2cmdline if os.name == "nt" else shlex.join  # cmd.exe knows no single quotes
+    join = subprocess.list2cmdline if ON_WINDOWS else shlex.join  # cmd.exe knows no single quotes
     return f"{'' if program() else 'python '}{step(script)}{' ' if words else ''}{join(words)}"
 
 
