@@ -55,7 +55,7 @@ def imported(name: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}: a relative import"
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)} & {node.module, *FILES}
-    return {module for module in found if module.split(".")[0] == "custom_llm"} - {name}
+    return {module for module in found if module.startswith("custom_llm.")} - {name}
 
 
 def test_the_package_holds_folders_only():

@@ -10,6 +10,7 @@ import builtins
 import errno
 import io
 import os
+import pathlib
 import re
 import signal
 from collections.abc import Callable
@@ -94,3 +95,7 @@ builtins.__import__, builtins.open, io.open, os.mkdir = import_module, opening, 
 os.replace, os.rename, os.unlink, os.remove = (
     guarded(os.replace, 2), guarded(os.rename, 2), guarded(os.unlink, 1), guarded(os.remove, 1),
 )  # fmt: skip
+if accessor := getattr(pathlib, "_NormalAccessor", None):  # of Python 3.10, which has taken the functions already
+    accessor.open = staticmethod(io.open)
+    for name in ("mkdir", "rename", "replace", "unlink"):
+        setattr(accessor, name, staticmethod(getattr(os, name)))
