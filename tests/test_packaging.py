@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -124,6 +125,40 @@ def test_every_requirement_names_one_version():
 def test_the_core_needs_no_compiler():
     """What pip would have to compile is an extra; a package without a wheel (GPUtil) is of Python alone."""
     assert "llama" not in (ROOT / "requirements-core.txt").read_text(encoding="utf-8").split("torch==")[1]
+
+
+def test_without_a_compiler_one_line_says_so(tmp_path):
+    """Without packages, too, so that llama.cpp is not there yet; `make` goes on at this status."""
+    script, environment = ROOT / "scripts/install_llama_cpp.py", {**ENVIRONMENT, "PATH": str(tmp_path), "CXX": ""}
+    done = subprocess.run([sys.executable, "-S", "-E", script], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert re.fullmatch("note: no C[+][+] compiler found, so llama.cpp is left out: .*\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("macros", "spoils"),
+    [
+        ("#define __GNUC__ 12", True),
+        ("#define __GNUC__ 13", False),
+        ("#define __clang__ 1\n#define __GNUC__ 4", False),
+        ("", False),
+    ],
+    ids=["GCC 12", "GCC 13", "clang", "another"],
+)
+def test_only_old_gcc_compiles_without_amx(tmp_path, monkeypatch, macros, spoils):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import install_llama_cpp
+
+    compiler = tmp_path / "compiler.py"
+    compiler.write_text(f"print({macros!r})", encoding="utf-8")
+    assert install_llama_cpp.spoils_amx([sys.executable, str(compiler)]) is spoils
+
+
+@pytest.mark.skipif(shutil.which("g++") is None or platform.machine() != "x86_64", reason="no GCC for x86-64")
+def test_the_flag_that_leaves_amx_out_wins_over_the_processors():
+    command = ["g++", "-U__AMX_INT8__", "-march=sapphirerapids", "-dM", "-E", "-x", "c++", os.devnull]
+    macros = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "__AVX512VNNI__" in macros and "__AMX_TILE__" in macros and "__AMX_INT8__" not in macros
 
 
 def library_compiler() -> str:

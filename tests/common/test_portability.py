@@ -149,6 +149,7 @@ def test_a_reader_that_has_gone_on_windows(monkeypatch, capfd):
 
 
 def test_a_command_is_quoted_for_the_shell_that_is_there(monkeypatch):
+    monkeypatch.setattr(steps, "ON_WINDOWS", False)
     assert steps.command("train_llm", "--dataset_path", "my notes.txt").endswith("--dataset_path 'my notes.txt'")
     monkeypatch.setattr(steps, "ON_WINDOWS", True)
     assert steps.command("train_llm", "--dataset_path", "my notes.txt").endswith('--dataset_path "my notes.txt"')
