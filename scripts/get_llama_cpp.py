@@ -54,7 +54,10 @@ def main(tools: Sequence[str]) -> None:
     for tool in tools:
         if tool not in SOURCES:
             sys.exit(f"error: {tool}: this script builds {' and '.join(SOURCES)}")
-    version = importlib.metadata.version(PACKAGE)
+    try:
+        version = importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        sys.exit(f"error: {PACKAGE} is not installed, so there is nothing to build the tools for (docs/install.md)")
     if CHECKOUT.exists() and not (CHECKOUT / MARKER).exists():
         complete_clone(version, tools)
     else:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -41,7 +39,10 @@ def command(script: str, *words: str) -> str:
     >>> command("train_llm", "--resume")
     'python train_llm.py --resume'
     """
-    join = subprocess.list2cmdline if ON_WINDOWS else shlex.join  # cmd.exe knows no single quotes
+    if ON_WINDOWS:  # whose cmd.exe knows no single quotes
+        from subprocess import list2cmdline as join
+    else:
+        from shlex import join
     return f"{'' if program() else 'python '}{step(script)}{' ' if words else ''}{join(words)}"
 
 
