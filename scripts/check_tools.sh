@@ -12,8 +12,3 @@ starts "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
            "name a Python of 3.10 or newer, for example make PYTHON=python3.12"; exit; }
 starts "$python" -c 'import ensurepip, venv' ||
     { echo "$python cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"; exit; }
-for cxx in "${CXX:-c++}" g++ clang++; do
-    # Started rather than looked up: without Xcode's tools, macOS has a c++ that only asks for them.
-    starts $cxx --version && exit
-done
-echo "no C++ compiler found: install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install)"

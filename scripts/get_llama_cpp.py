@@ -28,8 +28,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from install_llama_cpp import PACKAGE, find_compiler
+
 CHECKOUT = Path(__file__).resolve().parent.parent / "llama.cpp"
-PACKAGE = "llama-cpp-python"
 MARKER = ".from-llama-cpp-python"  # holds the version; tells our llama.cpp/ from one a person placed there
 
 # A tool's own sources, and those of llama.cpp's `common` that it calls. Of the latter only what is reached stays
@@ -53,7 +54,10 @@ def main(tools: Sequence[str]) -> None:
     for tool in tools:
         if tool not in SOURCES:
             sys.exit(f"error: {tool}: this script builds {' and '.join(SOURCES)}")
-    version = importlib.metadata.version(PACKAGE)
+    try:
+        version = importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        sys.exit(f"error: {PACKAGE} is not installed, so there is nothing to build the tools for (docs/install.md)")
     if CHECKOUT.exists() and not (CHECKOUT / MARKER).exists():
         complete_clone(version, tools)
     else:
@@ -144,7 +148,7 @@ def library_folder() -> Path:
 def build(source: Path, tool: str, version: str, runtime: str) -> None:
     """Compile `tool` from the tree `source`, linked with the installed libllama and looking for it in `runtime`."""
     print(f"llama.cpp: building {tool}", flush=True)
-    compiler = find_compiler()
+    compiler = find_compiler() or sys.exit("error: no C++ compiler found; install g++ or clang++, or name one in CXX")
     flags = ["-std=c++17", "-O1", "-pthread", "-ffunction-sections", "-fdata-sections"]
     flags += [f"-I{source / folder}" for folder in INCLUDE]
     drop_unused = "-Wl,-dead_strip" if sys.platform == "darwin" else "-Wl,--gc-sections"
@@ -169,14 +173,6 @@ def fill_in_build_info(template: str, version: str) -> str:
     """llama.cpp's build-info.cpp.in as CMake would configure it, with the package as the commit."""
     values = {"LLAMA_BUILD_NUMBER": "0", "LLAMA_BUILD_COMMIT": f"{PACKAGE}-{version}"}
     return re.sub(r"@(\w+)@", lambda match: values.get(match[1], "unknown"), template)
-
-
-def find_compiler() -> list[str]:
-    for candidate in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
-        command = candidate.split()
-        if command and shutil.which(command[0]):
-            return command
-    sys.exit("error: no C++ compiler found; install g++ or clang++, or name one in CXX")
 
 
 def run(command: Sequence[str]) -> None:

@@ -55,11 +55,11 @@ def imported(name: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}: a relative import"
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)} & {node.module, *FILES}
-    return {module for module in found if module.split(".")[0] == "custom_llm"} - {name}
+    return {module for module in found if module.startswith("custom_llm.")} - {name}
 
 
 def test_the_package_holds_folders_only():
-    assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}  # python -m custom_llm
     assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(ALLOWED)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from custom_llm.cli.fields import YES_OR_NO, field_type, parse
 from custom_llm.common.errors import UserError
-from custom_llm.common.steps import STEPS, command
+from custom_llm.common.steps import STEPS, command, step
 from custom_llm.common.text import shown
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class StepParser(ArgumentParser):
     """
 
     def __init__(self, description: str, script: str, lists: Sequence[str] = (), instead: Sequence[str] = ()) -> None:
-        super().__init__(description)
+        super().__init__(re.sub(r"python (\w+)\.py", lambda shown: command(shown[1]), description))
+        self.prog = step(script)
         self.script = script
         self.lists = lists
         self.instead = instead

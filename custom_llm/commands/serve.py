@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from custom_llm.cli.parser import Repeatable, StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import warn
+from custom_llm.common.steps import install
 from custom_llm.inference.open import add_model_flags, choose_model, open_engine
 
 KEY_VARIABLE = "CUSTOM_LLM_API_KEY"
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         if error.name and error.name.startswith("custom_llm"):
             raise
-        raise UserError(f"{error.name} is missing: pip install -r requirements-serve.txt") from None
+        raise UserError(f"{error.name} is missing: {install('serve')}") from None
 
     with listen(args.host, args.port) as listener:
         host, port = listener.getsockname()[:2]

@@ -8,6 +8,7 @@ mend: a full disk, a missing permission, no memory) into one line on stderr and 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -18,6 +19,8 @@ from pathlib import Path
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for `... | head`
+
+ON_WINDOWS = os.name == "nt"
 
 # How torch words it, and the loader of its libraries.
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "bad_alloc", "failed to map segment")
@@ -39,16 +42,22 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone (`| head`). Point stdout elsewhere so that the interpreter's own flush is silent.
+    except OSError as error:
+        if not _reader_has_gone(error):
+            return _fail(describe_os_error(error))
+        # Point stdout elsewhere so that the interpreter's own flush is silent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
-    except OSError as error:
-        return _fail(describe_os_error(error))
     except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
         return _fail("not enough memory; choose a smaller model (--n_embd, --n_layer), --batch_size or text")
+
+
+def _reader_has_gone(error: OSError) -> bool:
+    """Whether nobody reads what is printed any more (`| head`), which Windows calls an invalid argument."""
+    closed = ON_WINDOWS and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or closed
 
 
 def is_out_of_memory(error: MemoryError | RuntimeError | ImportError) -> bool:

@@ -30,7 +30,7 @@ def _others_compute() -> bool:
     """Whether threads of other programs run, not only for a moment."""
     try:
         for _ in range(5):
-            if int(LOAD.read_text().split()[3].partition("/")[0]) <= _own_running():
+            if int(LOAD.read_text(encoding="ascii").split()[3].partition("/")[0]) <= _own_running():
                 return False
             time.sleep(0.002)
     except (OSError, ValueError, IndexError):
@@ -40,8 +40,8 @@ def _others_compute() -> bool:
 
 def _own_running() -> int:
     """Threads of this process that run: besides this one, those that NumPy has begun, which spin for some time."""
-    states = (thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] for thread in OWN.iterdir())
-    return sum(state == "R" for state in states)
+    about = (thread.joinpath("stat").read_text(encoding="utf-8", errors="replace") for thread in OWN.iterdir())
+    return sum(line.rpartition(")")[2].split()[0] == "R" for line in about)
 
 
 _started = perf_counter(), process_time()
@@ -83,7 +83,8 @@ def peak_memory() -> int:
     except ImportError:  # Windows
         import psutil
 
-        return psutil.Process().memory_info().peak_wset
+        memory = psutil.Process().memory_info()
+        return getattr(memory, "peak_wset", memory.rss)
     try:  # what getrusage counts began in the program that started this one, which may have held more
         status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
     except OSError:

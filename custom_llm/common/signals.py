@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-NAMES = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+NAMES = ("SIGTERM", "SIGHUP", "SIGBREAK")  # of the last two each system has one: the terminal was closed
 
 
 @contextlib.contextmanager

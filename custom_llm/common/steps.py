@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 import sys
 from pathlib import Path
 
@@ -17,11 +17,20 @@ STEPS = {
     "quickstart": "quickstart",
 }
 PROGRAM = "custom-llm"
+ON_WINDOWS = os.name == "nt"
+
+
+def program() -> str:
+    """What the installed package is started with; "" where a script of a checkout was started."""
+    started = Path(sys.argv[0])
+    if started.stem == PROGRAM:
+        return PROGRAM
+    return "python -m custom_llm" if started.parts[-2:] == ("custom_llm", "__main__.py") else ""
 
 
 def step(script: str) -> str:
     """What a step is called where this one was started: `train_llm.py`, or `custom-llm train`."""
-    return f"{PROGRAM} {STEPS[script]}" if _is_installed() else f"{script}.py"
+    return f"{program()} {STEPS[script]}" if program() else f"{script}.py"
 
 
 def command(script: str, *words: str) -> str:
@@ -30,8 +39,17 @@ def command(script: str, *words: str) -> str:
     >>> command("train_llm", "--resume")
     'python train_llm.py --resume'
     """
-    return f"{'' if _is_installed() else 'python '}{step(script)}{' ' if words else ''}{shlex.join(words)}"
+    if ON_WINDOWS:  # whose cmd.exe knows no single quotes
+        from subprocess import list2cmdline as join
+    else:
+        from shlex import join
+    return f"{'' if program() else 'python '}{step(script)}{' ' if words else ''}{join(words)}"
 
 
-def _is_installed() -> bool:
-    return Path(sys.argv[0]).stem == PROGRAM
+def install(extra: str) -> str:
+    """How to add what is not always installed, by the name of its extra.
+
+    >>> install("serve")
+    'pip install -r requirements-serve.txt'
+    """
+    return f"install custom-llm-scripts[{extra}]" if program() else f"pip install -r requirements-{extra}.txt"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from custom_llm.cli.fields import check_fields, option
+from custom_llm.common.steps import install
 from custom_llm.common.text import shown
 
 CHARACTERS_PER_TOKEN = 8  # more than a token stands for in any ordinary text
@@ -90,7 +91,7 @@ class TrainConfig:
     )
     tracker: str = option(
         "none",
-        "where figures go besides the files beside the model (pip install -r requirements-track.txt)",
+        f"where figures go besides the files beside the model ({install('track')})",
         choices=("none", "tensorboard", "wandb"),
     )
     stride: int | None = option(

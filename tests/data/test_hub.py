@@ -23,7 +23,6 @@ from hub_server import Hub, branch_folder
 from pyarrow import parquet
 
 from custom_llm.common.errors import UserError
-from custom_llm.data.hub import rows as hub_rows
 from custom_llm.data.hub.named import NAMED, HubDataset, articles, documents, find_dataset, lines
 from custom_llm.data.sources import read_text
 from custom_llm.tokenizer.base import END_OF_TEXT
@@ -412,6 +411,6 @@ def test_without_the_library(tmp_path):
     (answer,) = fetch(tmp_path, ("tinystories", tmp_path / "cache", {}), PYTHONPATH=path)
     assert answer.error == (
         "tinystories: reading datasets by name needs the package datasets (No module named 'datasets'); "
-        f"pip install {hub_rows.PACKAGE}"
+        "pip install -r requirements-data.txt"
     )
     assert answer.unavailable

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.steps import install
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
     from pyarrow import Table
 
 
-PACKAGE = "datasets==5.2.0"
 TIMEOUT = 10.0  # seconds until a hub that does not answer counts as unreachable
 # A read that failed was tried six times within half a minute by huggingface_hub; all of that is done as often as this:
 READS, SECONDS_BETWEEN_READS = 2, 5
@@ -186,7 +186,7 @@ def _explained(dataset: HubDataset) -> Iterator[None]:
         import huggingface_hub
     except ImportError as error:
         reason = f"reading datasets by name needs the package datasets ({str(error).splitlines()[0]})"
-        raise Unavailable(dataset.name, reason, f"pip install {PACKAGE}") from None
+        raise Unavailable(dataset.name, reason, install("data")) from None
     for library in (datasets.utils, huggingface_hub.utils):
         library.disable_progress_bars()
         # What the libraries have to say that matters comes as an exception, too.

@@ -56,7 +56,7 @@ def only_the_first_speaks() -> Iterator[None]:
         yield
         return
     try:
-        with Path(os.devnull).open("r+") as nothing, contextlib.ExitStack() as stack:
+        with Path(os.devnull).open("r+", encoding="utf-8") as nothing, contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.redirect_stdout(nothing))
             stack.enter_context(contextlib.redirect_stderr(nothing))
             stack.callback(setattr, sys, "stdin", sys.stdin)

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import beside
+from custom_llm.common.steps import install
 from custom_llm.training.tracking.history import Point
 
-INSTALL = "pip install -r requirements-track.txt"
+INSTALL = install("track")
 # Name of a figure there → attribute of a point.
 FIGURES = {
     "loss/training": "loss",

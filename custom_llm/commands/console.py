@@ -1,0 +1,53 @@
+"""The command `custom-llm`: every step under one name, where this package is installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from custom_llm import __version__
+from custom_llm.common.errors import UserError, run
+from custom_llm.common.steps import PROGRAM, STEPS, program
+
+COMMANDS = {  # each is a module beside this one
+    "quickstart": "all four steps in one go, on bundled stories or on your text",
+    "model": "step 1: what the model looks like",
+    "train": "step 2: train it on a text",
+    "convert": "step 3: make files of it that run anywhere",
+    "write": "step 4: write text",
+    "serve": "a page in the browser, and a server for programs",
+    "evaluate": "how good the model is",
+}
+
+
+def start() -> int:
+    """What the console script calls."""
+    return run(main)
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise UserError(f"{name}: no such command{_nearest(name)} (see {program()} --help)")
+    return import_module(f"custom_llm.commands.{name}").main(words)
+
+
+def _usage() -> str:
+    lines = [f"usage: {program()} COMMAND [options]", "", "From a text file to a language model of your own.", ""]
+    lines += [f"  {name:12}{what}" for name, what in COMMANDS.items()]
+    return "\n".join([*lines, "", f"{program()} COMMAND --help tells more; {program()} --version tells the version."])
+
+
+def _nearest(name: str) -> str:
+    """The command that is meant: one spelled nearly so, or that of a script of that name."""
+    known = {**{command: command for command in COMMANDS}, **STEPS}
+    found = get_close_matches(name.removesuffix(".py"), known, n=1)
+    return f"; did you mean {known[found[0]]}?" if found else ""
