@@ -14,7 +14,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -31,6 +31,8 @@ from custom_llm.inference.text import Piece, StopStrings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from custom_llm.inference.sampler import Sampler  # or llama.cpp's
 
 MAX_WINDOW = 4096  # tokens; models trained on more would fill the memory with their cache
 MAX_BATCH = 64  # tokens decoded in one call; a small buffer is quicker to set up and stays in the CPU's cache
@@ -66,14 +68,6 @@ class Vocabulary(Protocol):
     def close(self) -> None: ...
 
 
-class Chooser(Protocol):
-    """What chooses the tokens of one text: a `Sampler`, of llama.cpp or ours."""
-
-    def accept(self, tokens: Sequence[int]) -> None: ...
-    def choose(self, logits: np.ndarray) -> int: ...
-    def close(self) -> None: ...
-
-
 class Reader(Protocol):
     """What computes logits: a `Context` of llama.cpp does."""
 
@@ -85,7 +79,7 @@ class Reader(Protocol):
     def clear(self) -> None: ...
     def decode(self, tokens: Sequence[int], all_logits: bool = False) -> None: ...
     def logits(self, index: int = -1) -> np.ndarray: ...
-    def sample(self, sampler: Chooser) -> int: ...
+    def sample(self, sampler: Sampler) -> int: ...
     def close(self) -> None: ...
 
 
@@ -208,10 +202,10 @@ class Engine:
             for place in range(len(part)):
                 yield reader.logits(place)
 
-    def _sampler(self, sampling: Sampling, logit_bias: Mapping[int, float]) -> Chooser:
+    def _sampler(self, sampling: Sampling, logit_bias: Mapping[int, float]) -> Sampler:
         from custom_llm.llamacpp import Sampler
 
-        return Sampler(self.model, **asdict(sampling), logit_bias=logit_bias)
+        return Sampler(self.model, sampling, logit_bias)
 
     def _biases(self, sampling: Sampling, ignore_eos: bool, logit_bias: Mapping[int, float]) -> Mapping[int, float]:
         """`logit_bias`, and the end of a text banned where it is to be ignored."""
@@ -263,7 +257,7 @@ class Generation:
         tokens: list[int],
         max_tokens: int,
         seed: int,
-        sampler: Chooser,
+        sampler: Sampler,
         stop: StopStrings,
         n_top: int | None,
         start: float,

@@ -12,10 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from custom_llm.config.sampling import Sampling
-from custom_llm.llamacpp import PENALTY_LAST_N
-
-SMALLEST_TEMP = 1e-4  # below it float32 logits / temp can overflow; the likeliest token wins anyway
+from custom_llm.config.sampling import PENALTY_LAST_N, SMALLEST_TEMP, Sampling
 
 
 class Sampler:
