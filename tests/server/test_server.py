@@ -205,11 +205,11 @@ def test_log_probabilities_of_a_stream_are_those_of_the_whole(server):
 
 def test_tokens_that_are_parts_of_characters_are_shown_as_bytes(tmp_path):
     # Tokens of the vocabulary are whole characters here; parts come from a vocabulary of bytes.
-    from custom_llm.inference.scores import Score
-    from custom_llm.server.answers import CompletionAnswer, spelled
+    from custom_llm.inference.scores import Score, spelling
+    from custom_llm.server.answers import CompletionAnswer
     from custom_llm.server.writer import Part
 
-    assert (spelled(b"\xe2\x82"), spelled("€".encode())) == ("bytes:\\xe2\\x82", "€")
+    assert (spelling(b"\xe2\x82"), spelling("€".encode())) == ("bytes:\\xe2\\x82", "€")
     answer = CompletionAnswer("m", has_scores=True, is_stream=False)
     halves = (Score(0, b"a\xe2", -1.0), Score(1, b"\x82\xacb", -2.0), Score(2, b"c", -3.0))
     (choice,) = answer.add([Part(0, "xy"), Part(0, "a€bc", halves)])
