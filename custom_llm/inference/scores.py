@@ -60,7 +60,7 @@ def logprob_table(scores: Sequence[Score]) -> list[str]:
     """A line for each token: it, its logarithm, and the likeliest in its place with theirs.
 
     >>> logprob_table([Score(0, b"a", -0.5, ((b"a", -0.5),)), Score(1, b"bc", -12.25, ((b"a", -0.25),))])
-    ['token  logprob  likeliest', "'a'      -0.500  'a' -0.500", "'bc'    -12.250  'a' -0.250"]
+    ['token  logprob  likeliest', "'a'     -0.500  'a' -0.500", "'bc'   -12.250  'a' -0.250"]
     """
     rows = [
         [
