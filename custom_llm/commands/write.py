@@ -28,14 +28,16 @@ from custom_llm.cli.parser import Repeatable, StepParser, add_flags, given, numb
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError, describe_os_error
 from custom_llm.common.machine import measure_from_here
 from custom_llm.common.notes import log_to, warn
+from custom_llm.common.text import clean
 from custom_llm.config.sampling import Sampling
 from custom_llm.inference.open import add_model_flags, choose_model, open_engine
+from custom_llm.inference.report import devices, summary, timings, together
 from custom_llm.inference.settings import INTERRUPTED, Settings
+from custom_llm.inference.text import left_out
+from custom_llm.inference.write import Text, print_text
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine, Query
-    from custom_llm.inference.write import Text
-
 
 LOG_FILE = "inference.log"
 HISTORY = "prompt_history"  # in the user's cache
@@ -59,8 +61,6 @@ def run_inference(
     sampling: fields of `Sampling`. use_gpu puts all layers on the GPU, n_gpu_layers that many. Raises UserError for a
     file or a setting that cannot be used.
     """
-    from custom_llm.common.text import clean
-
     settings = Sampling(**sampling)
     with open_engine(gguf_path, use_gpu, n_gpu_layers, threads, warn=_warn) as engine:
         _warn_of_unknown(query, engine.read(query))
@@ -121,8 +121,6 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
 
             texts = write_all(engine, requests, args.json)
         else:
-            from custom_llm.inference.write import print_text
-
             texts = [print_text(engine, query, settings, args.json, partial(_warn_of_unknown, query))]
         _report(engine, texts, load_seconds, args.stats)
         if args.save_config is not None:
@@ -199,8 +197,6 @@ def _read_grammar(path: str) -> str:
 
 
 def _warn_of_unknown(query: str, read: Query) -> None:
-    from custom_llm.inference.text import left_out
-
     if message := left_out(read.unknown):
         _warn(message)
     if query and not read.text:
@@ -214,8 +210,6 @@ def _warn(message: str) -> None:
 
 def _report(engine: Engine, texts: Sequence[Text], load_seconds: float, show_timings: bool) -> None:
     """Figures of all texts together, to stderr and the log."""
-    from custom_llm.inference.report import devices, summary, timings, together
-
     statistics = together([text.statistics for text in texts])
     lines = [summary(statistics, load_seconds), devices(engine)]
     log = log_to(LOG_FILE)

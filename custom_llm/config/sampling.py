@@ -8,6 +8,8 @@ from custom_llm.cli.fields import check_fields, option
 from custom_llm.common.errors import UserError
 
 MAX_SEED = 2**32 - 2  # llama.cpp takes 2**32 - 1 for "choose one"
+SMALLEST_TEMP = 1e-4  # below it float32 logits / temp can overflow; the likeliest token wins anyway
+PENALTY_LAST_N = 64  # how far back the penalties look, in tokens; llama.cpp's default
 
 
 @dataclass(frozen=True)

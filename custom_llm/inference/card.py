@@ -14,45 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Card:
-    """What a person wants to know of a model before using it; texts are empty where the file does not tell.
+    """What a person wants to know of a model before using it; texts are empty where the file does not tell."""
 
-    Attributes:
-        name: its title.
-        architecture: llama.cpp's name for what it computes.
-        n_params: weights.
-        context: tokens that it reads at once.
-        n_vocab: tokens that it knows.
-        quantization: the type of its weights, as llama.cpp calls it.
-        description: what it is, in a sentence.
-        trained_on: the text.
-        training: how long, and how well it did, in a line.
-        example: what it wrote when it was finished.
-        author, license: of the model.
-    """
-
-    name: str
-    architecture: str
-    n_params: int
-    context: int
-    n_vocab: int
-    quantization: str
-    description: str = ""
-    trained_on: str = ""
-    training: str = ""
-    example: str = ""
+    name: str  # its title
+    architecture: str  # llama.cpp's name for what it computes
+    n_params: int  # weights
+    context: int  # tokens that it reads at once
+    n_vocab: int  # tokens that it knows
+    quantization: str  # the type of its weights, as llama.cpp calls it
+    description: str = ""  # what it is, in a sentence
+    trained_on: str = ""  # the text
+    training: str = ""  # how long, and how well it did, in a line
+    example: str = ""  # what it wrote when it was finished
     author: str = ""
     license: str = ""
-
-
-# field → where it stands in the file
-_TEXTS = {
-    "description": "general.description",
-    "trained_on": "general.dataset.0.name",
-    "training": "custom_llm.training",
-    "example": "custom_llm.example",
-    "author": "general.author",
-    "license": "general.license",
-}
 
 
 def card_of(model: Model) -> Card:
@@ -64,7 +39,12 @@ def card_of(model: Model) -> Card:
         context=model.block_size,
         n_vocab=model.n_vocab,
         quantization=model.quantization,
-        **{field: model.metadata(key) or "" for field, key in _TEXTS.items()},
+        description=model.metadata("general.description") or "",
+        trained_on=model.metadata("general.dataset.0.name") or "",
+        training=model.metadata("custom_llm.training") or "",
+        example=model.metadata("custom_llm.example") or "",
+        author=model.metadata("general.author") or "",
+        license=model.metadata("general.license") or "",
     )
 
 
@@ -88,10 +68,8 @@ def card_lines(card: Card, columns: int) -> list[str]:
         "license": card.license,
         "example": card.example,
     }
-    lines = []
+    lines, width = [], max(columns - 1, len(INDENT) + 10)
     for name, text in rows.items():
-        words = textwrap.shorten(printable(text), SHOWN, placeholder=" …")
-        if words:
-            width = max(columns - 1, len(INDENT) + 10)
+        if words := textwrap.shorten(printable(text), SHOWN, placeholder=" …"):
             lines += textwrap.wrap(words, width, initial_indent=f"{name:<{len(INDENT)}}", subsequent_indent=INDENT)
     return lines

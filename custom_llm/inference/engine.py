@@ -9,15 +9,12 @@ For each token the loop calls llama.cpp once to decode and once to sample, and d
 
 from __future__ import annotations
 
-import codecs
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,11 +23,13 @@ from custom_llm.common.logits import windows
 from custom_llm.common.text import clean
 from custom_llm.config.sampling import MAX_SEED, Sampling
 from custom_llm.inference.card import Card, card_of
-from custom_llm.inference.scores import Score, score_of
-from custom_llm.inference.text import Piece, StopStrings
+from custom_llm.inference.generation import Generation, Reader, Vocabulary, score_of
+from custom_llm.inference.scores import Score
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from custom_llm.inference.sampler import Sampler  # or llama.cpp's
 
 MAX_WINDOW = 4096  # tokens; models trained on more would fill the memory with their cache
 MAX_BATCH = 64  # tokens decoded in one call; a small buffer is quicker to set up and stays in the CPU's cache
@@ -50,43 +49,6 @@ class Query(NamedTuple):
     tokens: list[int]
     text: str
     unknown: list[str]
-
-
-class Vocabulary(Protocol):
-    """What an engine needs to know of a model's tokens: a `Model` of llama.cpp tells it."""
-
-    path: Path  # of the model, which errors name
-    n_vocab: int
-    eos: int  # -1: there is none
-
-    def tokenize(self, text: str) -> list[int]: ...
-    def spell(self, tokens: Sequence[int]) -> bytes: ...
-    def token_bytes(self, token: int) -> bytes: ...
-    def ends_text(self, token: int) -> bool: ...
-    def close(self) -> None: ...
-
-
-class Chooser(Protocol):
-    """What chooses the tokens of one text: a `Sampler`, of llama.cpp or ours."""
-
-    def accept(self, tokens: Sequence[int]) -> None: ...
-    def choose(self, logits: np.ndarray) -> int: ...
-    def close(self) -> None: ...
-
-
-class Reader(Protocol):
-    """What computes logits: a `Context` of llama.cpp does."""
-
-    n_ctx: int
-    n_batch: int
-    n_past: int  # tokens that it has read
-    n_cleared: int  # how often it has forgotten them
-
-    def clear(self) -> None: ...
-    def decode(self, tokens: Sequence[int], all_logits: bool = False) -> None: ...
-    def logits(self, index: int = -1) -> np.ndarray: ...
-    def sample(self, sampler: Chooser) -> int: ...
-    def close(self) -> None: ...
 
 
 class Engine:
@@ -183,7 +145,7 @@ class Engine:
             sampling = replace(sampling, seed=secrets.randbelow(MAX_SEED + 1))
         sampler = self._sampler(sampling, self._biases(sampling, ignore_eos, logit_bias or {}))
         tokens = list(tokens) or [self._first_token()]
-        return Generation(self, tokens, max_tokens, sampling.seed, sampler, StopStrings(stop), n_top, start)
+        return Generation(self.model, self.reader, sampler, tokens, max_tokens, sampling.seed, stop, n_top, start)
 
     def check(self, sampling: Sampling, ignore_eos: bool = False) -> None:
         """Raise UserError for settings that this model can write nothing with: a grammar that cannot be read."""
@@ -208,10 +170,10 @@ class Engine:
             for place in range(len(part)):
                 yield reader.logits(place)
 
-    def _sampler(self, sampling: Sampling, logit_bias: Mapping[int, float]) -> Chooser:
+    def _sampler(self, sampling: Sampling, logit_bias: Mapping[int, float]) -> Sampler:
         from custom_llm.llamacpp import Sampler
 
-        return Sampler(self.model, **asdict(sampling), logit_bias=logit_bias)
+        return Sampler(self.model, sampling, logit_bias)
 
     def _biases(self, sampling: Sampling, ignore_eos: bool, logit_bias: Mapping[int, float]) -> Mapping[int, float]:
         """`logit_bias`, and the end of a text banned where it is to be ignored."""
@@ -229,130 +191,6 @@ class Engine:
         if self.model.eos >= 0:
             return self.model.eos
         return (self.model.tokenize("\n") or [0])[0]
-
-
-@dataclass
-class Statistics:
-    """Counts and times of one text."""
-
-    prompt_tokens: int = 0
-    prompt_read: int = 0  # how many of them the window held
-    generated_tokens: int = 0
-    tokenize_seconds: float = 0.0  # turning the query into tokens
-    prompt_seconds: float = 0.0  # reading them
-    seconds: float = 0.0  # from the end of reading the query to the last token
-    first_text_seconds: float | None = None  # from the call to the first piece of text
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Speed of writing; the reading of the query is not counted."""
-        return self.generated_tokens / self.seconds if self.seconds else 0.0
-
-
-class Generation:
-    """A text as it is written: an iterator of its pieces, and what is known of it so far.
-
-    Attributes:
-        seed: writes the same text again.
-        statistics: final once the iterator is exhausted or closed.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        tokens: list[int],
-        max_tokens: int,
-        seed: int,
-        sampler: Chooser,
-        stop: StopStrings,
-        n_top: int | None,
-        start: float,
-    ) -> None:
-        """What `Engine.stream` prepares. start: when it was called."""
-        self.seed, self.statistics = seed, Statistics(prompt_tokens=len(tokens))
-        self._engine, self._sampler, self._stop, self._start = engine, sampler, stop, start
-        self._ended = False  # by the model
-        self._history = tokens[-engine.window :]  # what counts for the next token
-        self._n_cleared = -1  # of the reader, when it has read the history
-        sampler.accept(tokens)
-        self._pieces = stop.cut(self._characters(max_tokens, n_top))
-
-    @property
-    def finish_reason(self) -> str:
-        """Why it ends: "stop", at a stop string or the end of the text; else "length"."""
-        return "stop" if self._ended or self._stop.found else "length"
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Piece:
-        piece = next(self._pieces)
-        if self.statistics.first_text_seconds is None:
-            self.statistics.first_text_seconds = perf_counter() - self._start
-        return piece
-
-    def close(self) -> None:
-        """End the text here."""
-        self._pieces.close()
-        self._sampler.close()
-
-    def _characters(self, max_tokens: int, n_top: int | None) -> Iterator[Piece]:
-        """Yield the text of sampled tokens as its characters complete; what is left over as U+FFFD."""
-        model, reader = self._engine.model, self._engine.reader
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        scores: list[Score] = []
-        with closing(self._sampler):
-            for token in self._tokens(max_tokens):
-                if n_top is not None:
-                    scores.append(score_of(token, reader.logits(), n_top, model.spell))
-                if text := decoder.decode(model.token_bytes(token)):
-                    yield Piece(text, tuple(scores))
-                    scores = []
-        rest = decoder.decode(b"", final=True)
-        if rest or scores:
-            yield Piece(rest, tuple(scores))
-
-    def _tokens(self, max_tokens: int) -> Iterator[int]:
-        """Yield up to `max_tokens` sampled tokens."""
-        engine, statistics = self._engine, self.statistics
-        reader, ends_text, window = engine.reader, engine.model.ends_text, engine.window
-        if max_tokens < 1:
-            return
-        start = perf_counter()
-        self._read_again()
-        if np.isnan(reader.logits()).any():
-            raise UserError(f"{engine.model.path}: the model computes nan; its training diverged, train it again")
-        statistics.prompt_seconds = perf_counter() - start
-        statistics.prompt_read = len(self._history)
-        start = perf_counter()
-        try:
-            while True:
-                token = reader.sample(self._sampler)
-                if ends_text(token):
-                    self._ended = True
-                    return
-                statistics.generated_tokens += 1
-                yield token
-                if statistics.generated_tokens == max_tokens:
-                    return
-                self._history.append(token)
-                if reader.n_past < window and reader.n_cleared == self._n_cleared:
-                    reader.decode((token,))
-                else:
-                    self._read_again()
-        finally:
-            statistics.seconds = perf_counter() - start
-
-    def _read_again(self) -> None:
-        """Let the reader begin anew with this text: it was full, or has read another one."""
-        window, reader = self._engine.window, self._engine.reader
-        if len(self._history) > window:
-            # Cached keys carry their positions with them, so the last half of the window is read again from position
-            # 0. One such batch every window / 2 tokens costs little.
-            self._history = self._history[-max(1, window // 2) :]
-        reader.clear()
-        self._n_cleared = reader.n_cleared
-        reader.decode(self._history)
 
 
 def choose_threads(n_params: int) -> int:

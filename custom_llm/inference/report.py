@@ -10,7 +10,8 @@ from custom_llm.common.machine import monitor_resources, peak_memory
 from custom_llm.common.text import counted
 
 if TYPE_CHECKING:
-    from custom_llm.inference.engine import Engine, Statistics
+    from custom_llm.inference.engine import Engine
+    from custom_llm.inference.generation import Statistics
 
 
 def summary(statistics: Statistics, load_seconds: float) -> str:

@@ -8,14 +8,13 @@ where llama.cpp's are, and the random ones are those of std::mt19937, so a seed 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from custom_llm.config.sampling import Sampling
-from custom_llm.llamacpp import PENALTY_LAST_N
+from custom_llm.config.sampling import PENALTY_LAST_N, SMALLEST_TEMP, Sampling
 
-SMALLEST_TEMP = 1e-4  # below it float32 logits / temp can overflow; the likeliest token wins anyway
+DRAWN = 64  # random numbers at a time, which is quicker than each alone
 
 
 class Sampler:
@@ -28,11 +27,12 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, logit_bias: Mapping[int, float] | None = None) -> None:
         """sampling: with a seed and without a grammar. logit_bias: token → what is added to its logit; -inf bans it."""
-        bias = logit_bias or {}
-        self._biased, self._bias = np.array([*bias], np.intp), np.array([*bias.values()], np.float32)
+        self._bias = logit_bias or {}
         self._settings = sampling
+        self._temp, self._top_p, min_p = map(np.float32, (sampling.temp, sampling.top_p, sampling.min_p))
+        self._min_difference = np.log(min_p) if min_p > 0 else None  # of a logit to the highest
         self._latest: deque[int] = deque(maxlen=PENALTY_LAST_N)
-        self._random = np.random.RandomState(sampling.seed)  # unlike newer generators seeded as std::mt19937 is
+        self._random = _random_numbers(sampling.seed)
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Take note of tokens that were read, not sampled: the penalties look back at them too."""
@@ -45,9 +45,9 @@ class Sampler:
         """Choose a token by logits of shape (n_vocab,)."""
         tokens, probabilities = self.candidates(logits)
         if self._settings.temp >= SMALLEST_TEMP:
-            drawn = int.from_bytes(self._random.bytes(8), "little") / 2**64
             reached = probabilities.cumsum()
-            token = int(tokens[min(reached.searchsorted(reached[-1] * drawn), len(tokens) - 1)])
+            place = reached.searchsorted(reached[-1] * next(self._random))
+            token = int(tokens[min(place, len(tokens) - 1)])
         else:
             token = int(tokens[0])
         self._latest.append(token)
@@ -57,7 +57,8 @@ class Sampler:
         """The tokens that remain and their probabilities, (n,) each, in the order in which they are drawn from."""
         settings = self._settings
         logits = np.array(logits, np.float32)
-        logits[self._biased] += self._bias
+        if self._bias:
+            logits[[*self._bias]] += np.array([*self._bias.values()], np.float32)
         self._penalize(logits)
         if settings.temp < SMALLEST_TEMP:
             return np.array([logits.argmax()]), np.ones(1)
@@ -66,15 +67,14 @@ class Sampler:
             logits = logits[tokens]
         else:
             tokens = np.arange(len(logits))
-        if settings.top_p < 1:
+        if self._top_p < 1:
             weights = np.exp(logits - logits[0])
-            reached = (weights / weights.sum()).cumsum()
-            n = reached.searchsorted(np.float32(settings.top_p)) + 1
+            n = (weights / weights.sum()).cumsum().searchsorted(self._top_p) + 1
             tokens, logits = tokens[:n], logits[:n]
-        if (share := np.float32(settings.min_p)) > 0:
-            likely = logits >= logits.max() + np.log(share)
+        if self._min_difference is not None:
+            likely = logits >= logits.max() + self._min_difference
             tokens, logits = tokens[likely], logits[likely]
-        logits = logits / np.float32(settings.temp)
+        logits = logits / self._temp
         weights = np.exp(logits - logits.max()).astype(np.float64)
         return tokens, weights / weights.sum()
 
@@ -89,6 +89,14 @@ class Sampler:
         found = logits[tokens]
         found = np.where(found > 0, found / np.float32(repeat), found * np.float32(repeat))
         logits[tokens] = found - (times * np.float32(frequency) + np.float32(presence))
+
+
+def _random_numbers(seed: int | None) -> Iterator[float]:
+    """Numbers from 0 to 1 as std::uniform_real_distribution<double> makes them of std::mt19937(seed)."""
+    generator = np.random.RandomState(seed)  # NumPy's newer ones are seeded otherwise
+    while True:
+        low, high = generator.randint(0, 2**32, (DRAWN, 2), np.uint32).T
+        yield from ((low + high * 2.0**32) / 2.0**64).tolist()
 
 
 def _likeliest(logits: np.ndarray, n: int) -> np.ndarray:

@@ -7,10 +7,6 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from custom_llm.common.logits import log_softmax
-
 NOTHING = "-"  # in a table, of what nothing stood before
 
 
@@ -28,18 +24,6 @@ class Score(NamedTuple):
     spelled: bytes
     logprob: float | None
     top: tuple[tuple[bytes, float], ...] = ()
-
-
-def score_of(token: int, logits: np.ndarray, n_top: int, spell: Callable[[list[int]], bytes]) -> Score:
-    """The score of a token that followed where a model computed `logits`, (n_vocab,)."""
-    logprobs = log_softmax(logits)
-    likeliest: list[int] = []
-    if n_top:
-        n_top = min(n_top, len(logprobs))
-        likeliest = np.argpartition(-logprobs, n_top - 1)[:n_top].tolist()
-        likeliest.sort(key=lambda other: (-logprobs[other], other))
-    top = tuple((spell([other]), float(logprobs[other])) for other in likeliest)
-    return Score(token, spell([token]), float(logprobs[token]), top)
 
 
 def completion_logprobs(scores: Sequence[Score], token_bytes: Callable[[int], bytes]) -> dict[str, Any]:
@@ -76,7 +60,7 @@ def logprob_table(scores: Sequence[Score]) -> list[str]:
     """A line for each token: it, its logarithm, and the likeliest in its place with theirs.
 
     >>> logprob_table([Score(0, b"a", -0.5, ((b"a", -0.5),)), Score(1, b"bc", -12.25, ((b"a", -0.25),))])
-    ['token  logprob  likeliest', "'a'      -0.500  'a' -0.500", "'bc'    -12.250  'a' -0.250"]
+    ['token  logprob  likeliest', "'a'     -0.500  'a' -0.500", "'bc'   -12.250  'a' -0.250"]
     """
     rows = [
         [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from custom_llm.export.about import about_model
 from custom_llm.export.plan import plan_export
 from custom_llm.export.vocabulary import CONTROL, NORMAL, UNUSED, gguf_vocabulary
 from custom_llm.inference.card import Card
-from custom_llm.inference.engine import MAX_WINDOW, Chooser, Engine, choose_threads
+from custom_llm.inference.engine import MAX_WINDOW, Engine, choose_threads
 from custom_llm.inference.sampler import Sampler
 from custom_llm.llamacpp.available import MISSING, is_available
 from custom_llm.model import GPTLanguageModel
@@ -81,14 +80,14 @@ class TorchEngine(Engine):
             example=about.example,
         )
 
-    def _sampler(self, sampling: Sampling, logit_bias: Mapping[int, float]) -> Chooser:
+    def _sampler(self, sampling: Sampling, logit_bias: Mapping[int, float]) -> Sampler:
         if sampling.grammar is None:
             return Sampler(sampling, logit_bias)
         if not is_available():
             raise UserError(f"--grammar: {MISSING}, which alone can read grammars; leave it out")
         from custom_llm.llamacpp import Sampler as GrammarSampler
 
-        return GrammarSampler(self.model.in_llama_cpp(), **asdict(sampling), logit_bias=logit_bias)
+        return GrammarSampler(self.model.in_llama_cpp(), sampling, logit_bias)
 
 
 class TokenizerVocabulary:
@@ -183,7 +182,7 @@ class TorchReader:
         """(n_vocab,) float32."""
         return self._logits[index]
 
-    def sample(self, sampler: Chooser) -> int:
+    def sample(self, sampler: Sampler) -> int:
         """Let `sampler` choose the token that follows."""
         return sampler.choose(self._logits[-1])
 

@@ -15,7 +15,8 @@ from custom_llm.inference.scores import Score, completion_logprobs, logprob_tabl
 from custom_llm.inference.settings import INTERRUPTED, Settings
 
 if TYPE_CHECKING:
-    from custom_llm.inference.engine import Engine, Query, Statistics
+    from custom_llm.inference.engine import Engine, Query
+    from custom_llm.inference.generation import Statistics
 
 
 @dataclass

@@ -8,8 +8,6 @@ and would abort).
 
 from custom_llm.common.lazy import lazy
 
-PENALTY_LAST_N = 64  # how far back the penalties look, in tokens; llama.cpp's default
-
 __getattr__ = lazy(
     __name__,
     Context="custom_llm.llamacpp.context",

@@ -8,64 +8,49 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from custom_llm.common.errors import UserError
-from custom_llm.llamacpp import PENALTY_LAST_N
+from custom_llm.config.sampling import PENALTY_LAST_N, SMALLEST_TEMP, Sampling
 from custom_llm.llamacpp.bindings import Owned, c
 from custom_llm.llamacpp.grammar import grammar_sampler
 from custom_llm.llamacpp.model import Model
 
-_SMALLEST_TEMP = 1e-4  # below it float32 logits / temp can overflow; the likeliest token wins anyway
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 
 class Sampler(Owned):
     """llama.cpp's own chain of samplers, in its usual order; see there for what each setting means.
 
-    temp 0 always takes the likeliest token. logit_bias: token → what is added to its logit; -inf bans it. Same seed,
-    same choices. Raises UserError for a grammar that llama.cpp cannot read.
+    sampling: with a seed; same seed, same choices. logit_bias: token → what is added to its logit; -inf bans it. Raises
+    UserError for a grammar that llama.cpp cannot read.
     """
 
     _free = staticmethod(c.llama_sampler_free)
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        temp: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        repeat_penalty: float,
-        frequency_penalty: float,
-        presence_penalty: float,
-        seed: int,
-        grammar: str | None = None,
-        logit_bias: Mapping[int, float] | None = None,
-    ) -> None:
+    def __init__(self, model: Model, sampling: Sampling, logit_bias: Mapping[int, float] | None = None) -> None:
         self._candidates = np.zeros(model.n_vocab, _CANDIDATE)
         self._penalties: int | None = None
-        self.may_fail = grammar is not None  # in `choose`, with an exception
+        self.may_fail = sampling.grammar is not None  # in `choose`, with an exception
         self.ptr = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         if logit_bias:
             biases = (c.llama_logit_bias * len(logit_bias))(*logit_bias.items())
             self._add(c.llama_sampler_init_logit_bias(model.n_vocab, len(logit_bias), biases))
-        if grammar is not None:
+        if sampling.grammar is not None:
             try:
-                self._add(grammar_sampler(model, grammar))
+                self._add(grammar_sampler(model, sampling.grammar))
             except UserError:
                 self.close()
                 raise
-        penalties = repeat_penalty, frequency_penalty, presence_penalty
+        penalties = sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty
         if penalties != (1.0, 0.0, 0.0):
             self._penalties = c.llama_sampler_init_penalties(model.n_vocab, PENALTY_LAST_N, *penalties)
             self._add(self._penalties)
-        if temp < _SMALLEST_TEMP:
+        if sampling.temp < SMALLEST_TEMP:
             self._add(c.llama_sampler_init_greedy())
             return
-        self._add(c.llama_sampler_init_top_k(top_k))
-        self._add(c.llama_sampler_init_top_p(top_p, 1))
-        self._add(c.llama_sampler_init_min_p(min_p, 1))
-        self._add(c.llama_sampler_init_temp(temp))
-        self._add(c.llama_sampler_init_dist(seed))
+        self._add(c.llama_sampler_init_top_k(sampling.top_k))
+        self._add(c.llama_sampler_init_top_p(sampling.top_p, 1))
+        self._add(c.llama_sampler_init_min_p(sampling.min_p, 1))
+        self._add(c.llama_sampler_init_temp(sampling.temp))
+        self._add(c.llama_sampler_init_dist(sampling.seed))
 
     def _add(self, sampler: int) -> None:
         c.llama_sampler_chain_add(self.ptr, sampler)  # the chain owns it from here on

@@ -10,11 +10,10 @@ from itertools import product
 from time import perf_counter
 from typing import NamedTuple
 
-from custom_llm.config.sampling import MAX_SEED, Sampling
+from custom_llm.config.sampling import MAX_SEED, PENALTY_LAST_N, Sampling
 from custom_llm.inference.engine import Engine, Query
 from custom_llm.inference.scores import Score
 from custom_llm.inference.text import Piece
-from custom_llm.llamacpp import PENALTY_LAST_N
 from custom_llm.server.http.errors import refused
 from custom_llm.server.metrics import Metrics
 

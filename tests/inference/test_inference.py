@@ -24,7 +24,8 @@ from custom_llm.common.errors import UserError
 from custom_llm.config.sampling import Sampling
 from custom_llm.export.gguf.quantize import quantize
 from custom_llm.inference import write as writing
-from custom_llm.inference.engine import Engine, Generation, choose_threads
+from custom_llm.inference.engine import Engine, choose_threads
+from custom_llm.inference.generation import Generation
 from custom_llm.inference.report import timings
 from custom_llm.inference.settings import Settings
 from custom_llm.inference.text import Piece, StopStrings

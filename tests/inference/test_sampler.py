@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,7 +36,7 @@ def make(sampling: Sampling, n_vocab: int, seed: int, n_read: int, n_biased: int
     generator = np.random.default_rng(seed)
     bias = {int(token): float(generator.normal(0, 5)) for token in generator.integers(n_vocab, size=n_biased)}
     ours = Sampler(sampling, bias)
-    theirs = llamacpp.Sampler(SimpleNamespace(n_vocab=n_vocab), **asdict(sampling), logit_bias=bias)
+    theirs = llamacpp.Sampler(SimpleNamespace(n_vocab=n_vocab), sampling, bias)
     read = generator.integers(n_vocab, size=n_read).tolist()
     ours.accept(read)
     theirs.accept(read)
