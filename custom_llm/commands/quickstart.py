@@ -9,7 +9,8 @@ Chooses sizes for the text, the machine and the minutes, and ends with the four 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from custom_llm.cli.parser import StepParser, number
@@ -47,40 +48,18 @@ def make_parser() -> StepParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    quant_type = parse_quant_types(args.quant_type)[0]
+    gguf = f"model.gguf.{parse_quant_types(args.quant_type)[0]}.gguf"
     choose_waiting()
     folder = _make_folder(args.output_dir)
-    dataset = args.file
-    if dataset is None:
-        dataset = str(folder / "stories.txt")
-        write_bytes(dataset, generate_stories().encode())
-    cache = default_cache()
-    corpus = choose_corpus(dataset, cache, encoding=args.encoding)
-    tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
-    sizes = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
-    config, weights, gguf = (str(folder / name) for name in ("model_config.pth", "trained_model.pth", "model.gguf"))
-    steps = [
-        ("llm_model", model.main, {"vocab_size": tokens.tokenizer.vocab_size, **sizes.model, "config_path": config}),
-        ("train_llm", train.main, {
-            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **sizes.training,
-            "config_path": config, "model_path": weights,
-        }),
-        ("convert_to_gguf", convert.main, {
-            "quant_type": args.quant_type, "model_path": weights, "config_path": config,
-            "output_dir": folder / "hf_model", "gguf_output": gguf,
-        }),
-        ("inference_gguf", write.main, {
-            "gguf_path": f"{gguf}.{quant_type}.gguf", "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE,
-        }),
-    ]  # fmt: skip
-    commands = [command(script, *_flags(options)) for script, _, options in steps]
-    for place, ((_, main_of_step, options), line) in enumerate(zip(steps, commands, strict=True), start=1):
+    steps = _steps(args, folder, str(folder / gguf))
+    commands = [command(script, *flags) for script, _, flags in steps]
+    for place, ((_, main_of_step, flags), line) in enumerate(zip(steps, commands, strict=True), start=1):
         print(f"\n[{place}/4] {line}", flush=True)
-        status = main_of_step(_flags(options))
+        status = main_of_step(flags)
         if status:
             return status
     print(f"\nEverything is in {folder}/. To write together with the model:")
-    print(command("inference_gguf", "--gguf_path", f"{gguf}.{quant_type}.gguf"))
+    print(command("inference_gguf", "--gguf_path", str(folder / gguf)))
     print("The four commands that repeat it:")
     print("\n".join(commands))
     return 0
@@ -97,6 +76,33 @@ def _make_folder(name: str) -> Path:
     return folder
 
 
-def _flags(options: dict[str, object]) -> list[str]:
-    """{"n_embd": 64} as ["--n_embd", "64"]."""
-    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+def _steps(args: Namespace, folder: Path, gguf: str) -> list[tuple[str, Callable[[list[str]], int | None], list[str]]]:
+    """The script of each step, its main and its flags, for the text and the time."""
+    dataset = args.file
+    if dataset is None:
+        dataset = str(folder / "stories.txt")
+        write_bytes(dataset, generate_stories().encode())
+    cache = default_cache()
+    corpus = choose_corpus(dataset, cache, encoding=args.encoding)
+    tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
+    sizes = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
+    files = {"config_path": folder / "model_config.pth", "model_path": folder / "trained_model.pth"}
+    steps = [
+        ("llm_model", model.main, {
+            "vocab_size": tokens.tokenizer.vocab_size, **sizes.model, "config_path": files["config_path"],
+        }),
+        ("train_llm", train.main, {
+            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **sizes.training, **files,
+        }),
+        ("convert_to_gguf", convert.main, {
+            "quant_type": args.quant_type, "model_path": files["model_path"], "config_path": files["config_path"],
+            "output_dir": folder / "hf_model", "gguf_output": folder / "model.gguf",
+        }),
+        ("inference_gguf", write.main, {
+            "gguf_path": gguf, "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE,
+        }),
+    ]  # fmt: skip
+    return [
+        (script, main_of_step, [word for name, value in options.items() for word in (f"--{name}", str(value))])
+        for script, main_of_step, options in steps
+    ]
