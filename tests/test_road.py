@@ -140,7 +140,9 @@ def test_the_readmes_commands_work_as_written(tmp_path):
                 address = re.search(r"http://\S+", server.stdout.readline())[0]
                 continue
             command = command.replace("http://127.0.0.1:8000", address)
-            done = subprocess.run(command, shell=True, **options, capture_output=True, timeout=300)
-            assert done.returncode == 0, f"{command}\n{done.stderr}"
-            if "curl" in command:
-                assert json.loads(done.stdout)["choices"][0]["text"], done.stdout
+            for _ in range(5 if "curl" in command else 1):  # so small a model may end its text at once
+                done = subprocess.run(command, shell=True, **options, capture_output=True, timeout=300)
+                assert done.returncode == 0, f"{command}\n{done.stderr}"
+                if text := "curl" in command and json.loads(done.stdout)["choices"][0]["text"]:
+                    break
+            assert "curl" not in command or text, done.stdout

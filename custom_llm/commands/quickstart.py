@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from custom_llm.cli.parser import StepParser, number
@@ -27,6 +27,9 @@ from custom_llm.data.token_file import open_tokens
 from custom_llm.export.gguf.quantize import parse_quant_types
 from custom_llm.tokenizer.load import find_recipe
 
+MAINS = {
+    "llm_model": model.main, "train_llm": train.main, "convert_to_gguf": convert.main, "inference_gguf": write.main,
+}  # fmt: skip
 TEXT_TOKENS = 1500
 TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the next sentence
 
@@ -34,15 +37,12 @@ TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the nex
 def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "quickstart", lists=["quant_type"])
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the text (default: bundled stories)")
-    parser.add_argument(
-        "--minutes", metavar="M", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)"
-    )
-    parser.add_argument("--quant_type", metavar="TYPES", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
-    parser.add_argument(
-        "--output_dir", metavar="FOLDER", default="quickstart", help="folder to write to (default: quickstart)"
-    )
-    parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of FILE (default: utf-8)")
+    add = parser.add_argument
+    add("file", nargs="?", metavar="FILE", help="the text (default: bundled stories)")
+    add("--minutes", metavar="M", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)")
+    add("--quant_type", metavar="TYPES", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
+    add("--output_dir", metavar="FOLDER", default="quickstart", help="folder to write to (default: quickstart)")
+    add("--encoding", metavar="NAME", default="utf-8", help="encoding of FILE (default: utf-8)")
     return parser
 
 
@@ -51,17 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     gguf = f"model.gguf.{parse_quant_types(args.quant_type)[0]}.gguf"
     choose_waiting()
     folder = _make_folder(args.output_dir)
-    steps = _steps(args, folder, str(folder / gguf))
-    commands = [command(script, *flags) for script, _, flags in steps]
-    for place, ((_, main_of_step, flags), line) in enumerate(zip(steps, commands, strict=True), start=1):
-        print(f"\n[{place}/4] {line}", flush=True)
-        status = main_of_step(flags)
-        if status:
+    steps = _flags_of_steps(args, folder, folder / gguf)
+    for place, (script, flags) in enumerate(steps.items(), start=1):
+        print(f"\n[{place}/4] {command(script, *flags)}", flush=True)
+        if status := MAINS[script](flags):
             return status
     print(f"\nEverything is in {folder}/. To write together with the model:")
     print(command("inference_gguf", "--gguf_path", str(folder / gguf)))
     print("The four commands that repeat it:")
-    print("\n".join(commands))
+    print("\n".join(command(script, *flags) for script, flags in steps.items()))
     return 0
 
 
@@ -76,8 +74,8 @@ def _make_folder(name: str) -> Path:
     return folder
 
 
-def _steps(args: Namespace, folder: Path, gguf: str) -> list[tuple[str, Callable[[list[str]], int | None], list[str]]]:
-    """The script of each step, its main and its flags, for the text and the time."""
+def _flags_of_steps(args: Namespace, folder: Path, gguf: Path) -> dict[str, list[str]]:
+    """What each step is told, for the text and the time."""
     dataset = args.file
     if dataset is None:
         dataset = str(folder / "stories.txt")
@@ -86,23 +84,20 @@ def _steps(args: Namespace, folder: Path, gguf: str) -> list[tuple[str, Callable
     corpus = choose_corpus(dataset, cache, encoding=args.encoding)
     tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
     sizes = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
-    files = {"config_path": folder / "model_config.pth", "model_path": folder / "trained_model.pth"}
-    steps = [
-        ("llm_model", model.main, {
-            "vocab_size": tokens.tokenizer.vocab_size, **sizes.model, "config_path": files["config_path"],
-        }),
-        ("train_llm", train.main, {
-            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **sizes.training, **files,
-        }),
-        ("convert_to_gguf", convert.main, {
-            "quant_type": args.quant_type, "model_path": files["model_path"], "config_path": files["config_path"],
+    config_path, model_path = folder / "model_config.pth", folder / "trained_model.pth"
+    steps = {
+        "llm_model": {"vocab_size": tokens.tokenizer.vocab_size, **sizes.model, "config_path": config_path},
+        "train_llm": {
+            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **sizes.training,
+            "config_path": config_path, "model_path": model_path,
+        },
+        "convert_to_gguf": {
+            "quant_type": args.quant_type, "model_path": model_path, "config_path": config_path,
             "output_dir": folder / "hf_model", "gguf_output": folder / "model.gguf",
-        }),
-        ("inference_gguf", write.main, {
-            "gguf_path": gguf, "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE,
-        }),
-    ]  # fmt: skip
-    return [
-        (script, main_of_step, [word for name, value in options.items() for word in (f"--{name}", str(value))])
-        for script, main_of_step, options in steps
-    ]
+        },
+        "inference_gguf": {"gguf_path": gguf, "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE},
+    }  # fmt: skip
+    return {
+        script: [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        for script, options in steps.items()
+    }

@@ -48,30 +48,23 @@ def get_training_config(values: dict[str, Any] | None = None) -> dict[str, Any]:
 def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "train_llm", lists=["dataset_path"], instead=ENDS)
-    parser.add_argument(
-        "--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)"
-    )
-    parser.add_argument(
-        "--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)"
-    )
-    parser.add_argument("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
-    parser.add_argument(
-        "--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)")
+    add("--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)")
+    add("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
+    add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
+    add(
         "--stream", action="store_true", default=None,
         help="read a dataset by name while it is downloaded (default: if only a part of it is wanted)",
     )  # fmt: skip
-    parser.add_argument(
+    add(
         "--no_stream", action="store_false", dest="stream",
         help="download all of it first; then it stays for other programs",
     )  # fmt: skip
-    parser.add_argument(
-        "--fallback", action="store_true", help="train on the bundled stories where a dataset by name cannot be had"
-    )
-    parser.add_argument("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
-    parser.add_argument("--resume", action="store_true", help="resume the training that was stopped last")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
+    add("--fallback", action="store_true", help="train on the bundled stories where a dataset by name cannot be had")
+    add("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
+    add("--resume", action="store_true", help="resume the training that was stopped last")
+    add("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
     add_flags(parser, TrainConfig, "training")
     return parser
 
