@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT
 
-from custom_llm.config.block import NON_LINEARITIES
+from custom_llm.config.block import NON_LINEARITIES, TRAINED_ONLY
+from custom_llm.config.model import ModelConfig
 from custom_llm.config.training import TrainConfig
+from custom_llm.export.plan import plan_export
 from custom_llm.model.feed_forward import make_feed_forward
 from custom_llm.training.optim.optimizers import OPTIMIZERS
 from custom_llm.training.optim.schedule import SCHEDULES
@@ -61,3 +64,14 @@ def test_what_can_be_chosen_is_implemented():
         if non_linearity != "swish":  # a block has its other name
             layer = make_feed_forward(4, 8, non_linearity, 0.0, bias=True)
             assert layer(torch.randn(2, 3, 4)).shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("non_linearity", NON_LINEARITIES)
+def test_an_activation_exports_with_some_model_or_is_said_to_be_trained_only(non_linearity):
+    sizes = dict(vocab_size=50, n_embd=32, n_head=4, n_layer=1, block_size=8)
+    experts = dict(moe=True, n_exp=4, n_act=2)
+    models = [
+        ModelConfig(**sizes, **more, pos_emb=pos_emb, norm=norm, bias=bias, non_linearity=non_linearity)
+        for pos_emb, norm, bias, more in product(("learn", "rope"), ("layer", "rms"), (True, False), ({}, experts))
+    ]
+    assert any(plan_export(model).exports for model in models) == (non_linearity not in TRAINED_ONLY)

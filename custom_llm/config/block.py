@@ -18,10 +18,9 @@ from custom_llm.common.text import shown
 ATTENTIONS = ("mha", "mqa", "gqa", "mla")
 # With a gate, the feed-forward layer is down(activation(gate(x)) · up(x)) (Shazeer 2020, arXiv:2002.05202).
 GATED = ("swiglu", "geglu", "reglu")
-PLAIN = (
-    "gelu", "relu", "relu2", "silu", "leaky_relu", "elu", "selu", "celu", "mish", "softplus", "hardswish", "tanh",
-    "sigmoid",
-)  # fmt: skip
+# These can be trained and compared, but no graph of llama.cpp has them, so they never export.
+TRAINED_ONLY = ("elu", "selu", "celu", "mish", "softplus", "hardswish", "tanh", "sigmoid")
+PLAIN = ("gelu", "relu", "relu2", "silu", "leaky_relu", *TRAINED_ONLY)
 NON_LINEARITIES = (*PLAIN, *GATED, "swish")  # swish is silu under its first name
 BASIC = ("attn", "n_head", "moe", "up_dim", "non_linearity")
 # A choice → the keys it needs. `rope_head_dim` is needed by mla only where positions are rotations.
