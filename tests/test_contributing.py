@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from custom_llm.config.block import NON_LINEARITIES, TRAINED_ONLY
+from custom_llm.config.block import NON_LINEARITIES, TRAIN_ONLY
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.training import TrainConfig
 from custom_llm.export.plan import plan_export
@@ -74,4 +74,4 @@ def test_an_activation_exports_with_some_model_or_is_said_to_be_trained_only(non
         ModelConfig(**sizes, **more, pos_emb=pos_emb, norm=norm, bias=bias, non_linearity=non_linearity)
         for pos_emb, norm, bias, more in product(("learn", "rope"), ("layer", "rms"), (True, False), ({}, experts))
     ]
-    assert any(plan_export(model).exports for model in models) == (non_linearity not in TRAINED_ONLY)
+    assert any(plan_export(model).exports for model in models) == (non_linearity not in TRAIN_ONLY)
