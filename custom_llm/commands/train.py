@@ -76,8 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if world_size() > 1:
         choose_waiting()
     with Processes.joined() as processes:
+        values = given(TrainConfig, args)
         resumed = _load_stopped(args.model_path) if args.resume else None
-        values = _known_options(args, resumed)
+        values = _known_options(values, resumed)
         if not Path(args.config_path).exists():
             raise UserError(f"{args.config_path}: no such file; make it with {command('llm_model')}")
         config = processes.shared(lambda: build(TrainConfig, values if args.inspect else get_training_config(values)))
@@ -103,9 +104,8 @@ def _load_stopped(model_path: str) -> Checkpoint:
     return load_checkpoint(checkpoint_path(model_path))
 
 
-def _known_options(args: Namespace, resumed: Checkpoint | None) -> dict[str, Any]:
+def _known_options(values: dict[str, Any], resumed: Checkpoint | None) -> dict[str, Any]:
     """The options that need not be asked: what the flags say, else what a resumed training had."""
-    values = given(TrainConfig, args)
     if resumed is not None:
         ends_anew = any(name in values for name in ENDS)
         before = {name: value for name, value in resumed.config.items() if not (ends_anew and name in ENDS)}
