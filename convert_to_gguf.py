@@ -8,15 +8,14 @@ from custom_llm.commands.convert import main
 from custom_llm.common.errors import run
 from custom_llm.common.lazy import lazy
 
-__all__ = ["GPTConfig", "GPTPreTrainedModel", "convert_to_gguf", "export_to_hf", "main"]  # noqa: F822 (some are imported when first used)
-
-__getattr__ = lazy(
-    __name__,
-    GPTConfig="custom_llm.export.huggingface.transformers_classes",
-    GPTPreTrainedModel="custom_llm.export.huggingface.transformers_classes",
-    convert_to_gguf="custom_llm.export.pipeline",
-    export_to_hf="custom_llm.export.pipeline",
-)
+LATER = {
+    "GPTConfig": "custom_llm.export.huggingface.transformers_classes",
+    "GPTPreTrainedModel": "custom_llm.export.huggingface.transformers_classes",
+    "convert_to_gguf": "custom_llm.export.pipeline",
+    "export_to_hf": "custom_llm.export.pipeline",
+}
+__all__ = ["main", *LATER]
+__getattr__ = lazy(__name__, LATER)
 
 if __name__ == "__main__":
     sys.exit(run(main))

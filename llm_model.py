@@ -8,14 +8,13 @@ from custom_llm.commands.model import get_user_config, main
 from custom_llm.common.errors import run
 from custom_llm.common.lazy import lazy
 
-__all__ = ["GPTLanguageModel", "MultiHeadSelfAttention", "TransformerBlock", "get_user_config", "main"]  # noqa: F822 (some are imported when first used)
-
-__getattr__ = lazy(
-    __name__,
-    GPTLanguageModel="custom_llm.model",
-    MultiHeadSelfAttention="custom_llm.model",
-    TransformerBlock="custom_llm.model",
-)
+LATER = {
+    "GPTLanguageModel": "custom_llm.model",
+    "MultiHeadSelfAttention": "custom_llm.model",
+    "TransformerBlock": "custom_llm.model",
+}
+__all__ = ["get_user_config", "main", *LATER]
+__getattr__ = lazy(__name__, LATER)
 
 if __name__ == "__main__":
     sys.exit(run(main))

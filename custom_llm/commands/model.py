@@ -45,20 +45,15 @@ def get_user_config(
 def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "llm_model")
-    parser.add_argument(
-        "--config_path", metavar="FILE", default="model_config.pth", help="file to write (default: model_config.pth)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--config_path", metavar="FILE", default="model_config.pth", help="file to write (default: model_config.pth)")
+    add(
         "--preset", type=_preset, metavar="|".join(PRESETS), default="classic",
         help="a known architecture (default: classic)",
     )  # fmt: skip
-    parser.add_argument("--advanced", action="store_true", help="ask for every option that has a meaning")
-    parser.add_argument(
-        "--require_export", action="store_true", help="refuse a model that could be trained but not exported"
-    )
-    parser.add_argument(
-        "--layer_configs_jsonl", metavar="FILE", help="the blocks one by one: a file with a JSON object a line"
-    )
+    add("--advanced", action="store_true", help="ask for every option that has a meaning")
+    add("--require_export", action="store_true", help="refuse a model that could be trained but not exported")
+    add("--layer_configs_jsonl", metavar="FILE", help="the blocks one by one: a file with a JSON object a line")
     add_flags(parser, ModelConfig, "architecture")
     return parser
 

@@ -9,6 +9,7 @@ Chooses sizes for the text, the machine and the minutes, and ends with the four 
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from custom_llm.data.token_file import open_tokens
 from custom_llm.export.gguf.quantize import parse_quant_types
 from custom_llm.tokenizer.load import find_recipe
 
+MAINS = {
+    "llm_model": model.main, "train_llm": train.main, "convert_to_gguf": convert.main, "inference_gguf": write.main,
+}  # fmt: skip
 TEXT_TOKENS = 1500
 TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the next sentence
 
@@ -33,56 +37,29 @@ TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the nex
 def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "quickstart", lists=["quant_type"])
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the text (default: bundled stories)")
-    parser.add_argument(
-        "--minutes", metavar="M", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)"
-    )
-    parser.add_argument("--quant_type", metavar="TYPES", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
-    parser.add_argument(
-        "--output_dir", metavar="FOLDER", default="quickstart", help="folder to write to (default: quickstart)"
-    )
-    parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of FILE (default: utf-8)")
+    add = parser.add_argument
+    add("file", nargs="?", metavar="FILE", help="the text (default: bundled stories)")
+    add("--minutes", metavar="M", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)")
+    add("--quant_type", metavar="TYPES", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
+    add("--output_dir", metavar="FOLDER", default="quickstart", help="folder to write to (default: quickstart)")
+    add("--encoding", metavar="NAME", default="utf-8", help="encoding of FILE (default: utf-8)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    quant_type = parse_quant_types(args.quant_type)[0]
+    gguf = f"model.gguf.{parse_quant_types(args.quant_type)[0]}.gguf"
     choose_waiting()
     folder = _make_folder(args.output_dir)
-    dataset = args.file
-    if dataset is None:
-        dataset = str(folder / "stories.txt")
-        write_bytes(dataset, generate_stories().encode())
-    cache = default_cache()
-    corpus = choose_corpus(dataset, cache, encoding=args.encoding)
-    tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
-    sizes = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
-    config, weights, gguf = (str(folder / name) for name in ("model_config.pth", "trained_model.pth", "model.gguf"))
-    steps = [
-        ("llm_model", model.main, {"vocab_size": tokens.tokenizer.vocab_size, **sizes.model, "config_path": config}),
-        ("train_llm", train.main, {
-            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **sizes.training,
-            "config_path": config, "model_path": weights,
-        }),
-        ("convert_to_gguf", convert.main, {
-            "quant_type": args.quant_type, "model_path": weights, "config_path": config,
-            "output_dir": folder / "hf_model", "gguf_output": gguf,
-        }),
-        ("inference_gguf", write.main, {
-            "gguf_path": f"{gguf}.{quant_type}.gguf", "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE,
-        }),
-    ]  # fmt: skip
-    commands = [command(script, *_flags(options)) for script, _, options in steps]
-    for place, ((_, main_of_step, options), line) in enumerate(zip(steps, commands, strict=True), start=1):
-        print(f"\n[{place}/4] {line}", flush=True)
-        status = main_of_step(_flags(options))
-        if status:
+    steps = _flags_of_steps(args, folder, folder / gguf)
+    for place, (script, flags) in enumerate(steps.items(), start=1):
+        print(f"\n[{place}/4] {command(script, *flags)}", flush=True)
+        if status := MAINS[script](flags):
             return status
     print(f"\nEverything is in {folder}/. To write together with the model:")
-    print(command("inference_gguf", "--gguf_path", f"{gguf}.{quant_type}.gguf"))
+    print(command("inference_gguf", "--gguf_path", str(folder / gguf)))
     print("The four commands that repeat it:")
-    print("\n".join(commands))
+    print("\n".join(command(script, *flags) for script, flags in steps.items()))
     return 0
 
 
@@ -97,6 +74,30 @@ def _make_folder(name: str) -> Path:
     return folder
 
 
-def _flags(options: dict[str, object]) -> list[str]:
-    """{"n_embd": 64} as ["--n_embd", "64"]."""
-    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+def _flags_of_steps(args: Namespace, folder: Path, gguf: Path) -> dict[str, list[str]]:
+    """What each step is told, for the text and the time."""
+    dataset = args.file
+    if dataset is None:
+        dataset = str(folder / "stories.txt")
+        write_bytes(dataset, generate_stories().encode())
+    cache = default_cache()
+    corpus = choose_corpus(dataset, cache, encoding=args.encoding)
+    tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
+    sizes = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
+    config_path, model_path = folder / "model_config.pth", folder / "trained_model.pth"
+    steps = {
+        "llm_model": {"vocab_size": tokens.tokenizer.vocab_size, **sizes.model, "config_path": config_path},
+        "train_llm": {
+            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **sizes.training,
+            "config_path": config_path, "model_path": model_path,
+        },
+        "convert_to_gguf": {
+            "quant_type": args.quant_type, "model_path": model_path, "config_path": config_path,
+            "output_dir": folder / "hf_model", "gguf_output": folder / "model.gguf",
+        },
+        "inference_gguf": {"gguf_path": gguf, "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE},
+    }  # fmt: skip
+    return {
+        script: [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        for script, options in steps.items()
+    }

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from custom_llm.data.sources import Corpus
     from custom_llm.training.resume import Checkpoint
 
-
 ENDS = ("minutes", "max_iters", "max_epochs")  # what ends a training: the one that was said last
 
 
@@ -49,32 +48,23 @@ def get_training_config(values: dict[str, Any] | None = None) -> dict[str, Any]:
 def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "train_llm", lists=["dataset_path"], instead=ENDS)
-    parser.add_argument(
-        "--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)"
-    )
-    parser.add_argument(
-        "--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)"
-    )
-    parser.add_argument("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
-    parser.add_argument(
-        "--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)")
+    add("--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)")
+    add("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
+    add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
+    add(
         "--stream", action="store_true", default=None,
         help="read a dataset by name while it is downloaded (default: if only a part of it is wanted)",
     )  # fmt: skip
-    parser.add_argument(
-        "--no_stream",
-        action="store_false",
-        dest="stream",
+    add(
+        "--no_stream", action="store_false", dest="stream",
         help="download all of it first; then it stays for other programs",
-    )
-    parser.add_argument(
-        "--fallback", action="store_true", help="train on the bundled stories where a dataset by name cannot be had"
-    )
-    parser.add_argument("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
-    parser.add_argument("--resume", action="store_true", help="go on with the training that was stopped last")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
+    )  # fmt: skip
+    add("--fallback", action="store_true", help="train on the bundled stories where a dataset by name cannot be had")
+    add("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
+    add("--resume", action="store_true", help="resume the training that was stopped last")
+    add("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
     add_flags(parser, TrainConfig, "training")
     return parser
 
@@ -86,57 +76,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if world_size() > 1:
         choose_waiting()
     with Processes.joined() as processes:
-        return _train(parser, args, processes)
+        values = given(TrainConfig, args)
+        resumed = _load_stopped(args.model_path) if args.resume else None
+        values = _known_options(values, resumed)
+        if not Path(args.config_path).exists():
+            raise UserError(f"{args.config_path}: no such file; make it with {command('llm_model')}")
+        config = processes.shared(lambda: build(TrainConfig, values if args.inspect else get_training_config(values)))
+
+        from custom_llm.data.cache import default_cache
+
+        choose_waiting()
+        cache = Path(args.cache_dir) if args.cache_dir else default_cache()
+        corpus = processes.in_turns(lambda: _choose_corpus(args, config, cache))
+        if (args.inspect or "dataset_path" not in values) and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
+            tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time"
+            say(f"tip: {tip} (docs/data.md)")
+        if args.inspect:
+            return processes.in_turns(lambda: _inspect(config, corpus, args.config_path, cache))
+        return _train(parser, args, config, corpus, cache, resumed, processes)
 
 
-def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
-    """The step with these flags, in one of the processes that train together."""
-    values = given(TrainConfig, args)
-    begun = _load_begun(args.model_path) if args.resume else None
-    if begun is not None:
-        before = begun.config
-        if any(name in values for name in ENDS):
-            before = {name: value for name, value in before.items() if name not in ENDS}
-        values = {**before, **values}
-    if {"minutes", "max_iters"} & values.keys():  # then epochs do not end the training, and are not asked for
-        values.setdefault("max_epochs", TrainConfig.max_epochs)
-    if not Path(args.config_path).exists():
-        raise UserError(f"{args.config_path}: no such file; make it with {command('llm_model')}")
-    is_advised = args.inspect or "dataset_path" not in values
-    config = processes.shared(lambda: build(TrainConfig, values if args.inspect else get_training_config(values)))
-
-    from custom_llm.data.cache import default_cache
-    from custom_llm.data.choose import choose_corpus
-
-    choose_waiting()
-    cache = Path(args.cache_dir) if args.cache_dir else default_cache()
-    corpus = processes.in_turns(lambda: choose_corpus(
-        config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters,
-        stream=args.stream, fallback=lambda: args.fallback or _agrees(config.dataset_path),
-    ))  # fmt: skip
-    if is_advised and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
-        tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time (docs/data.md)"
-        say(f"tip: {tip}")
-    if args.inspect:
-        return processes.in_turns(lambda: _inspect(config, corpus, args.config_path, cache))
-    from custom_llm.export.plan import plan_export
-    from custom_llm.model.files import load_config
-    from custom_llm.training.run import train_on_text
-
-    export = plan_export(load_config(args.config_path).model)
-    if not export.exports:
-        note(f"this model {export.sentence}")
-
-    def keep_options(resolved: TrainConfig) -> None:
-        write_beside(args.model_path, parser, {**vars(args), **asdict(resolved), "resume": False})
-
-    gc.freeze()  # what was imported stays; looking through it again and again for garbage takes 0.3 s
-    files = (args.config_path, args.model_path, cache)
-    finished = train_on_text(config, corpus, *files, args.device, begun, keep_options, processes)
-    return 0 if finished else EXIT_INTERRUPTED
-
-
-def _load_begun(model_path: str) -> Checkpoint:
+def _load_stopped(model_path: str) -> Checkpoint:
     """The training whose model is in `model_path`, as it was when it was stopped."""
     choose_waiting()
     from custom_llm.training.resume import checkpoint_path, load_checkpoint
@@ -144,8 +104,28 @@ def _load_begun(model_path: str) -> Checkpoint:
     return load_checkpoint(checkpoint_path(model_path))
 
 
+def _known_options(values: dict[str, Any], resumed: Checkpoint | None) -> dict[str, Any]:
+    """The options that need not be asked: what the flags say, else what a resumed training had."""
+    if resumed is not None:
+        ends_anew = any(name in values for name in ENDS)
+        before = {name: value for name, value in resumed.config.items() if not (ends_anew and name in ENDS)}
+        values = {**before, **values}
+    if {"minutes", "max_iters"} & values.keys():  # then epochs do not end the training
+        values.setdefault("max_epochs", TrainConfig.max_epochs)
+    return values
+
+
+def _choose_corpus(args: Namespace, config: TrainConfig, cache: Path) -> Corpus:
+    from custom_llm.data.choose import choose_corpus
+
+    return choose_corpus(
+        config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters,
+        stream=args.stream, fallback=lambda: args.fallback or _agrees(config.dataset_path),
+    )  # fmt: skip
+
+
 def _agrees(name: str) -> bool:
-    """Whether a person at a terminal wants to go on without the dataset they named."""
+    """Whether a person at a terminal wants to train without the dataset they named."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     print(f"{name} cannot be had here and now. Train on the bundled stories instead? (yes or no) ", end="", flush=True)
@@ -166,3 +146,25 @@ def _inspect(config: TrainConfig, corpus: Corpus, config_path: str, cache: Path)
     print(corpus.name)
     print("\n".join(inspect(text, tokens, GPTLanguageModel.outline(model).n_parameters(), model.block_size)))
     return 0
+
+
+def _train(
+    parser: StepParser, args: Namespace, config: TrainConfig, corpus: Corpus, cache: Path, resumed: Checkpoint | None,
+    processes: Processes,
+) -> int:  # fmt: skip
+    """Train, in one of the processes that do it together; the exit status."""
+    from custom_llm.export.plan import plan_export
+    from custom_llm.model.files import load_config
+    from custom_llm.training.run import train_on_text
+
+    export = plan_export(load_config(args.config_path).model)
+    if not export.exports:
+        note(f"this model {export.sentence}")
+
+    def keep_options(resolved: TrainConfig) -> None:
+        write_beside(args.model_path, parser, {**vars(args), **asdict(resolved), "resume": False})
+
+    gc.freeze()  # what was imported stays; looking through it again and again for garbage takes 0.3 s
+    files = (args.config_path, args.model_path, cache)
+    finished = train_on_text(config, corpus, *files, args.device, resumed, keep_options, processes)
+    return 0 if finished else EXIT_INTERRUPTED

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 
-def lazy(script: str, **modules: str) -> Callable[[str], Any]:
-    """A module-level `__getattr__` (PEP 562) for `script` that finds each name in its module.
+def lazy(script: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module-level `__getattr__` (PEP 562) for `script`. modules: name → the module it is in.
 
-    >>> __getattr__ = lazy(__name__, sqrt="math")
+    >>> __getattr__ = lazy(__name__, {"sqrt": "math"})
     >>> __getattr__("sqrt")(9.0)
     3.0
     """

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
 
 
 def say(line: str) -> None:
@@ -29,6 +32,8 @@ def warn(text: str) -> None:
 
 def log_to(path: str) -> logging.Logger:
     """The project's logger, appending to the file `path`; one that cannot be written loses the log, not the work."""
+    import logging  # takes 5 ms, which no other --help need wait for
+
     logger = logging.getLogger("custom_llm")
     logger.setLevel(logging.INFO)
     logger.propagate = False

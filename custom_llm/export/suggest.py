@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from custom_llm.config.block import DEFAULTS, known_keys
+from custom_llm.config.block import defaults, known_keys
 from custom_llm.config.model import PER_LAYER, ModelConfig
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.graph.graph import Graph
@@ -92,9 +92,8 @@ def _fit(layer: dict[str, Any], pos_emb: str, head_dim: int) -> None:
     for name in PER_LAYER:
         if name in layer and name not in known:
             del layer[name]
-    for name, value in DEFAULTS.items():
-        if name in known:
-            layer.setdefault(name, value)
+    for name, value in defaults(known).items():
+        layer.setdefault(name, value)
     if "rope_head_dim" in known and layer.get("rope_head_dim") is None:
         layer["rope_head_dim"] = _rotating_head(head_dim)
 
