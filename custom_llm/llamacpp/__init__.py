@@ -8,12 +8,14 @@ and would abort).
 
 from custom_llm.common.lazy import lazy
 
-__getattr__ = lazy(
-    __name__,
-    Context="custom_llm.llamacpp.context",
-    Model="custom_llm.llamacpp.model",
-    Sampler="custom_llm.llamacpp.sampler",
-    gpu_available="custom_llm.llamacpp.bindings",
-    quantize_file="custom_llm.llamacpp.quantize",
-    score_windows="custom_llm.llamacpp.context",
-)
+LATER = {
+    "Context": "custom_llm.llamacpp.context",
+    "Model": "custom_llm.llamacpp.model",
+    "Sampler": "custom_llm.llamacpp.sampler",
+    "gpu_available": "custom_llm.llamacpp.bindings",
+    "quantize_file": "custom_llm.llamacpp.quantize",
+    "score_windows": "custom_llm.llamacpp.context",
+}
+__all__ = [*LATER]
+
+__getattr__ = lazy(__name__, LATER)
