@@ -110,7 +110,7 @@ def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
 
     choose_waiting()
     cache = Path(args.cache_dir) if args.cache_dir else default_cache()
-    corpus = processes.in_turns(lambda: choose_corpus(
+    corpus = processes.rank_0_first(lambda: choose_corpus(
         config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters,
         stream=args.stream, fallback=lambda: args.fallback or _agrees(config.dataset_path),
     ))  # fmt: skip
@@ -118,7 +118,7 @@ def _train(parser: StepParser, args: Namespace, processes: Processes) -> int:
         tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time (docs/data.md)"
         say(f"tip: {tip}")
     if args.inspect:
-        return processes.in_turns(lambda: _inspect(config, corpus, args.config_path, cache))
+        return processes.rank_0_first(lambda: _inspect(config, corpus, args.config_path, cache))
     from custom_llm.cli.run_file import write_beside
     from custom_llm.export.plan import plan_export
     from custom_llm.model.files import load_config

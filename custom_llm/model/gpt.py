@@ -34,6 +34,7 @@ from custom_llm.config.model import ModelConfig
 from custom_llm.model.attention import Cache
 from custom_llm.model.layers import Sinusoids
 
+NOT_TRAINED_ON = -100  # a target that does not count (the `ignore_index` of cross entropy)
 STD = 0.02
 INTO_RESIDUAL = ("attn.proj.weight", "ffn.2.weight", "down.weight", "ffn.down", "shared.2.weight")
 
@@ -154,7 +155,7 @@ class GPTLanguageModel(nn.Module):
 
         Args:
             idx: token ids, (B, T).
-            targets: the ids one place later, (B, T), or None.
+            targets: the ids one place later, (B, T), NOT_TRAINED_ON where they do not count; or None.
             cache: what was read before idx; idx is added to it. Together they are at most block_size tokens.
 
         Returns:
@@ -174,8 +175,9 @@ class GPTLanguageModel(nn.Module):
         for block, layer in zip(self.blocks, layers, strict=True):
             x = _recomputing(block, x) if self.act_recomp and self.training else block(x, layer)
         logits = self.head(self.ln_f(x))  # (B, T, vocab_size)
-        loss = None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        return logits, loss
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NOT_TRAINED_ON)
 
     @torch.no_grad()
     def generate(

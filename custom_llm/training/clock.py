@@ -28,9 +28,10 @@ class Clock:
         n_held_out: tokens that a report reads, if that is known.
     """
 
-    def __init__(self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic) -> None:
-        self.now = now
-        self.n_held_out = 0
+    def __init__(
+        self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic, n_held_out: int = 0
+    ) -> None:
+        self.now, self.n_held_out = now, n_held_out
         self.steps = self.epochs = self.tokens = self.batches = 0
         self.counts_epochs = config.minutes is None and config.max_iters is None
         self._config = config

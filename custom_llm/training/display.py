@@ -1,14 +1,20 @@
-"""What is said about a training while it is under way."""
+"""What is shown of a training while it is under way: its progress, and what the model writes."""
 
 from __future__ import annotations
+
+import shutil
+import unicodedata
 
 import psutil
 import torch
 
 from custom_llm.config.model import ModelConfig
+from custom_llm.model import GPTLanguageModel
 from custom_llm.model.costs import costs_of
+from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.training.clock import Clock
 
+WIDEST = 100  # columns of a sample in a line
 BACKWARD = 3  # operations of a forward and a backward pass together, in those of the forward pass
 # Part of the name of a GPU → operations a second with dense bfloat16 that its maker states; the first one that fits.
 PEAKS = {
@@ -28,7 +34,9 @@ PEAKS = {
 }
 
 
-def words(loss: float, held_out: float | None, clock: Clock, memory: int, operations: float, peak: float | None) -> str:
+def progress_words(
+    loss: float, held_out: float | None, clock: Clock, memory: int, operations: float, peak: float | None
+) -> str:
     """A few words for the line of progress.
 
     Args:
@@ -66,3 +74,29 @@ def peak_of(device: torch.device, precision: str) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for part, peak in PEAKS.items() if part in name), None)
+
+
+def write_sample(model: GPTLanguageModel, tokenizer: Tokenizer, n_tokens: int, seed: int) -> str:
+    """The beginning of a document, as the model would write it. The randomness of training stays as it is."""
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    start = torch.tensor([[tokenizer.end_of_text_id]], device=device)
+    ids = model.generate(start, n_tokens, temperature=0.8, generator=generator)[0, 1:]
+    return tokenizer.decode(ids.tolist()).split(tokenizer.end_of_text)[0].strip("\n")
+
+
+def in_a_line(text: str, indent: int = 2) -> str:
+    """`text` for a line of a terminal: cut to its width, ⏎ for line breaks, nothing that would steer it.
+
+    >>> in_a_line("a\\nb\\x1b[31m")
+    'a⏎b [31m'
+    """
+    room = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns) - indent - 1
+    text = "".join(char if char.isprintable() else " " for char in text.replace("\n", "⏎"))
+    columns = 0
+    for place, char in enumerate(text):
+        wide = 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        columns += 0 if unicodedata.combining(char) else wide
+        if columns > room:
+            return text[:place] + "…"
+    return text

@@ -15,16 +15,45 @@ from custom_llm.common.notes import say
 from custom_llm.common.steps import step
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.distributed.parallel import gathered, load_model_state, parallelize, send_gradients, whole
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.optim.ema import Average
 from custom_llm.training.optim.optimizers import make_optimizers, set_learning_rate
 from custom_llm.training.speed.compile import compiled
-from custom_llm.training.speed.cuda_graph import Replayed
+from custom_llm.training.speed.cuda_graph import CudaGraphPass
 from custom_llm.training.speed.precision import autocast, precisions_of
 
+Batch = tuple[torch.Tensor, torch.Tensor]
 
-class ExpertLoads:
+
+class Diverged(UserError):
+    """A loss or a gradient is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update was made from.
+
+    Attributes:
+        loss: of all its targets together, in nats; a scalar on the device of the model.
+        n_targets: how many these are: the tokens that are trained on.
+        grad_norm: length of the gradient before it was shortened; a scalar on the device.
+    """
+
+    loss: torch.Tensor
+    n_targets: int
+    grad_norm: torch.Tensor
+
+    def check(self) -> None:
+        """Raise Diverged unless these are finite; on a GPU, after waiting for it."""
+        if not math.isfinite(self.loss):
+            raise Diverged(f"the loss became {self.loss / self.n_targets:g}")
+        if not math.isfinite(self.grad_norm):
+            raise Diverged(f"the length of the gradient became {self.grad_norm:g}")
+
+
+class ExpertUse:
     """For how many tokens each expert of a model was chosen since it was last asked for."""
 
     def __init__(self, model: GPTLanguageModel) -> None:
@@ -59,41 +88,12 @@ class ExpertLoads:
             count.copy_(value)
 
 
-Batch = tuple[torch.Tensor, torch.Tensor]
-
-
-class Diverged(UserError):
-    """A loss or a gradient is no longer a number."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """What an update was made from.
-
-    Attributes:
-        loss: of all its tokens together, in nats; a scalar on the device of the model.
-        n_tokens: how many these are.
-        grad_norm: length of the gradient before it was shortened; a scalar on the device.
-    """
-
-    loss: torch.Tensor
-    n_tokens: int
-    grad_norm: torch.Tensor
-
-    def check(self) -> None:
-        """Raise Diverged unless these are finite; on a GPU, after waiting for it."""
-        if not math.isfinite(self.loss):
-            raise Diverged(f"the loss became {self.loss / self.n_tokens:g}")
-        if not math.isfinite(self.grad_norm):
-            raise Diverged(f"the length of the gradient became {self.grad_norm:g}")
-
-
 class Step:
     """Updates a model; what it keeps from one update to the next is in its state.
 
     Attributes:
         average: the averaged weights, with --ema.
-        loads: tokens of each expert since the last report.
+        expert_use: tokens of each expert since the last report.
         precision: float32 or bfloat16.
         rows: windows that go through the model at once; None: those of a batch.
     """
@@ -110,10 +110,10 @@ class Step:
         self.rows: int | None = None
         self._called = parallelize(model, config.strategy, processes, device)
         self._compiled: Callable | None = None
-        self._replayed = self._new_replayed()
+        self._graph = self._new_graph()
         self.optimizers = make_optimizers(model, config)
         self.average = self._new_average()
-        self.loads = ExpertLoads(model)
+        self.expert_use = ExpertUse(model)
 
     def __call__(self, batches: Sequence[Batch], learning_rate: float) -> Update:
         """Update the weights once by several batches (x, y) together, each (B, T).
@@ -125,11 +125,10 @@ class Step:
         """
         if self.config.compile and self._compiled is None:  # not before, for what is only rehearsed
             self._compiled = compiled(self._called)
-            self._replayed = self._new_replayed()
-        loss = self._backward(batches)
+            self._graph = self._new_graph()
+        loss, n_targets = self._backward(batches)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        n_tokens = sum(y.numel() for _, y in batches)
-        update = Update(loss, n_tokens, whole(nn.utils.get_total_norm(gradients)))
+        update = Update(loss, n_targets, whole(nn.utils.get_total_norm(gradients)))
         if self.device.type == "cpu":  # a GPU would have to be waited for
             update.check()
         if self.config.grad_clip:
@@ -141,15 +140,15 @@ class Step:
             optimizer.zero_grad()
         if self.average is not None:
             self.average.update()
-        self.processes.add_up([mixture.load for mixture in self.model.mixtures])
-        self.loads.add()
+        self.processes.sum_in_place([mixture.load for mixture in self.model.mixtures])
+        self.expert_use.add()
         self.model.rebalance()
         return update
 
     def use_precision(self, precision: str) -> None:
         """Compute products in float32 or bfloat16 from the next update on."""
         self.precision = precision
-        self._replayed = self._new_replayed()
+        self._graph = self._new_graph()
 
     def rehearse(self, batch: Batch) -> None:
         """Do the work of an update but for the update itself; only random numbers go on by it."""
@@ -170,15 +169,16 @@ class Step:
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def _new_average(self) -> Average | None:
-        return Average(self.model.parameters(), self.config.ema) if self.config.ema else None
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        return Average(trained, self.config.ema) if self.config.ema else None
 
-    def _new_replayed(self) -> Replayed | None:
+    def _new_graph(self) -> CudaGraphPass | None:
         """What makes the passes of whole batches on a GPU, unless they are of a kind that cannot be recorded."""
         waits = self.model.mixtures or self.config.act_recomp or self.processes.size > 1
-        return Replayed(self._pass, self.model.parameters()) if self.device.type == "cuda" and not waits else None
+        return CudaGraphPass(self._pass, self.model.parameters()) if self.device.type == "cuda" and not waits else None
 
-    def _backward(self, batches: Sequence[Batch]) -> torch.Tensor:
-        """Leave the gradient of the mean loss of all tokens in the parameters; return the sum of their losses.
+    def _backward(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, int]:
+        """Leave the gradient of the mean loss of all targets in the parameters; return their sum and how many they are.
 
         Where the memory of one process does not suffice, batches are halved until it does, from now on.
 
@@ -195,24 +195,26 @@ class Step:
             self._drop()
             self._halve([len(x) for x, _ in batches])
 
-    def _accumulate(self, batches: Sequence[Batch]) -> torch.Tensor:
+    def _accumulate(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, int]:
         """See `_backward`."""
-        n_tokens = sum(y.numel() for _, y in batches)
-        total = torch.zeros((), device=self.device)
         passes: list[Batch] = []
         for batch in self.processes.part(batches):
             passes += zip(*(ids.split(self.rows or len(ids)) for ids in batch), strict=True)
-        for place, (x, y) in enumerate(passes, start=1):
+        # Targets are counted before they go to a GPU, which would have to be waited for.
+        counts = [0 if y.is_meta else int((y != NOT_TRAINED_ON).sum()) for _, y in passes]
+        n_targets = int(self.processes.sum(sum(counts))[0])
+        total = torch.zeros((), device=self.device)
+        for place, ((x, y), count) in enumerate(zip(passes, counts, strict=True), start=1):
             send_gradients(self._called, now=place == len(passes))
-            if x.is_meta:
+            if not count:  # the batch of another process, or one of which nothing is trained on
                 self._backward_zero(x)
                 continue
-            weight = y.numel() / n_tokens * self.processes.size  # the mean over processes becomes a sum
+            weight = count / n_targets * self.processes.size  # the mean over processes becomes a sum
             weight = torch.full((), weight, device=self.device)
-            work = self._replayed if self._replayed is not None and self._is_whole(x) else self._pass
-            total += work(self._there(x), self._there(y), weight) * y.numel()
-        self.processes.add_up([total])
-        return total
+            work = self._graph if self._graph is not None and self._is_whole(x) else self._pass
+            total += work(self._there(x), self._there(y), weight) * count
+        self.processes.sum_in_place([total])
+        return total, n_targets
 
     def _pass(self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Add the gradients of the mean loss of a batch, times `weight`; return the loss."""
@@ -234,7 +236,7 @@ class Step:
         return len(x) == min(self.rows or self.config.batch_size, self.config.batch_size)
 
     def _backward_zero(self, x: torch.Tensor) -> None:
-        """Take part in a pass of the other processes, without a batch."""
+        """Take part in a pass of the other processes, without a target."""
         x = torch.zeros_like(x, device=self.device)
         self.model.eval()  # experts do not count then, and nothing random is drawn
         with autocast(self.device, self.precision):
@@ -272,7 +274,7 @@ class Step:
         return {
             "model": gathered(self.model.state_dict(), self.processes),
             "optimizers": gathered([optimizer.state_dict() for optimizer in self.optimizers], self.processes),
-            "loads": self.loads.state_dict(),
+            "loads": self.expert_use.state_dict(),
             "average": self.average and gathered(self.average.state_dict(), self.processes),
             "precision": self.precision,
             "rows": self.rows,
@@ -282,7 +284,7 @@ class Step:
         load_model_state(self.model, state["model"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        self.loads.load_state_dict(state["loads"])
+        self.expert_use.load_state_dict(state["loads"])
         self.average = self._new_average()
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])

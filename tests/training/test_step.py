@@ -38,7 +38,7 @@ def test_every_architecture_trains_in_bfloat16(experts, attention, rest):
         assert all(parameter.dtype == torch.float32 for parameter in step.model.parameters())
         with autocast(CPU, precision):
             losses[precision] = [
-                (update.loss / update.n_tokens).item(),
+                (update.loss / update.n_targets).item(),
                 held_out_loss(step.model, torch.arange(23), 16, 23),
             ]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
@@ -120,8 +120,8 @@ def test_parts_of_a_step_give_the_same_gradients(experts, act_recomp):
         step = make_step(architecture, act_recomp=act_recomp, optimizer="adamw")
         step.rows = rows
         update = step(batches, 0.0)
-        counts = sum(int(count.sum()) for count in step.loads.state_dict())
-        results.append((update.n_tokens, counts, update.loss.item(), update.grad_norm.item()))
+        counts = sum(int(count.sum()) for count in step.expert_use.state_dict())
+        results.append((update.n_targets, counts, update.loss.item(), update.grad_norm.item()))
     assert results[0][0] == 13 * 16
     assert results[1] == pytest.approx(results[0], rel=1e-5) and results[2] == pytest.approx(results[0], rel=1e-5)
 
@@ -156,7 +156,7 @@ logits = 4 * 64 * 30_000  # bytes, for a window; with gradients and logarithms, 
 resource.setrlimit(resource.RLIMIT_AS, (used + 50 * logits, resource.RLIM_INFINITY))
 for _ in range(2):
     update = step([(ids[:, :-1], ids[:, 1:])], 0.001)
-print(update.n_tokens, step.rows)
+print(update.n_targets, step.rows)
 """
 
 

@@ -25,11 +25,20 @@ from hypothesis import strategies as st
 
 from custom_llm.config.training import TrainConfig
 from custom_llm.training.clock import POINTS, Clock
+from custom_llm.training.display import WIDEST, in_a_line
 from custom_llm.training.tracking.about import About
-from custom_llm.training.tracking.history import COLUMNS, MOST_POINTS, History, Point, best, thin, to_csv
+from custom_llm.training.tracking.history import (
+    COLUMNS,
+    MOST_POINTS,
+    History,
+    Point,
+    best,
+    describe_overfitting,
+    describe_underfitting,
+    thin,
+    to_csv,
+)
 from custom_llm.training.tracking.plot import draw_curves
-from custom_llm.training.tracking.sample import WIDEST, in_a_line
-from custom_llm.training.tracking.verdict import describe_overfitting, describe_underfitting
 from custom_llm.training.tracking.web_report import make_page
 
 # In one precision: which one is faster is measured, so that two trainings might differ in it.

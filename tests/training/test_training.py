@@ -33,11 +33,11 @@ from custom_llm.model.files import load_model
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.load import load_tokenizer
 from custom_llm.training.clock import Clock
-from custom_llm.training.display import words
+from custom_llm.training.display import progress_words
 from custom_llm.training.held_out import held_out_loss
 from custom_llm.training.loop import Trainer, train_model
 from custom_llm.training.optim.schedule import learning_rate_at
-from custom_llm.training.step import ExpertLoads, Update
+from custom_llm.training.step import ExpertUse, Update
 
 TEXT = STORY * 20
 CPU = torch.device("cpu")
@@ -139,7 +139,7 @@ def test_the_reported_loss_is_that_of_the_text_alone(capsys):
 
 def test_reports_count_the_tokens_since_the_one_before():
     model = tiny(**EXPERTS["softmax"])
-    loads = ExpertLoads(model)
+    loads = ExpertUse(model)
     first, second = model.mixtures
     for busy in (0, 1):
         first.load.copy_(torch.tensor([4, 1, 1, 1, 1, 4]))
@@ -243,11 +243,11 @@ def test_the_words_of_progress_are_short(loss, held_out, memory, n_tokens):
     clock = Clock(TrainConfig(max_iters=10), 10)
     clock.add(n_tokens, 1)
     clock.load_state_dict({**clock.state_dict(), "seconds": 100.0})
-    line = words(loss, held_out, clock, memory, operations=1e6, peak=1e15)
+    line = progress_words(loss, held_out, clock, memory, operations=1e6, peak=1e15)
     assert f"{memory / 1e9:.1f} GB" in line and "tokens/s" in line and "MFU" in line
     assert len(f"100% {line}, 100,000 s left") <= 100
     clock = Clock(TrainConfig(max_iters=10), 10, now=lambda: 0.0)  # has not moved since the beginning
-    assert words(loss, held_out, clock, memory, operations=1e6, peak=None).startswith(f"loss {loss:.3f}")
+    assert progress_words(loss, held_out, clock, memory, operations=1e6, peak=None).startswith(f"loss {loss:.3f}")
 
 
 def test_a_gpu_is_looked_at_before_anything_is_saved():

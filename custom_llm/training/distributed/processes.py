@@ -69,7 +69,7 @@ class Processes:
         patient = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
         processes = cls(dist.get_rank(), dist.get_world_size(), patient)
         try:
-            with processes.together():
+            with processes.raising_together():
                 yield processes
             dist.barrier(patient)  # when one ends with an error, torchrun ends those that are left
         except UserError:
@@ -108,7 +108,7 @@ class Processes:
         """`time.monotonic()` of rank 0 at the latest `sum`, so that all decide alike what it is time for."""
         return time.monotonic() if self.size == 1 else self._now
 
-    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+    def sum_in_place(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors of one type and device by their sums over all processes."""
         if self.size == 1 or not tensors:
             return
@@ -131,7 +131,7 @@ class Processes:
         return values
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def raising_together(self) -> Iterator[None]:
         """Raises what a person can mend in one process in all of them, so that none waits for one that has ended.
 
         It is raised where each of them next ends such a block, which may be inside of another one.
@@ -159,7 +159,7 @@ class Processes:
             UserError: `make` does.
         """
         values: list[Any] = [None]
-        with self.together():
+        with self.raising_together():
             if self.rank == 0:
                 values = [make()]
         if self.size > 1:
@@ -168,7 +168,7 @@ class Processes:
             dist.broadcast_object_list(values, src=0, group=self._patient)
         return values[0]
 
-    def in_turns(self, make: Callable[[], T]) -> T:
+    def rank_0_first(self, make: Callable[[], T]) -> T:
         """What `make` gives in each process: first in rank 0, then in the first of each machine, then in the others.
 
         So who comes later finds the files that were made before.
@@ -178,7 +178,7 @@ class Processes:
         """
         own = 0 if self.rank == 0 else 1 if local_rank() == 0 else 2
         for turn in range(3 if self.size > 1 else 1):
-            with self.together():
+            with self.raising_together():
                 if turn == own:
                     made = make()
         return made

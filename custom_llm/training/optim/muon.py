@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from custom_llm.training.optim.base import Optimizer, own
+from custom_llm.training.optim.adamw import Optimizer, own
 from custom_llm.training.optim.sharded_muon import orthogonalize_parts
 
 # Coefficients of the quintic iteration, chosen by its authors to bring singular values near 1 in few steps.

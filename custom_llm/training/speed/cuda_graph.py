@@ -17,7 +17,7 @@ WARM_UP = 3  # passes before one is recorded, in which libraries choose their ke
 Pass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class Replayed:
+class CudaGraphPass:
     """Does what `work` does, for batches of one shape.
 
     What cannot be recorded, such as a wait for the GPU, is done as ever.
