@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from conftest import STORY
 
 from custom_llm.config.training import TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.held_out import held_out_loss
 from custom_llm.training.loop import Trainer
@@ -36,6 +38,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
+class MaskedDataset(TextDataset):
+    """A text of which some windows are not trained on at all, and others in part."""
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = super().__getitems__(indices)
+        return x, torch.where(x[:, :1] + x % 2 > self.vocab_size // 2, NOT_TRAINED_ON, y)
+
+
 @dataclass
 class Case:
     """A training of two epochs.
@@ -43,6 +53,7 @@ class Case:
     Attributes:
         batches: of a step.
         begun: the state to go on with.
+        masked: whether a third of the targets, spread unevenly, is not trained on.
     """
 
     architecture: str
@@ -51,11 +62,12 @@ class Case:
     batches: int = 2
     dropout: float = 0.0
     begun: dict[str, Any] | None = field(default=None, repr=False)
+    masked: bool = False
 
     def run(self, processes: Processes = ALONE) -> dict[str, Any]:
         """Train; `losses` of each step, the `states` after each, and the `held_out` loss of averaged weights."""
         torch.set_num_threads(1)
-        dataset = TextDataset(TEXT, BLOCK_SIZE)
+        dataset = (MaskedDataset if self.masked else TextDataset)(TEXT, BLOCK_SIZE)
         config = TrainConfig(
             batch_size=BATCH_SIZE, learning_rate=0.001, max_epochs=2, ckpt_interval=1, optimizer=self.optimizer,
             strategy=self.strategy, ema=0.9, total_batch_size=str(self.batches * BATCH_SIZE * BLOCK_SIZE),

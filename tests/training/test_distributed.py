@@ -68,13 +68,17 @@ def test_two_processes_train_what_one_does_and_go_on_with_each_others_work(tmp_p
         Case("classic", "adamw", "fsdp", begun=(0, 5)),  # from ddp to fsdp
         Case("classic", "adamw", dropout=0.3),
         Case("classic", "adamw", dropout=0.3, begun=(6, 1)),
+        Case("modern", "adamw", "ddp", masked=True),
+        Case("modern", "adamw", "fsdp", masked=True),
     ]
     results = run_together(2, cases, tmp_path)
     for result, expected in zip(results, [*alone, alone[1], alone[1], alone[0]], strict=False):
         assert_same(result, expected)
     for place in (0, 1):  # from two processes to one
         assert_same(Case(*ways[place][:2], begun=results[place]["states"][2]).run(), alone[place])
-    whole, rest = results[-2:]
+    for result in results[8:]:
+        assert_same(result, Case("modern", "adamw", masked=True).run())
+    whole, rest = results[6:8]
     assert len(rest["losses"]) == 6
     assert rest["losses"] == whole["losses"][-6:], "as many processes as before drop the same at random"
 
