@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from custom_llm.config.block import GATED, BlockConfig
-from custom_llm.model.feed_forward import Activation, make_feed_forward
+from custom_llm.config.block import BlockConfig
+from custom_llm.model.feed_forward import GATES, Activation, make_feed_forward
 from custom_llm.model.layers import Dropout
 
-EPS = 1e-20  # DeepSeek's; sigmoids may all be 0
+LEAST_SUM = 1e-20  # DeepSeek's; sigmoids may all be 0
 
 
 class MixtureOfExperts(nn.Module):
@@ -39,7 +39,7 @@ class MixtureOfExperts(nn.Module):
         n, up_dim = block.n_routed, block.up_dim
         self.router = nn.Linear(n_embd, n, bias=False)
         # One matrix for each expert, laid out like nn.Linear's: (n, out, in).
-        self.gate = nn.Parameter(torch.empty(n, up_dim, n_embd)) if block.non_linearity in GATED else None
+        self.gate = nn.Parameter(torch.empty(n, up_dim, n_embd)) if block.non_linearity in GATES else None
         self.up = nn.Parameter(torch.empty(n, up_dim, n_embd))
         self.down = nn.Parameter(torch.empty(n, n_embd, up_dim))
         self.activation = Activation(block.non_linearity)
@@ -77,6 +77,12 @@ class MixtureOfExperts(nn.Module):
             self.selection_bias += self.block.gamma * too_few
         self.forget()
 
+    @property
+    def n_idle(self) -> int:
+        """Parameters that a token does not pass through: those of experts that are not chosen for it."""
+        matrices = [matrix for matrix in (self.gate, self.up, self.down) if matrix is not None]
+        return (self.block.n_routed - self.block.n_chosen) * sum(matrix[0].numel() for matrix in matrices)
+
     @torch.no_grad()
     def margin(self, x: torch.Tensor) -> torch.Tensor:
         """How clear the choice of experts for (B, T, n_embd) is: the last chosen one's lead over the next, (B, T)."""
@@ -112,7 +118,7 @@ class MixtureOfExperts(nn.Module):
             chosen = scores.topk(self.block.n_chosen).indices
         weights = scores.gather(-1, chosen)
         if self.block.n_chosen > 1:
-            weights = weights / (weights.sum(-1, keepdim=True) + EPS)
+            weights = weights / (weights.sum(-1, keepdim=True) + LEAST_SUM)
         return scores, weights.to(x.dtype), chosen
 
     def _run_experts(

@@ -126,9 +126,9 @@ def _check_weights(
             )
         if not torch.isfinite(weights[name]).all():
             raise UserError(f"{model_path}: {name} holds NaN or infinity; train again with a lower --learning_rate")
-    surplus = sorted(set(weights) - set(expected))
-    if surplus:
-        raise UserError(f"{model_path} has {surplus[0]}, which {config_path} does not ask for")
+    unexpected = sorted(set(weights) - set(expected))
+    if unexpected:
+        raise UserError(f"{model_path} has {unexpected[0]}, which {config_path} does not ask for")
 
 
 def _is_weight(name: object, value: object) -> bool:
