@@ -47,7 +47,7 @@ def use_fastest(
 
     Args:
         use: makes a setting hold.
-        processes: which do the work together, and shall use the same.
+        processes: which do the work together, and must use the same.
         gain: share of the first setting's time that another one must save to be taken.
     """
     if len(settings) == 1:  # it holds

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -101,9 +102,7 @@ class Step:
     def __init__(
         self, model: GPTLanguageModel, config: TrainConfig, device: torch.device, processes: Processes = ALONE
     ) -> None:
-        """Args:
-        model: which is put on `device`, or divided among `processes`.
-        """
+        """`model` is put on `device`, or divided among `processes`."""
         self.model, self.config, self.device, self.processes = model.train(), config, device, processes
         model.act_recomp = config.act_recomp
         self.precision = precisions_of(device, config.precision)[0]
@@ -111,9 +110,8 @@ class Step:
         self._called = parallelize(model, config.strategy, processes, device)
         self._compiled: Callable | None = None
         self._graph = self._new_graph()
-        self.optimizers = make_optimizers(model, config)
-        self.average = self._new_average()
         self.expert_use = ExpertUse(model)
+        self._make_optimizers()
 
     def __call__(self, batches: Sequence[Batch], learning_rate: float) -> Update:
         """Update the weights once by several batches (x, y) together, each (B, T).
@@ -161,16 +159,17 @@ class Step:
         """Go on from other weights, with optimizers that remember nothing."""
         self._drop()
         load_model_state(self.model, weights)
+        self._make_optimizers()
+
+    def _make_optimizers(self) -> None:
+        """Those of the parameters that are trained, and the average of these."""
         self.optimizers = make_optimizers(self.model, self.config)
-        self.average = self._new_average()
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.average = Average(trained, self.config.ema) if self.config.ema else None
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """While entered, the model has its averaged weights, if they are averaged."""
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
-
-    def _new_average(self) -> Average | None:
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        return Average(trained, self.config.ema) if self.config.ema else None
 
     def _new_graph(self) -> CudaGraphPass | None:
         """What makes the passes of whole batches on a GPU, unless they are of a kind that cannot be recorded."""
@@ -282,10 +281,10 @@ class Step:
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         load_model_state(self.model, state["model"])
+        self._make_optimizers()
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         self.expert_use.load_state_dict(state["loads"])
-        self.average = self._new_average()
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         self.rows = state["rows"] if self.processes.size == 1 else None
@@ -295,18 +294,20 @@ class Step:
 
 def get_random_state() -> dict[str, torch.Tensor]:
     """The state of each device that there is."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    if torch.backends.mps.is_available():
-        state["mps"] = torch.mps.get_rng_state()
-    return state
+    return {name: device.get_rng_state() for name, device in _generators()}
 
 
 def set_random_state(state: dict[str, torch.Tensor]) -> None:
     """Go on with what `get_random_state` has returned, perhaps on a machine with other devices."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    if "mps" in state and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state["mps"])
+    for name, device in _generators():
+        if name in state:
+            device.set_rng_state(state[name])
+
+
+def _generators() -> Iterator[tuple[str, Any]]:
+    """Name and module of each device that there is."""
+    yield "cpu", torch
+    if torch.cuda.is_available():
+        yield "cuda", torch.cuda
+    if torch.backends.mps.is_available():
+        yield "mps", torch.mps

@@ -49,13 +49,19 @@ class CudaGraphPass:
         return self._loss
 
     def _record(self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> None:
-        """Leaves gradients and random numbers as they are."""
+        """Record the work, leaving gradients and random numbers as they are."""
         self._graph = None
         before = [parameter.grad for parameter in self._parameters]
         random_state = torch.cuda.get_rng_state()
         self._inputs = [tensor.clone() for tensor in (x, y, weight)]
         try:
-            self._warm_up()
+            stream = torch.cuda.Stream()  # as recording does it
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    self._set_gradients([None] * len(self._parameters))
+                    self._work(*self._inputs)
+            torch.cuda.current_stream().wait_stream(stream)
             self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
             self._set_gradients(self._gradients)
             torch.cuda.empty_cache()  # the graph has memory of its own
@@ -70,16 +76,6 @@ class CudaGraphPass:
         finally:
             torch.cuda.set_rng_state(random_state)
             self._set_gradients(before)
-
-    def _warm_up(self) -> None:
-        """Work on a stream of its own, as recording does."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self._set_gradients([None] * len(self._parameters))
-                self._work(*self._inputs)
-        torch.cuda.current_stream().wait_stream(stream)
 
     def _use_own_gradients(self) -> None:
         """Let the parameters have those that the graph adds to, with what was added up so far."""
