@@ -61,6 +61,15 @@ class MultiHeadSelfAttention(nn.Module):
     """Attention over the tokens so far (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762), masked as in GPT.
 
     Four separate matrices `key`, `query`, `value`, `proj`, under the names of the tutorial.
+
+    Args:
+        n_embd: width; a multiple of n_head.
+        block_size: longest sequence; the table of rotations has as many rows.
+        n_kv_heads: heads of keys and values, a divisor of n_head (default: n_head); 1 is multi-query attention
+            (Shazeer 2019, arXiv:1911.02150), others are grouped-query attention (Ainslie et al. 2023,
+            arXiv:2305.13245).
+        qk_norm: RMSNorm over the queries and the keys of each head, before they rotate (as in Qwen3).
+        rotary: rotate queries and keys by their positions.
     """
 
     def __init__(
@@ -74,15 +83,6 @@ class MultiHeadSelfAttention(nn.Module):
         qk_norm: bool = False,
         rotary: bool = False,
     ) -> None:
-        """Args:
-        n_embd: width; a multiple of n_head.
-        block_size: longest sequence; the table of rotations has as many rows.
-        n_kv_heads: heads of keys and values, a divisor of n_head (default: n_head); 1 is multi-query attention
-            (Shazeer 2019, arXiv:1911.02150), others are grouped-query attention (Ainslie et al. 2023,
-            arXiv:2305.13245).
-        qk_norm: RMSNorm over the queries and the keys of each head, before they rotate (as in Qwen3).
-        rotary: rotate queries and keys by their positions.
-        """
         super().__init__()
         if n_embd % n_head:
             raise ValueError(f"n_embd {n_embd} is not a multiple of n_head {n_head}")

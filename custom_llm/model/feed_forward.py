@@ -37,11 +37,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
 }
 # name of a feed-forward layer with a gate → the activation of the gate
-GATES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "swiglu": F.silu,
-    "geglu": gelu,
-    "reglu": F.relu,
-}
+GATES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"swiglu": F.silu, "geglu": gelu, "reglu": F.relu}
 
 
 class Activation(nn.Module):

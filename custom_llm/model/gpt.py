@@ -54,7 +54,13 @@ POSITIONS: dict[str, Callable[[int, int], nn.Module | None]] = {
 
 
 class TransformerBlock(nn.Module):
-    """A pre-norm block (Radford et al. 2019); without further parts, GPT-2's."""
+    """A pre-norm block (Radford et al. 2019); without further parts, GPT-2's.
+
+    Args:
+        attn: called as attn(x, cache); default: multi-head attention with biases.
+        ffn: called as ffn(x); default: GELU and 4 n_embd.
+        norm, bias: kind of the two norms, and whether they have a bias.
+    """
 
     def __init__(
         self,
@@ -68,11 +74,6 @@ class TransformerBlock(nn.Module):
         norm: str = "layer",
         bias: bool = True,
     ) -> None:
-        """Args:
-        attn: called as attn(x, cache); default: multi-head attention with biases.
-        ffn: called as ffn(x); default: GELU and 4 n_embd.
-        norm, bias: kind of the two norms, and whether they have a bias.
-        """
         super().__init__()
         self.ln1 = NORMS[norm](n_embd, bias)
         self.attn = attn or MultiHeadSelfAttention(n_embd, n_head, block_size, dropout)
@@ -99,18 +100,18 @@ def make_block(config: ModelConfig, block: BlockConfig) -> TransformerBlock:
 class GPTLanguageModel(nn.Module):
     """A decoder-only transformer: the tutorial's by default, others as the config says.
 
+    Args:
+        config: a `ModelConfig`, or a dict with at least
+            `vocab_size n_embd n_head n_layer block_size dropout`.
+
+    Raises:
+        ValueError: a key is missing, unknown or impossible.
+
     Attributes:
         act_recomp: whether training computes the activations of blocks again for the backward pass.
     """
 
     def __init__(self, config: ModelConfig | dict[str, Any]) -> None:
-        """Args:
-        config: a `ModelConfig`, or a dict with at least
-            `vocab_size n_embd n_head n_layer block_size dropout`.
-
-        Raises:
-            ValueError: a key is missing, unknown or impossible.
-        """
         super().__init__()
         self.act_recomp = False
         self.config = c = config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)

@@ -17,6 +17,12 @@ class MultiHeadLatentAttention(nn.Module):
     Keys and values of all heads come from one latent of `kv_latent_dim`, normalised by RMSNorm; queries likewise from
     one of `q_latent_dim`. Since a rotation cannot pass through that compression, positions are in an additional part
     of each query and in one additional key that all heads share, `rope_head_dim` wide.
+
+    Args:
+        n_embd: width; a multiple of n_head. Each head is n_embd / n_head wide, besides its rotary part.
+        q_latent_dim: 0 makes queries from the input itself.
+        rope_head_dim: even; 0 where positions are added to the embeddings.
+        bias: of the projections that read the input and of the last one, as in DeepSeek.
     """
 
     def __init__(
@@ -30,12 +36,6 @@ class MultiHeadLatentAttention(nn.Module):
         rope_head_dim: int,
         bias: bool = True,
     ) -> None:
-        """Args:
-        n_embd: width; a multiple of n_head. Each head is n_embd / n_head wide, besides its rotary part.
-        q_latent_dim: 0 makes queries from the input itself.
-        rope_head_dim: even; 0 where positions are added to the embeddings.
-        bias: of the projections that read the input and of the last one, as in DeepSeek.
-        """
         super().__init__()
         self.n_head = n_head
         self.head_dim = head_dim = n_embd // n_head

@@ -52,19 +52,19 @@ def use_fastest(
     """
     if len(settings) == 1:  # it holds
         return settings[0]
-    seconds = processes.sum(*(_time(work, setting, use) for setting in settings))
+
+    def timed(setting: Setting) -> float:
+        """Median seconds of the work."""
+        use(setting)
+        times = []
+        for _ in range(WARM_UP + TIMED):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[WARM_UP:])
+
+    seconds = processes.sum(*map(timed, settings))
     best = min(range(len(settings)), key=seconds.__getitem__)
     chosen = settings[best] if seconds[best] <= (1 - gain) * seconds[0] else settings[0]
     use(chosen)
     return chosen
-
-
-def _time(work: Callable[[], object], setting: Setting, use: Callable[[Setting], object]) -> float:
-    """Median seconds of the work with a setting."""
-    use(setting)
-    times = []
-    for _ in range(WARM_UP + TIMED):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[WARM_UP:])

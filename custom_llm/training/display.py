@@ -8,14 +8,11 @@ import unicodedata
 import psutil
 import torch
 
-from custom_llm.config.model import ModelConfig
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.costs import costs_of
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.training.clock import Clock
 
 WIDEST = 100  # columns of a sample in a line
-BACKWARD = 3  # operations of a forward and a backward pass together, in those of the forward pass
 # Part of the name of a GPU → operations a second with dense bfloat16 that its maker states; the first one that fits.
 PEAKS = {
     "B200": 2250e12,
@@ -46,17 +43,11 @@ def progress_words(
         peak: operations a second that the device could do at most; None where that is not known.
     """
     speed = clock.tokens / max(clock.seconds, 1e-9)  # some clocks stand still for 16 ms
-    parts = [f"loss {loss:.3f}"]
-    parts += [f"held-out {held_out:.3f}"] if held_out is not None else []
-    parts += [f"{speed:,.0f} tokens/s", f"{memory / 1e9:.1f} GB"]
+    line = f"loss {loss:.3f}"
+    line += "" if held_out is None else f", held-out {held_out:.3f}"
+    line += f", {speed:,.0f} tokens/s, {memory / 1e9:.1f} GB"
     # Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
-    parts += [f"MFU {speed * operations / peak:.0%}"] if peak else []
-    return ", ".join(parts)
-
-
-def operations_per_token(config: ModelConfig) -> float:
-    """Floating-point operations that training spends on a token."""
-    return BACKWARD * costs_of(config).flops
+    return line + (f", MFU {speed * operations / peak:.0%}" if peak else "")
 
 
 def memory_in_use(device: torch.device) -> int:

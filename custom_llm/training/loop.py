@@ -18,14 +18,16 @@ from custom_llm.common.progress import Progress
 from custom_llm.common.signals import StopRequest
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.costs import costs_of
 from custom_llm.training.clock import Clock
-from custom_llm.training.display import in_a_line, memory_in_use, operations_per_token, peak_of, progress_words
+from custom_llm.training.display import in_a_line, memory_in_use, peak_of, progress_words
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.optim.schedule import learning_rate_at
 from custom_llm.training.speed.precision import autocast
 from custom_llm.training.step import Batch, Diverged, Step, Update, get_random_state, set_random_state
 from custom_llm.training.tracking.history import History
 
+FORWARD_AND_BACKWARD = 3  # operations of both passes, in those of the forward pass
 UNSEEN = 10  # updates that a GPU may be behind, as looking at one waits for it
 
 
@@ -94,6 +96,16 @@ class Trainer:
 
     Its state (`state_dict`) is everything that the rest of the training depends on: on a CPU with the same number of
     threads, weights end the same to the bit however often it was stopped.
+
+    Args:
+        loader: sized; to be resumed, it needs a `WindowSampler`.
+        validate: the held-out loss in nats per token.
+        n_held_out: tokens that it reads.
+        on_lowest: called when the held-out loss is the lowest so far, to save the model as it then is.
+        save: called with the state now and then, to write a checkpoint; in rank 0 only.
+        history: where the curves are kept (default: a new one).
+        write_sample: what the model writes at a report, or None if not every time.
+        processes: those that train the model together; each needs its part of the loader (see `make_loader`).
     """
 
     def __init__(
@@ -111,16 +123,6 @@ class Trainer:
         write_sample: Callable[[], str | None] | None = None,
         processes: Processes = ALONE,
     ) -> None:
-        """Args:
-        loader: sized; to be resumed, it needs a `WindowSampler`.
-        validate: the held-out loss in nats per token.
-        n_held_out: tokens that it reads.
-        on_lowest: called when the held-out loss is the lowest so far, to save the model as it then is.
-        save: called with the state now and then, to write a checkpoint; in rank 0 only.
-        history: where the curves are kept (default: a new one).
-        write_sample: what the model writes at a report, or None if not every time.
-        processes: those that train the model together; each needs its part of the loader (see `make_loader`).
-        """
         self.model, self.loader, self.config, self.processes = model, loader, config, processes
         self._validate, self._on_lowest, self._save, self._write_sample = validate, on_lowest, save, write_sample
         self.step = Step(model, config, device, processes)
@@ -132,7 +134,7 @@ class Trainer:
         self._updates: deque[tuple[int, float, Update]] = deque()  # not looked at yet; with number and learning rate
         self._loss, self._n_targets = 0.0, 0  # sum of the losses since the last report, in nats, and of how many
         self._last_loss = math.nan  # of the latest update, per target
-        self._operations = operations_per_token(model.config)
+        self._operations = FORWARD_AND_BACKWARD * costs_of(model.config).flops  # of a token
 
     def run(self) -> None:
         """Train to the end.

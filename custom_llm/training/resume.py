@@ -75,7 +75,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 class Saver:
-    """Saves what must not be lost: the model at its lowest held-out loss, and the whole state of the training."""
+    """Saves what must not be lost: the model at its lowest held-out loss, and the whole state of the training.
+
+    Args:
+        training: the options, the model and the text.
+        describe: the content of `config_path`, which is written with each model.
+    """
 
     def __init__(
         self,
@@ -86,10 +91,6 @@ class Saver:
         record: Record,
         describe: Callable[[Trainer], SavedConfig],
     ) -> None:
-        """Args:
-        training: the options, the model and the text.
-        describe: the content of `config_path`, which is written with each model.
-        """
         self._training, self._path = training, checkpoint_path(model_path)
         self._config_path, self._model_path = config_path, model_path
         self._processes, self._record, self._describe = processes, record, describe

@@ -40,10 +40,7 @@ from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
 
 TEXT_TOKENS = 200  # length of the text shown at the end
 BYTES_PER_PARAMETER = 20  # weight, best weight, gradient and up to two moments of the optimizer, in float32
-_WHAT = {
-    "char": "the characters of the text and its end",
-    "bpe": "as many byte pairs as there are in the text",
-}
+_WHAT = {"char": "the characters of the text and its end", "bpe": "as many byte pairs as there are in the text"}
 
 
 @dataclass(frozen=True)

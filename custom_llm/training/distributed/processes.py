@@ -34,15 +34,15 @@ class _SaidByAll(UserError):
 class Processes:
     """The processes of a training.
 
+    Args:
+        patient: a group of all of them, with a long timeout.
+
     Attributes:
         size: how many there are.
         rank: the number of this one; rank 0 speaks and writes.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, patient: dist.ProcessGroup | None = None) -> None:
-        """Args:
-        patient: a group of all of them, with a long timeout.
-        """
         self.rank, self.size = rank, size
         self._patient = patient
         self._now = time.monotonic()

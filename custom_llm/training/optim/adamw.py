@@ -18,6 +18,9 @@ from custom_llm.training.distributed.parallel import divided_like
 class Optimizer:
     """Updates parameters by their gradients.
 
+    Args:
+        settings: of the groups that do not say otherwise.
+
     Attributes:
         param_groups: parameters that are treated alike, `params`, with their settings, such as `lr`.
         state: parameter → what is kept of it from one step to the next, tensors of its shape.
@@ -25,9 +28,6 @@ class Optimizer:
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], **settings: Any) -> None:
-        """Args:
-        settings: of the groups that do not say otherwise.
-        """
         self.param_groups = [{**settings, **group, "params": list(group["params"])} for group in groups]
         self._parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         self.state: dict[torch.Tensor, dict[str, torch.Tensor]] = defaultdict(dict)  # by identity
@@ -81,6 +81,9 @@ class AdamW(Optimizer):
 
     Moves each weight by its mean gradient over the root of its mean square, which is about `lr` a step. The means are
     exponential and begin with zeros, which is corrected for.
+
+    Args:
+        betas: how much of the means of gradients and of their squares stays in a step.
     """
 
     def __init__(
@@ -91,9 +94,6 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        """Args:
-        betas: how much of the means of gradients and of their squares stays in a step.
-        """
         super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def update(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:

@@ -49,10 +49,7 @@ def _adamw(inside: list[torch.Tensor], others: list[torch.Tensor], c: TrainConfi
     return [AdamW(groups, lr=c.learning_rate, betas=BETAS)]
 
 
-OPTIMIZERS: dict[str, Callable[[list, list, TrainConfig], list[Optimizer]]] = {
-    "muon": _muon,
-    "adamw": _adamw,
-}
+OPTIMIZERS: dict[str, Callable[[list, list, TrainConfig], list[Optimizer]]] = {"muon": _muon, "adamw": _adamw}
 
 
 def set_learning_rate(optimizers: Iterable[Optimizer], learning_rate: float) -> None:

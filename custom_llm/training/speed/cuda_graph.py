@@ -21,13 +21,13 @@ class CudaGraphPass:
     """Does what `work` does, for batches of one shape.
 
     What cannot be recorded, such as a wait for the GPU, is done as ever.
+
+    Args:
+        work: takes x and y, (B, T) each, and the weight of their loss, a scalar, all on the GPU; adds to the gradients
+            of the parameters, and returns the loss.
     """
 
     def __init__(self, work: Pass, parameters: Iterable[torch.Tensor]) -> None:
-        """Args:
-        work: takes x and y, (B, T) each, and the weight of their loss, a scalar, all on the GPU; adds to the gradients
-            of the parameters, and returns the loss.
-        """
         self._work, self._parameters = work, [p for p in parameters if p.requires_grad]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._is_possible = True

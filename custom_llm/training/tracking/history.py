@@ -56,13 +56,14 @@ COLUMNS = tuple(item.name for item in fields(Point) if item.name != "sample")
 
 
 class History:
-    """The points of a training so far."""
+    """The points of a training so far.
 
-    def __init__(self, bytes_per_token: float = 1.0, on_point: Callable[[Point], object] | None = None) -> None:
-        """Args:
+    Args:
         bytes_per_token: of the held-out text.
         on_point: called with each new point, and with one that a report at the same step adds to.
-        """
+    """
+
+    def __init__(self, bytes_per_token: float = 1.0, on_point: Callable[[Point], object] | None = None) -> None:
         self.points: list[Point] = []
         self._per_token, self._on_point = bytes_per_token, on_point
         self._total, self._n_targets = 0.0, 0  # loss, and of how many, since the latest point

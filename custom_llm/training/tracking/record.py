@@ -24,12 +24,13 @@ Result = TypeVar("Result")
 
 
 class Paced:
-    """Calls a function so rarely that it takes no more than a share of the time."""
+    """Calls a function so rarely that it takes no more than a share of the time.
+
+    Args:
+        after: seconds until the first call.
+    """
 
     def __init__(self, function: Callable[[], Result], share: float, after: float = 0.0) -> None:
-        """Args:
-        after: seconds until the first call.
-        """
         self._function, self._share = function, share
         self._next = time.monotonic() + after
 

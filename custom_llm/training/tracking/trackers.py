@@ -32,7 +32,7 @@ class Tracker(Protocol):
         """Raises UserError if its package is not installed, or its folder cannot be."""
 
     def start(self, run: str | None, step: int, settings: Mapping[str, Any]) -> str:
-        """Begin, or go on with `run` behind `step`; what `run` is to be the next time."""
+        """Begin, or resume `run` behind `step`; what `run` is to be the next time."""
 
     def log(self, point: Point) -> None: ...
 
@@ -121,8 +121,7 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": Weigh
 
 def figures(point: Point) -> dict[str, float]:
     """Name → value, of what was measured."""
-    values = {name: getattr(point, attribute) for name, attribute in FIGURES.items()}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, key in FIGURES.items() if (value := getattr(point, key)) is not None}
 
 
 def _encodable(text: str) -> str:
