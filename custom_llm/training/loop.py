@@ -67,19 +67,13 @@ def train_model(
 
 @dataclass
 class Best:
-    """The lowest held-out loss of a training, in nats per token, and when it was reported.
+    """The lowest held-out loss of a training, and when it was reported."""
 
-    Attributes:
-        epoch: which was under way, from 1.
-        since: reports after that one.
-        last: the latest held-out loss.
-    """
-
-    loss: float = math.inf
+    loss: float = math.inf  # in nats per token
     step: int = 0
-    epoch: int = 0
-    since: int = 0
-    last: float = math.inf
+    epoch: int = 0  # which was under way, from 1
+    since: int = 0  # reports after that one
+    last: float = math.inf  # the latest held-out loss
 
     def add(self, loss: float, step: int, epoch: int) -> bool:
         """Count a report, and say whether its loss is the lowest so far."""

@@ -26,22 +26,14 @@ AGAIN = "start anew without --resume"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What stands in the file.
+    """What stands in the file."""
 
-    Attributes:
-        config, model: the options of the training and of the model, as plain values.
-        text: the key of the token ids.
-        trainer: `Trainer.state_dict()`.
-        best_model: the weights of the lowest held-out loss so far; None if that was never measured.
-        record: `Record.state_dict()`.
-    """
-
-    config: dict[str, Any]
-    model: dict[str, Any]
-    text: str
-    trainer: dict[str, Any] = field(default_factory=dict)
-    best_model: dict[str, torch.Tensor] | None = None
-    record: dict[str, Any] | None = None
+    config: dict[str, Any]  # the options of the training
+    model: dict[str, Any]  # and of the model, as plain values
+    text: str  # the key of the token ids
+    trainer: dict[str, Any] = field(default_factory=dict)  # `Trainer.state_dict()`
+    best_model: dict[str, torch.Tensor] | None = None  # weights of the lowest held-out loss; None: never measured
+    record: dict[str, Any] | None = None  # `Record.state_dict()`
     version: int = VERSION
 
 

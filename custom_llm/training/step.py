@@ -34,17 +34,11 @@ class Diverged(UserError):
 
 @dataclass(frozen=True)
 class Update:
-    """What an update was made from.
+    """What an update was made from; the tensors are scalars on the device of the model."""
 
-    Attributes:
-        loss: of all its targets together, in nats; a scalar on the device of the model.
-        n_targets: how many these are: the tokens that are trained on.
-        grad_norm: length of the gradient before it was shortened; a scalar on the device.
-    """
-
-    loss: torch.Tensor
-    n_targets: int
-    grad_norm: torch.Tensor
+    loss: torch.Tensor  # of all its targets together, in nats
+    n_targets: int  # the tokens that are trained on
+    grad_norm: torch.Tensor  # length of the gradient before it was shortened
 
     def check(self) -> None:
         """Raise Diverged unless these are finite; on a GPU, after waiting for it."""

@@ -20,24 +20,15 @@ LONGER = 4  # times, which is worth it after a training that was too short
 
 @dataclass(frozen=True)
 class About:
-    """For the page and for trackers.
+    """For the page and for trackers."""
 
-    Attributes:
-        model_path: where the weights are written.
-        corpus: what is learnt from.
-        dropout: of the model.
-        command: which trains it.
-        longer: flags of a training that is longer by LONGER.
-        tables: title → name → value.
-    """
-
-    model_path: str
-    corpus: str
+    model_path: str  # where the weights are written
+    corpus: str  # what is learnt from
     n_parameters: int
-    dropout: float
-    command: str
-    longer: str
-    tables: Mapping[str, Mapping[str, object]]
+    dropout: float  # of the model
+    command: str  # which trains it
+    longer: str  # flags of a training that is longer by LONGER
+    tables: Mapping[str, Mapping[str, object]]  # title → name → value
 
 
 def describe(

@@ -27,29 +27,19 @@ LAST = 0.1  # share of the tokens that are read last, over which the training lo
 
 @dataclass(frozen=True)
 class Point:
-    """Where a training is.
-
-    Attributes:
-        step, epoch, tokens, seconds: done so far; `epoch` counts parts of one, too.
-        loss: mean in nats per token since the point before.
-        grad_norm: length of the latest gradient, before it is shortened.
-        tokens_per_second: since the point before, without the time for reports and checkpoints.
-        held_out: loss on the held-out text, where there is a report.
-        bits_per_byte: the same for each byte of that text in UTF-8, by which any two models compare.
-        sample: what the model wrote then.
-    """
+    """Where a training is."""
 
     step: int
-    epoch: float
-    tokens: int
+    epoch: float  # counts parts of one, too
+    tokens: int  # read so far
     seconds: float
     learning_rate: float
-    loss: float
-    grad_norm: float
-    tokens_per_second: float
-    held_out: float | None = None
-    bits_per_byte: float | None = None
-    sample: str | None = None
+    loss: float  # mean in nats per token since the point before
+    grad_norm: float  # length of the latest gradient, before it is shortened
+    tokens_per_second: float  # since the point before, without the time for reports and checkpoints
+    held_out: float | None = None  # loss on the held-out text, where there is a report
+    bits_per_byte: float | None = None  # the same for each byte of that text in UTF-8, by which any two models compare
+    sample: str | None = None  # what the model wrote then
 
 
 COLUMNS = tuple(item.name for item in fields(Point) if item.name != "sample")
@@ -140,14 +130,9 @@ def to_csv(points: list[Point]) -> bytes:
     table = csv.writer(buffer, lineterminator="\n")
     table.writerow(COLUMNS)
     for point in points:
-        table.writerow(_shown(getattr(point, name)) for name in COLUMNS)
+        values = (getattr(point, name) for name in COLUMNS)
+        table.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in values)
     return buffer.getvalue().encode()
-
-
-def _shown(value: float | None) -> str:
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def describe_overfitting(points: Sequence[Point], about: About) -> str | None:
