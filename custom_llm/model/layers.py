@@ -53,19 +53,17 @@ def _scales(x: torch.Tensor, p: float) -> torch.Tensor:
     return kept.to(x.dtype).mul_(_RESOLUTION / (_RESOLUTION - n_dropped))
 
 
-def sinusoids(n_positions: int, width: int) -> torch.Tensor:
-    """The table of Vaswani et al. 2017 (arXiv:1706.03762, section 3.5), (n_positions, width): sin, cos, sin, cos, …"""
-    table = torch.empty(n_positions, width)
-    table[:, 0::2], table[:, 1::2] = _angles(n_positions, width)
-    return table
-
-
 class Sinusoids(nn.Module):
-    """A fixed table of positions, called like an embedding; it is not part of the weights."""
+    """A fixed table of positions, called like an embedding; it is not part of the weights.
+
+    That of Vaswani et al. 2017 (arXiv:1706.03762, section 3.5), (n_positions, width): sin, cos, sin, cos, …
+    """
 
     def __init__(self, n_positions: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("table", sinusoids(n_positions, width), persistent=False)
+        table = torch.empty(n_positions, width)
+        table[:, 0::2], table[:, 1::2] = _angles(n_positions, width)
+        self.register_buffer("table", table, persistent=False)
 
     def forward(self, positions: torch.Tensor) -> torch.Tensor:
         """(T,) → (T, width)"""

@@ -93,7 +93,12 @@ class Saver:
         weights = gathered(trainer.model.state_dict(), self._processes)
         with self._processes.raising_together():
             if self._processes.rank == 0:
-                self._best_model = _copied(weights)  # on the CPU, where a machine without a GPU reads them
+                # Copied to the CPU, where a machine without a GPU reads them; a matrix of two names is still one.
+                copies: dict[int, torch.Tensor] = {}
+                self._best_model = {
+                    name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
+                    for name, tensor in weights.items()
+                }
                 self._write_best(trainer)
 
     def _write_best(self, trainer: Trainer) -> None:
@@ -147,12 +152,3 @@ class Saver:
         self._best_model = checkpoint.best_model
         if self._best_model is not None and self._processes.rank == 0:
             self._write_best(trainer)  # the file may be one that a report at the stop has left
-
-
-def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same on the CPU; a matrix that has two names is still one."""
-    copies: dict[int, torch.Tensor] = {}
-    return {
-        name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
-        for name, tensor in weights.items()
-    }

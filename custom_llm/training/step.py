@@ -186,7 +186,21 @@ class Step:
                     raise
             # Not within `except`, where the error holds on to the activations.
             self._drop()
-            self._halve([len(x) for x, _ in batches])
+            sizes = [len(x) for x, _ in batches]
+            at_once = min(self.rows or max(sizes), max(sizes))
+            if at_once == 1:
+                ways_out = f"configure a smaller --block_size or --n_embd with {step('llm_model')}"
+                ways_out = ways_out if self.config.act_recomp else f"give --act_recomp, or {ways_out}"
+                n = self.model.config.block_size
+                raise UserError(f"not enough memory for one window of {n} tokens; {ways_out}")
+            self.rows = at_once // 2
+            parts = sum(-(-size // self.rows) for size in sizes)
+            say(
+                f"note: out of memory with {at_once} windows at once; going on with {self.rows}, and the same step in "
+                f"{parts} parts"
+            )
+            if self.device.type != "cpu":
+                torch.accelerator.empty_cache()
 
     def _accumulate(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, int]:
         """See `_backward`."""
@@ -236,26 +250,6 @@ class Step:
             _, loss = self._called(x, x)
         (0 * loss).backward()
         self.model.train()
-
-    def _halve(self, sizes: Sequence[int]) -> None:
-        """Let fewer windows through the model at once.
-
-        Args:
-            sizes: how many there are in each batch of a step.
-        """
-        at_once = min(self.rows or max(sizes), max(sizes))
-        if at_once == 1:
-            ways_out = f"configure a smaller --block_size or --n_embd with {step('llm_model')}"
-            ways_out = ways_out if self.config.act_recomp else f"give --act_recomp, or {ways_out}"
-            raise UserError(f"not enough memory for one window of {self.model.config.block_size} tokens; {ways_out}")
-        self.rows = at_once // 2
-        parts = sum(-(-size // self.rows) for size in sizes)
-        say(
-            f"note: out of memory with {at_once} windows at once; going on with {self.rows}, and the same step in "
-            f"{parts} parts"
-        )
-        if self.device.type != "cpu":
-            torch.accelerator.empty_cache()
 
     def _drop(self) -> None:
         """Forget what `_backward` has left in the model."""

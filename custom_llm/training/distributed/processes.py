@@ -97,10 +97,9 @@ class Processes:
         if self.size == 1:
             return list(numbers)
         import torch
-        import torch.distributed as dist
 
         values = torch.tensor([*numbers, 0.0 if self.rank else time.monotonic()], dtype=torch.float64)
-        dist.all_reduce(values)
+        torch.distributed.all_reduce(values)
         *sums, self._now = values.tolist()
         return sums
 
@@ -113,21 +112,19 @@ class Processes:
         if self.size == 1 or not tensors:
             return
         import torch
-        import torch.distributed as dist
 
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
+        torch.distributed.all_reduce(flat)
         for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
     def gather(self, value: T) -> list[T]:
         """The value of each process, in all of them."""
-        if self.size == 1:
-            return [value]
-        import torch.distributed as dist
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            import torch.distributed as dist
 
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self._patient)
+            dist.all_gather_object(values, value, group=self._patient)
         return values
 
     @contextlib.contextmanager
@@ -145,19 +142,13 @@ class Processes:
             if self.size == 1:
                 raise
             message = str(error)
-        if self.size == 1:
-            return
         messages = self.gather(message)
         rank = next((rank for rank, said in enumerate(messages) if said is not None), None)
         if rank is not None:
             raise _SaidByAll(f"process {rank}: {messages[rank]}" if rank else messages[rank])
 
     def shared(self, make: Callable[[], T]) -> T:
-        """What `make` gives in rank 0, in all processes.
-
-        Raises:
-            UserError: `make` does.
-        """
+        """What `make` gives in rank 0, in all processes. A UserError of it is raised in all of them."""
         values: list[Any] = [None]
         with self.raising_together():
             if self.rank == 0:
@@ -171,10 +162,7 @@ class Processes:
     def rank_0_first(self, make: Callable[[], T]) -> T:
         """What `make` gives in each process: first in rank 0, then in the first of each machine, then in the others.
 
-        So who comes later finds the files that were made before.
-
-        Raises:
-            UserError: `make` does in one of them.
+        So who comes later finds the files that were made before. A UserError in one of them is raised in all.
         """
         own = 0 if self.rank == 0 else 1 if local_rank() == 0 else 2
         for turn in range(3 if self.size > 1 else 1):
