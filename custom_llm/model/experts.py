@@ -139,16 +139,14 @@ class MixtureOfExperts(nn.Module):
         pieces = x[token].split(counts.tolist())  # which on a GPU waits for it
         # Unbound at once: the gradient of self.up[i] would be as large as self.up, for every i.
         gates = [None] * len(pieces) if self.gate is None else self.gate.unbind()
-        experts = zip(pieces, gates, self.up.unbind(), self.down.unbind(), strict=True)
-        outputs = [self._expert(rows, *matrices) for rows, *matrices in experts if len(rows)]
+        outputs = []
+        for rows, gate, up, down in zip(pieces, gates, self.up.unbind(), self.down.unbind(), strict=True):
+            if len(rows):
+                wide = F.linear(rows, up)  # (n, up_dim)
+                hidden = self.activation(wide) if gate is None else self.activation(F.linear(rows, gate)) * wide
+                outputs.append(F.linear(hidden, down))  # (n, n_embd)
         weighed = torch.cat(outputs) * weights.flatten()[order, None]
         return torch.zeros_like(x).index_add(0, token, weighed)
-
-    def _expert(self, x: torch.Tensor, gate: torch.Tensor | None, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-        """One expert, by its matrices, on (n, n_embd)."""
-        wide = F.linear(x, up)
-        hidden = self.activation(wide) if gate is None else self.activation(F.linear(x, gate)) * wide
-        return F.linear(hidden, down)
 
     def _balance_loss(self, scores: torch.Tensor) -> torch.Tensor:
         """The loss of scores (B, T, n); what it counts as chosen is so by the scores alone, without the bias."""

@@ -50,11 +50,7 @@ def save_config(path: str | Path, saved: SavedConfig) -> None:
 
 
 def load_config(path: str | Path) -> SavedConfig:
-    """Read `model_config.pth`.
-
-    Raises:
-        UserError: the file is missing, damaged, or not a model configuration.
-    """
+    """The content of `model_config.pth`; UserError where it is missing, damaged, or not a model configuration."""
     values = load_file(path, command("llm_model"))
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path} is not a model configuration; write one with {command('llm_model')}")

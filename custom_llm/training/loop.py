@@ -131,11 +131,7 @@ class Trainer:
         self._operations = FORWARD_AND_BACKWARD * costs_of(model.config).flops  # of a token
 
     def run(self) -> None:
-        """Train to the end.
-
-        Raises:
-            Interrupted, Diverged: see `train_model`.
-        """
+        """Train to the end, unless Interrupted or Diverged is raised (see `train_model`)."""
         clock = self.clock
         with Progress() as progress, StopRequest() as stop:
             while not self.done:
@@ -189,11 +185,7 @@ class Trainer:
         return progress_words(self._last_loss, held_out, self.clock, memory_in_use(device), self._operations, peak)
 
     def _look(self) -> None:
-        """Wait for the updates that were begun, and count their losses.
-
-        Raises:
-            Diverged: a loss or a gradient is no longer a number.
-        """
+        """Wait for the updates that were begun, and count their losses; Diverged where one is no longer a number."""
         while self._updates:
             number, rate, update = self._updates.popleft()
             with self._explaining(number):

@@ -19,13 +19,7 @@ MOST_NAMES = 5  # of the files of a text
 
 
 def provenance(trainer: Trainer, source: tuple[str, str], tokens: Tokens, text: str = "") -> Provenance:
-    """The training as far as it has come.
-
-    Args:
-        source: what the text may be called (`public_name`).
-        tokens: the text.
-        text: what the model writes.
-    """
+    """The training as far as it has come, on `tokens` of `source` (see `public_name`); the model writes `text`."""
     config, clock, best, history = trainer.config, trainer.clock, trainer.best, trainer.history
     last = [point.loss for point in history.points if point.tokens > (1 - LAST) * clock.tokens]
     known = best.step > 0

@@ -43,11 +43,7 @@ def checkpoint_path(model_path: str | Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Raises:
-        UserError: there is none, or it is damaged or of another version.
-    """
+    """The checkpoint in a file; UserError where there is none, or it is damaged or of another version."""
     if not path.exists():
         raise UserError(
             f"{path} is not there: the first checkpoint is written after a minute, or --ckpt_interval steps, or when a "
@@ -105,11 +101,7 @@ class Saver:
         save_trained(self._model_path, self._best_model, self._config_path, self._describe(trainer))
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write the state of the trainer. Only rank 0 calls it.
-
-        Raises:
-            UserError: it cannot be written.
-        """
+        """Write the state of the trainer, or raise UserError. Only rank 0 calls it."""
         record = self._record.state_dict()
         checkpoint = replace(self._training, trainer=state, best_model=self._best_model, record=record)
         buffer = io.BytesIO()
@@ -127,11 +119,7 @@ class Saver:
         return True
 
     def resume(self, checkpoint: Checkpoint, trainer: Trainer) -> None:
-        """Bring the trainer to where a training was stopped.
-
-        Raises:
-            UserError: it is one of another model or text.
-        """
+        """Bring the trainer to where a training was stopped; UserError where that was of another model or text."""
         for name, value in self._training.model.items():
             if checkpoint.model.get(name) != value:
                 raise UserError(

@@ -274,11 +274,7 @@ def _finish(job: _Job, trainer: Trainer) -> None:
 
 
 def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: Path) -> Tokens:
-    """The text as the tokens that are configured, encoded now unless it was before.
-
-    Raises:
-        UserError: see `open_tokens`.
-    """
+    """The text as the tokens that are configured, encoded now unless it was before. UserError as by `open_tokens`."""
     told = model.vocab_size if model.vocab_size >= SMALLEST_VOCABULARY else None  # it may be that of some characters
     recipe = find_recipe(config.tokenizer, config.vocab_size or told or BYTE_PAIRS)
     for each in recipe.notes:

@@ -171,12 +171,10 @@ class Step:
         return CudaGraphPass(self._pass, self.model.parameters()) if self.device.type == "cuda" and not waits else None
 
     def _backward(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, int]:
-        """Leave the gradient of the mean loss of all targets in the parameters; return their sum and how many they are.
+        """Leave the gradient of the mean loss of all targets in the parameters; the sum of the losses, and how many.
 
-        Where the memory of one process does not suffice, batches are halved until it does, from now on.
-
-        Raises:
-            UserError: it does not suffice for one window.
+        Where the memory of one process does not suffice, batches are halved until it does, from now on; UserError where
+        it does not for one window.
         """
         while True:
             try:

@@ -31,6 +31,7 @@ from custom_llm.config.training import TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.files import load_model
+from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.load import load_tokenizer
 from custom_llm.training.clock import Clock
@@ -150,6 +151,19 @@ def test_the_reported_loss_is_that_of_the_text_alone(capsys):
     train_once(EXPERTS["softmax"] | {"coeff": 100.0}, max_epochs=1)
     loss = float(re.search(r"Loss: ([\d.]+)", capsys.readouterr().out)[1])
     assert loss < 4, "guessing costs 3.4, and the balance loss of two layers 200"
+
+
+def test_the_reported_loss_is_that_of_the_targets_and_all_tokens_are_read(capsys):
+    torch.manual_seed(0)
+    model, x = tiny(dropout=0.0), torch.randint(23, (5, 16))
+    y = x.roll(-1, 1)
+    y[1], y[2:, 4:] = NOT_TRAINED_ON, NOT_TRAINED_ON
+    expected = model(x, y)[1].item()
+    batches = [(x[:2], y[:2]), (x[2:], y[2:])]
+    trainer = Trainer(model, batches, TrainConfig(learning_rate=1e-9, max_epochs=1), CPU)
+    trainer.run()
+    assert float(re.search(r"Loss: ([\d.]+)", capsys.readouterr().out)[1]) == pytest.approx(expected, abs=1e-4)
+    assert trainer.clock.tokens == trainer.history.points[-1].tokens == 5 * 16
 
 
 def test_reports_count_the_tokens_since_the_one_before():

@@ -32,14 +32,9 @@ class _SaidByAll(UserError):
 
 
 class Processes:
-    """The processes of a training.
+    """The processes of a training; `size` of them, of which rank 0 speaks and writes.
 
-    Args:
-        patient: a group of all of them, with a long timeout.
-
-    Attributes:
-        size: how many there are.
-        rank: the number of this one; rank 0 speaks and writes.
+    `patient` is a group of all of them, with a long timeout.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, patient: dist.ProcessGroup | None = None) -> None:
@@ -52,8 +47,7 @@ class Processes:
     def joined(cls) -> Iterator[Processes]:
         """While entered, this process is one of those that torchrun has started. They leave together.
 
-        Raises:
-            UserError: it is raised inside, in any of them.
+        A UserError that is raised inside in any of them is raised in all.
         """
         if world_size() == 1:
             yield cls()

@@ -33,11 +33,7 @@ class CudaGraphPass:
         self._is_possible = True
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The work; the loss that is returned is good until the next call.
-
-        Raises:
-            RuntimeError: the memory does not suffice.
-        """
+        """The work; the loss is good until the next call. RuntimeError where the memory does not suffice."""
         if self._is_possible and (self._graph is None or self._inputs[0].shape != x.shape):
             self._record(x, y, weight)
         if self._graph is None:
