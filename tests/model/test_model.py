@@ -113,7 +113,7 @@ def test_a_missing_key_is_named():
 
 
 def test_every_variant_that_can_be_configured_is_there():
-    choices = {item.name: set(item.metadata["choices"]) for item in fields(ModelConfig) if "choices" in item.metadata}
+    choices = {item.name: set(item.metadata.get("choices") or ()) for item in fields(ModelConfig)}
     assert choices["attn"] == set(ATTENTIONS)
     assert choices["pos_emb"] == set(POSITIONS)
     assert choices["norm"] == set(NORMS)
