@@ -25,7 +25,7 @@ def losses(device: torch.device, architecture: dict, **options: object) -> list[
     """Of six steps, in nats per token."""
     step = Step(tiny(**architecture).train(), TrainConfig(**{"learning_rate": 0.001, **options}), device)
     updates = [step([windows(8, seed)], 0.001) for seed in range(6)]
-    return [(update.loss / update.n_tokens).item() for update in updates]
+    return [(update.loss / update.n_targets).item() for update in updates]
 
 
 @pytest.mark.parametrize("experts", EXPERTS)
@@ -93,7 +93,7 @@ def test_out_of_memory_halves_what_is_read_at_once(capfd):
         update = step([(ids[:, :-1], ids[:, 1:])], 0.001)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert update.n_tokens == 64 * 256 and step.rows in (4, 8, 16)
+    assert update.n_targets == 64 * 256 and step.rows in (4, 8, 16)
     first = capfd.readouterr().err.splitlines()[0]
     assert first == "note: out of memory with 64 windows at once; going on with 32, and the same step in 2 parts"
 

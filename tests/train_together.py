@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from conftest import STORY
 
 from custom_llm.config.training import TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.held_out import held_out_loss
 from custom_llm.training.loop import Trainer
@@ -36,13 +38,22 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
+class MaskedDataset(TextDataset):
+    """A text of which some windows are not trained on at all, and others in part."""
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = super().__getitems__(indices)
+        return x, torch.where(x[:, :1] + x % 2 > self.vocab_size // 2, NOT_TRAINED_ON, y)
+
+
 @dataclass
 class Case:
     """A training of two epochs.
 
     Attributes:
         batches: of a step.
-        begun: the state to go on with.
+        resumed: the state to resume.
+        masked: whether a third of the targets, spread unevenly, is not trained on.
     """
 
     architecture: str
@@ -50,12 +61,13 @@ class Case:
     strategy: str = "ddp"
     batches: int = 2
     dropout: float = 0.0
-    begun: dict[str, Any] | None = field(default=None, repr=False)
+    resumed: dict[str, Any] | None = field(default=None, repr=False)
+    masked: bool = False
 
     def run(self, processes: Processes = ALONE) -> dict[str, Any]:
         """Train; `losses` of each step, the `states` after each, and the `held_out` loss of averaged weights."""
         torch.set_num_threads(1)
-        dataset = TextDataset(TEXT, BLOCK_SIZE)
+        dataset = (MaskedDataset if self.masked else TextDataset)(TEXT, BLOCK_SIZE)
         config = TrainConfig(
             batch_size=BATCH_SIZE, learning_rate=0.001, max_epochs=2, ckpt_interval=1, optimizer=self.optimizer,
             strategy=self.strategy, ema=0.9, total_batch_size=str(self.batches * BATCH_SIZE * BLOCK_SIZE),
@@ -69,19 +81,23 @@ class Case:
             model, loader, config, torch.device("cpu"), save=lambda state: states.append(copy.deepcopy(state)),
             processes=processes,
         )  # fmt: skip
-        if self.begun is not None:
-            trainer.load_state_dict(self.begun)
+        if self.resumed is not None:
+            trainer.load_state_dict(self.resumed)
         trainer.run()
         with trainer.step.averaged():
             held_out = held_out_loss(model, dataset.data[:300], BLOCK_SIZE, dataset.vocab_size, processes)
-        return {"losses": _losses([self.begun] if self.begun else [], states), "states": states, "held_out": held_out}
+        return {
+            "losses": _losses([self.resumed] if self.resumed else [], states),
+            "states": states,
+            "held_out": held_out,
+        }
 
 
-def _losses(begun: list[dict[str, Any]], states: list[dict[str, Any]]) -> list[float]:
+def _losses(resumed: list[dict[str, Any]], states: list[dict[str, Any]]) -> list[float]:
     """The mean loss of each step, from the sums since the last report that are in checkpoints."""
-    sums = [(state["losses"]["total"], state["losses"]["tokens"]) for state in [*begun, *states]]
+    sums = [(state["losses"]["total"], state["losses"]["tokens"]) for state in [*resumed, *states]]
     steps = []
-    for before, after in pairwise(sums if begun else [(0.0, 0), *sums]):
+    for before, after in pairwise(sums if resumed else [(0.0, 0), *sums]):
         if after[1] > before[1]:
             steps.append((after[0] - before[0]) / (after[1] - before[1]))
         elif after[1]:  # there was a report between them
@@ -90,13 +106,13 @@ def _losses(begun: list[dict[str, Any]], states: list[dict[str, Any]]) -> list[f
 
 
 def main(cases: str, results: str) -> None:
-    """Run pickled cases; one whose `begun` is a pair (case, step) goes on with that of an earlier one."""
+    """Run pickled cases; one whose `resumed` is a pair (case, step) resumes that of an earlier one."""
     with Processes.joined() as processes:
         done: list[dict[str, Any]] = []
         for case in torch.load(cases, weights_only=False):
-            if isinstance(case.begun, tuple):
-                place, step = case.begun
-                case.begun = processes.shared(lambda place=place, step=step: done[place]["states"][step])
+            if isinstance(case.resumed, tuple):
+                place, step = case.resumed
+                case.resumed = processes.shared(lambda place=place, step=step: done[place]["states"][step])
             done.append(case.run(processes))
         if processes.rank == 0:
             torch.save(done, results)

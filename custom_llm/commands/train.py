@@ -87,12 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         choose_waiting()
         cache = Path(args.cache_dir) if args.cache_dir else default_cache()
-        corpus = processes.in_turns(lambda: _choose_corpus(args, config, cache))
+        corpus = processes.rank_0_first(lambda: _choose_corpus(args, config, cache))
         if (args.inspect or "dataset_path" not in values) and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
             tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time"
             say(f"tip: {tip} (docs/data.md)")
         if args.inspect:
-            return processes.in_turns(lambda: _inspect(config, corpus, args.config_path, cache))
+            return processes.rank_0_first(lambda: _inspect(config, corpus, args.config_path, cache))
         return _train(parser, args, config, corpus, cache, resumed, processes)
 
 

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from custom_llm.model.layers import Dropout, Rotary, make_norm
+from custom_llm.config.block import BlockConfig
+from custom_llm.config.model import ModelConfig
+from custom_llm.model.layers import EPS, Dropout, RMSNorm, Rotary
 
 
 class LayerCache:
@@ -59,6 +61,15 @@ class MultiHeadSelfAttention(nn.Module):
     """Attention over the tokens so far (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762), masked as in GPT.
 
     Four separate matrices `key`, `query`, `value`, `proj`, under the names of the tutorial.
+
+    Args:
+        n_embd: width; a multiple of n_head.
+        block_size: longest sequence; the table of rotations has as many rows.
+        n_kv_heads: heads of keys and values, a divisor of n_head (default: n_head); 1 is multi-query attention
+            (Shazeer 2019, arXiv:1911.02150), others are grouped-query attention (Ainslie et al. 2023,
+            arXiv:2305.13245).
+        qk_norm: RMSNorm over the queries and the keys of each head, before they rotate (as in Qwen3).
+        rotary: rotate queries and keys by their positions.
     """
 
     def __init__(
@@ -72,15 +83,6 @@ class MultiHeadSelfAttention(nn.Module):
         qk_norm: bool = False,
         rotary: bool = False,
     ) -> None:
-        """Args:
-        n_embd: width; a multiple of n_head.
-        block_size: longest sequence; the table of rotations has as many rows.
-        n_kv_heads: heads of keys and values, a divisor of n_head (default: n_head); 1 is multi-query attention
-            (Shazeer 2019, arXiv:1911.02150), others are grouped-query attention (Ainslie et al. 2023,
-            arXiv:2305.13245).
-        qk_norm: RMSNorm over the queries and the keys of each head, before they rotate (as in Qwen3).
-        rotary: rotate queries and keys by their positions.
-        """
         super().__init__()
         if n_embd % n_head:
             raise ValueError(f"n_embd {n_embd} is not a multiple of n_head {n_head}")
@@ -93,23 +95,47 @@ class MultiHeadSelfAttention(nn.Module):
         self.value = nn.Linear(n_embd, self.n_kv_heads * self.head_dim, bias)
         self.proj = nn.Linear(n_embd, n_embd, bias)
         self.proj_dropout = Dropout(dropout)
-        self.query_norm = make_norm("rms", self.head_dim, False) if qk_norm else None
-        self.key_norm = make_norm("rms", self.head_dim, False) if qk_norm else None
+        self.query_norm = RMSNorm(self.head_dim, eps=EPS) if qk_norm else None
+        self.key_norm = RMSNorm(self.head_dim, eps=EPS) if qk_norm else None
         self.rotary = Rotary(block_size, self.head_dim) if rotary else None
+
+    @classmethod
+    def of(cls, c: ModelConfig, b: BlockConfig) -> MultiHeadSelfAttention:
+        """The attention of a block in a model."""
+        sizes = (c.n_embd, b.n_head, c.block_size, c.dropout)
+        return cls(*sizes, b.kv_heads, c.bias, c.qk_norm, rotary=c.pos_emb == "rope")
+
+    @property
+    def query_width(self) -> int:
+        """Numbers of a head that a query and a key are compared by."""
+        return self.head_dim
+
+    @property
+    def n_cached(self) -> int:
+        """Numbers that a cache keeps of a token: keys and values."""
+        return 2 * self.n_kv_heads * self.head_dim
+
+    @property
+    def n_activations(self) -> int:
+        """Numbers of a token, about, that are kept for the backward pass."""
+        n_embd = self.n_head * self.head_dim
+        total = 2 * n_embd + self.n_cached + self.n_head  # a sum of weights for each head; they are computed again
+        total += 2 * n_embd + self.n_cached if self.query_norm is not None else 0
+        return total + (n_embd if self.rotary is not None else 0)
 
     def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
         """(B, T, n_embd) → (B, T, n_embd); with a cache, x are the tokens that follow those in it."""
         q = split_heads(self.query(x), self.n_head)  # (B, n_head, T, head_dim)
         k = split_heads(self.key(x), self.n_kv_heads)  # (B, n_kv_heads, T, head_dim)
-        v = split_heads(self.value(x), self.n_kv_heads)
+        v = split_heads(self.value(x), self.n_kv_heads)  # (B, n_kv_heads, T, head_dim)
         if self.query_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         if self.rotary is not None:
             start = cache.length if cache else 0
             q, k = self.rotary(q, start), self.rotary(k, start)
         if cache is not None:
-            k, v = cache.append(k, v)
-        y = attend(q, k, v, self.dropout if self.training else 0.0)
+            k, v = cache.append(k, v)  # (B, n_kv_heads, S, head_dim), S tokens so far
+        y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, T, n_embd)
         return self.proj_dropout(self.proj(y))
 
 
@@ -127,9 +153,9 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) ->
     mask = None
     if 1 < T < S:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    surplus = q.shape[3] - v.shape[3]
-    if surplus:  # the kernels that never write the (T, S) scores out take one width only
-        v = F.pad(v, (0, surplus))
+    padding = q.shape[3] - v.shape[3]
+    if padding:  # the kernels that never write the (T, S) scores out take one width only
+        v = F.pad(v, (0, padding))
     on_cpu = q.device.type == "cpu"
     options = dict(dropout_p=0.0 if on_cpu else dropout, is_causal=1 < T == S, enable_gqa=q.shape[1] != k.shape[1])
     if on_cpu and S <= SHORT:
@@ -138,9 +164,9 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) ->
             y = F.scaled_dot_product_attention(q.to(kind), k.to(kind), v.to(kind), mask, **options).to(q.dtype)
     else:
         y = F.scaled_dot_product_attention(q, k, v, mask, **options)
-    if surplus:
-        y = y[..., :-surplus]
-    return y.transpose(1, 2).flatten(2)
+    if padding:
+        y = y[..., :-padding]
+    return y.transpose(1, 2).flatten(2)  # (B, n_head, T, width) → (B, T, n_head · width)
 
 
 def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:

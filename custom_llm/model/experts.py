@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from custom_llm.config.block import GATED, BlockConfig
-from custom_llm.model.feed_forward import Activation, make_feed_forward
+from custom_llm.config.block import BlockConfig
+from custom_llm.model.feed_forward import GATES, Activation, make_feed_forward
 from custom_llm.model.layers import Dropout
 
-EPS = 1e-20  # DeepSeek's; sigmoids may all be 0
+LEAST_SUM = 1e-20  # DeepSeek's; sigmoids may all be 0
 
 
 class MixtureOfExperts(nn.Module):
@@ -39,7 +39,7 @@ class MixtureOfExperts(nn.Module):
         n, up_dim = block.n_routed, block.up_dim
         self.router = nn.Linear(n_embd, n, bias=False)
         # One matrix for each expert, laid out like nn.Linear's: (n, out, in).
-        self.gate = nn.Parameter(torch.empty(n, up_dim, n_embd)) if block.non_linearity in GATED else None
+        self.gate = nn.Parameter(torch.empty(n, up_dim, n_embd)) if block.non_linearity in GATES else None
         self.up = nn.Parameter(torch.empty(n, up_dim, n_embd))
         self.down = nn.Parameter(torch.empty(n, n_embd, up_dim))
         self.activation = Activation(block.non_linearity)
@@ -77,6 +77,12 @@ class MixtureOfExperts(nn.Module):
             self.selection_bias += self.block.gamma * too_few
         self.forget()
 
+    @property
+    def n_idle(self) -> int:
+        """Parameters that a token does not pass through: those of experts that are not chosen for it."""
+        matrices = [matrix for matrix in (self.gate, self.up, self.down) if matrix is not None]
+        return (self.block.n_routed - self.block.n_chosen) * sum(matrix[0].numel() for matrix in matrices)
+
     @torch.no_grad()
     def margin(self, x: torch.Tensor) -> torch.Tensor:
         """How clear the choice of experts for (B, T, n_embd) is: the last chosen one's lead over the next, (B, T)."""
@@ -112,7 +118,7 @@ class MixtureOfExperts(nn.Module):
             chosen = scores.topk(self.block.n_chosen).indices
         weights = scores.gather(-1, chosen)
         if self.block.n_chosen > 1:
-            weights = weights / (weights.sum(-1, keepdim=True) + EPS)
+            weights = weights / (weights.sum(-1, keepdim=True) + LEAST_SUM)
         return scores, weights.to(x.dtype), chosen
 
     def _run_experts(
@@ -133,16 +139,14 @@ class MixtureOfExperts(nn.Module):
         pieces = x[token].split(counts.tolist())  # which on a GPU waits for it
         # Unbound at once: the gradient of self.up[i] would be as large as self.up, for every i.
         gates = [None] * len(pieces) if self.gate is None else self.gate.unbind()
-        experts = zip(pieces, gates, self.up.unbind(), self.down.unbind(), strict=True)
-        outputs = [self._expert(rows, *matrices) for rows, *matrices in experts if len(rows)]
+        outputs = []
+        for rows, gate, up, down in zip(pieces, gates, self.up.unbind(), self.down.unbind(), strict=True):
+            if len(rows):
+                wide = F.linear(rows, up)  # (n, up_dim)
+                hidden = self.activation(wide) if gate is None else self.activation(F.linear(rows, gate)) * wide
+                outputs.append(F.linear(hidden, down))  # (n, n_embd)
         weighed = torch.cat(outputs) * weights.flatten()[order, None]
         return torch.zeros_like(x).index_add(0, token, weighed)
-
-    def _expert(self, x: torch.Tensor, gate: torch.Tensor | None, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-        """One expert, by its matrices, on (n, n_embd)."""
-        wide = F.linear(x, up)
-        hidden = self.activation(wide) if gate is None else self.activation(F.linear(x, gate)) * wide
-        return F.linear(hidden, down)
 
     def _balance_loss(self, scores: torch.Tensor) -> torch.Tensor:
         """The loss of scores (B, T, n); what it counts as chosen is so by the scores alone, without the bias."""

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from custom_llm.config.block import GATED
 from custom_llm.model.layers import Dropout
 
 
@@ -36,11 +35,9 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "hardswish": F.hardswish,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
-    # of the gate
-    "swiglu": F.silu,
-    "geglu": gelu,
-    "reglu": F.relu,
 }
+# name of a feed-forward layer with a gate → the activation of the gate
+GATES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"swiglu": F.silu, "geglu": gelu, "reglu": F.relu}
 
 
 class Activation(nn.Module):
@@ -49,7 +46,7 @@ class Activation(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self._function = ACTIVATIONS[name]
+        self._function = {**ACTIVATIONS, **GATES}[name]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._function(x)
@@ -70,13 +67,13 @@ class GatedFeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, n_embd) → (…, n_embd)"""
+        """(…, n_embd) → (…, n_embd), by way of (…, up_dim)"""
         return self.dropout(self.down(self.activation(self.gate(x)) * self.up(x)))
 
 
 def make_feed_forward(n_embd: int, up_dim: int, non_linearity: str, dropout: float, bias: bool) -> nn.Module:
     """The layer for an activation: gated if its name says so, else the plain one of GPT-2 (parts 0, 1, 2 and 3)."""
-    if non_linearity in GATED:
+    if non_linearity in GATES:
         return GatedFeedForward(n_embd, up_dim, non_linearity, dropout, bias)
     return nn.Sequential(
         nn.Linear(n_embd, up_dim, bias), Activation(non_linearity), nn.Linear(up_dim, n_embd, bias), Dropout(dropout)

@@ -50,11 +50,7 @@ def save_config(path: str | Path, saved: SavedConfig) -> None:
 
 
 def load_config(path: str | Path) -> SavedConfig:
-    """Read `model_config.pth`.
-
-    Raises:
-        UserError: the file is missing, damaged, or not a model configuration.
-    """
+    """The content of `model_config.pth`; UserError where it is missing, damaged, or not a model configuration."""
     values = load_file(path, command("llm_model"))
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path} is not a model configuration; write one with {command('llm_model')}")
@@ -114,6 +110,7 @@ def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLang
 def _check_weights(
     weights: dict[str, torch.Tensor], config: ModelConfig, model_path: str | Path, config_path: str | Path
 ) -> None:
+    """Raise UserError unless these are the weights of the model."""
     outline = GPTLanguageModel.outline(config)
     expected = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
     for name, shape in expected.items():
@@ -121,29 +118,21 @@ def _check_weights(
             raise UserError(f"{model_path} lacks {name}, which {config_path} asks for; they are not of one training")
         if tuple(weights[name].shape) != shape:
             raise UserError(
-                f"{model_path}: {name} is {_by(weights[name].shape)} where {config_path} says {_by(shape)}; "
-                f"they are not of one training, so train again with {command('train_llm')}"
+                f"{model_path}: {name} is {'×'.join(map(str, weights[name].shape))} where {config_path} says "
+                f"{'×'.join(map(str, shape))}; they are not of one training, so train again with "
+                f"{command('train_llm')}"
             )
         if not torch.isfinite(weights[name]).all():
             raise UserError(f"{model_path}: {name} holds NaN or infinity; train again with a lower --learning_rate")
-    surplus = sorted(set(weights) - set(expected))
-    if surplus:
-        raise UserError(f"{model_path} has {surplus[0]}, which {config_path} does not ask for")
+    unexpected = sorted(set(weights) - set(expected))
+    if unexpected:
+        raise UserError(f"{model_path} has {unexpected[0]}, which {config_path} does not ask for")
 
 
 def _is_weight(name: object, value: object) -> bool:
     """Whether a state dict's item is a name and a plain matrix of real numbers."""
-    return (
-        isinstance(name, str)
-        and isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-        and not value.is_meta
-        and value.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    )
-
-
-def _by(shape: Any) -> str:
-    return "×".join(map(str, shape))
+    is_plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+    return isinstance(name, str) and is_plain and value.dtype.is_floating_point and value.dtype.itemsize > 1
 
 
 def _config_bytes(saved: SavedConfig) -> bytes:
@@ -161,6 +150,7 @@ def _to_bytes(value: Any) -> bytes:
 
 
 def load_file(path: str | Path, remedy: str) -> Any:
+    """What torch.save has written to a file; UserError names the `remedy` where that cannot be read."""
     if Path(path).is_fifo():  # to open it would wait for a writer
         raise UserError(f"{path} is not a regular file; make one with {remedy}")
     try:

@@ -1,5 +1,13 @@
 """The GPT: embeddings, blocks, output layer, loss and sampling.
 
+What a model can be made of, by its configuration; a variant is a class or function and an entry in a table:
+    ATTENTIONS            keys and values for each head (mha), for a group (gqa), for all (mqa), or latent (mla)
+    ACTIVATIONS, GATES    feed-forward layers of two matrices, or of three where one is a gate; also as mixtures of
+                          experts (moe), some of which may be shared
+    NORMS                 LayerNorm or RMSNorm, before attention and feed-forward layers and at the end
+    POSITIONS             a learned table, sines, or rotations inside attention (RoPE)
+and of biases or none, normalised queries and keys, one matrix for input and output, a description for each block.
+
 The state dict of the classic model has the tutorial's names:
     token_embedding, position_embedding                       .weight
     blocks.N.ln1, blocks.N.attn.{key,query,value,proj},
@@ -10,64 +18,49 @@ The state dict of the classic model has the tutorial's names:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from custom_llm.model.attention import LayerCache, MultiHeadSelfAttention
+from custom_llm.config.block import BlockConfig
+from custom_llm.config.model import ModelConfig
+from custom_llm.model.attention import Cache, LayerCache, MultiHeadSelfAttention
 from custom_llm.model.experts import MixtureOfExperts
 from custom_llm.model.feed_forward import make_feed_forward
 from custom_llm.model.latent_attention import MultiHeadLatentAttention
-from custom_llm.model.layers import make_norm
+from custom_llm.model.layers import NORMS, Sinusoids
 
-if TYPE_CHECKING:
-    from custom_llm.config.block import BlockConfig
-    from custom_llm.config.model import ModelConfig
-from typing import Any
-
-import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
-
-from custom_llm.config.model import ModelConfig
-from custom_llm.model.attention import Cache
-from custom_llm.model.layers import Sinusoids
-
-STD = 0.02
+NOT_TRAINED_ON = -100  # a target that does not count (the `ignore_index` of cross entropy)
+STD = 0.02  # of first weights
+# Matrices whose products are added to the residual stream.
 INTO_RESIDUAL = ("attn.proj.weight", "ffn.2.weight", "down.weight", "ffn.down", "shared.2.weight")
 
-
-@contextlib.contextmanager
-def no_default_init() -> Iterator[None]:
-    """Matrices of modules made inside are left as memory happens to be, for `init_weights` or a checkpoint to fill.
-
-    PyTorch's own initialisation would be thrown away, and on the meta device it imports a compiler for seconds.
-    """
-    originals = {kind: kind.reset_parameters for kind in (nn.Linear, nn.Embedding)}
-    try:
-        for kind in originals:
-            kind.reset_parameters = lambda module: None
-        yield
-    finally:
-        for kind, original in originals.items():
-            kind.reset_parameters = original
-
-
-def init_weights(model: nn.Module, n_layer: int) -> None:
-    """GPT-2's initialisation: normal, and what is added to the residual stream is scaled down by its depth."""
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            continue
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        elif parameter.dim() > 1:
-            depth = 2 * n_layer if name.endswith(INTO_RESIDUAL) else 1
-            nn.init.normal_(parameter, std=STD / depth**0.5)
+ATTENTIONS: dict[str, Callable[[ModelConfig, BlockConfig], nn.Module]] = {
+    "mha": MultiHeadSelfAttention.of,
+    "mqa": MultiHeadSelfAttention.of,
+    "gqa": MultiHeadSelfAttention.of,
+    "mla": MultiHeadLatentAttention.of,
+}
+# What is added to the embeddings, made from block_size and n_embd.
+POSITIONS: dict[str, Callable[[int, int], nn.Module | None]] = {
+    "learn": nn.Embedding,
+    "sin": Sinusoids,
+    "rope": lambda n_positions, width: None,  # attention rotates
+}
 
 
 class TransformerBlock(nn.Module):
-    """A pre-norm block (Radford et al. 2019); without further parts, GPT-2's."""
+    """A pre-norm block (Radford et al. 2019); without further parts, GPT-2's.
+
+    Args:
+        attn: called as attn(x, cache); default: multi-head attention with biases.
+        ffn: called as ffn(x); default: GELU and 4 n_embd.
+        norm, bias: kind of the two norms, and whether they have a bias.
+    """
 
     def __init__(
         self,
@@ -81,15 +74,10 @@ class TransformerBlock(nn.Module):
         norm: str = "layer",
         bias: bool = True,
     ) -> None:
-        """Args:
-        attn: called as attn(x, cache); default: multi-head attention with biases.
-        ffn: called as ffn(x); default: GELU and 4 n_embd.
-        norm, bias: kind of the two norms, and whether they have a bias.
-        """
         super().__init__()
-        self.ln1 = make_norm(norm, n_embd, bias)
+        self.ln1 = NORMS[norm](n_embd, bias)
         self.attn = attn or MultiHeadSelfAttention(n_embd, n_head, block_size, dropout)
-        self.ln2 = make_norm(norm, n_embd, bias)
+        self.ln2 = NORMS[norm](n_embd, bias)
         self.ffn = ffn or make_feed_forward(n_embd, 4 * n_embd, "gelu", dropout, bias=True)
 
     def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
@@ -101,47 +89,37 @@ class TransformerBlock(nn.Module):
 def make_block(config: ModelConfig, block: BlockConfig) -> TransformerBlock:
     """The block that `block` describes, in a model that `config` describes."""
     c, b = config, block
-    sizes = (c.n_embd, b.n_head, c.block_size, c.dropout)
-    if b.attn == "mla":
-        rope_head_dim = b.rope_head_dim or 0
-        attn = MultiHeadLatentAttention(*sizes, b.q_latent_dim, b.kv_latent_dim, rope_head_dim, c.bias)
-    else:
-        attn = MultiHeadSelfAttention(*sizes, b.kv_heads, c.bias, c.qk_norm, rotary=c.pos_emb == "rope")
+    attn = ATTENTIONS[b.attn](c, b)
     if b.moe:
         ffn = MixtureOfExperts(c.n_embd, b, c.dropout)
     else:
         ffn = make_feed_forward(c.n_embd, b.up_dim, b.non_linearity, c.dropout, c.bias)
-    return TransformerBlock(*sizes, attn=attn, ffn=ffn, norm=c.norm, bias=c.bias)
+    return TransformerBlock(c.n_embd, b.n_head, c.block_size, c.dropout, attn=attn, ffn=ffn, norm=c.norm, bias=c.bias)
 
 
 class GPTLanguageModel(nn.Module):
     """A decoder-only transformer: the tutorial's by default, others as the config says.
+
+    Args:
+        config: a `ModelConfig`, or a dict with at least
+            `vocab_size n_embd n_head n_layer block_size dropout`.
+
+    Raises:
+        ValueError: a key is missing, unknown or impossible.
 
     Attributes:
         act_recomp: whether training computes the activations of blocks again for the backward pass.
     """
 
     def __init__(self, config: ModelConfig | dict[str, Any]) -> None:
-        """Args:
-        config: a `ModelConfig`, or a dict with at least
-            `vocab_size n_embd n_head n_layer block_size dropout`.
-
-        Raises:
-            ValueError: a key is missing, unknown or impossible.
-        """
         super().__init__()
         self.act_recomp = False
         self.config = c = config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)
         with no_default_init():
             self.token_embedding = nn.Embedding(c.vocab_size, c.n_embd)
-            if c.pos_emb == "learn":
-                self.position_embedding = nn.Embedding(c.block_size, c.n_embd)
-            elif c.pos_emb == "sin":
-                self.position_embedding = Sinusoids(c.block_size, c.n_embd)
-            else:  # the blocks rotate
-                self.position_embedding = None
+            self.position_embedding = POSITIONS[c.pos_emb](c.block_size, c.n_embd)
             self.blocks = nn.ModuleList(make_block(c, block) for block in c.blocks)
-            self.ln_f = make_norm(c.norm, c.n_embd, c.bias)
+            self.ln_f = NORMS[c.norm](c.n_embd, c.bias)
             self.head = nn.Linear(c.n_embd, c.vocab_size, bias=c.head_bias)
         if c.tie_embeddings:
             self.head.weight = self.token_embedding.weight
@@ -154,7 +132,7 @@ class GPTLanguageModel(nn.Module):
 
         Args:
             idx: token ids, (B, T).
-            targets: the ids one place later, (B, T), or None.
+            targets: the ids one place later, (B, T), NOT_TRAINED_ON where they do not count; or None.
             cache: what was read before idx; idx is added to it. Together they are at most block_size tokens.
 
         Returns:
@@ -169,13 +147,14 @@ class GPTLanguageModel(nn.Module):
             raise ValueError(f"a sequence of {stop} tokens is longer than block_size {self.config.block_size}")
         x = self.token_embedding(idx)  # (B, T, n_embd)
         if self.position_embedding is not None:
-            x = x + self.position_embedding(torch.arange(start, stop, device=idx.device))
+            x = x + self.position_embedding(torch.arange(start, stop, device=idx.device))  # + (T, n_embd)
         layers = cache.layers if cache else [None] * len(self.blocks)
         for block, layer in zip(self.blocks, layers, strict=True):
-            x = _recomputing(block, x) if self.act_recomp and self.training else block(x, layer)
+            x = _recomputing(block, x) if self.act_recomp and self.training else block(x, layer)  # (B, T, n_embd)
         logits = self.head(self.ln_f(x))  # (B, T, vocab_size)
-        loss = None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        return logits, loss
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NOT_TRAINED_ON)
 
     @torch.no_grad()
     def generate(
@@ -201,14 +180,20 @@ class GPTLanguageModel(nn.Module):
         self.eval()
         block_size = self.config.block_size
         cache = Cache(self.config.n_layer, block_size)
-        window = idx[:, -block_size:]
-        unread = window
+        window = unread = idx[:, -block_size:]
         for _ in range(max_new_tokens):
             if window.shape[1] > block_size:
                 window = unread = window[:, -max(1, block_size // 2) :]
                 cache.clear()
             logits, _ = self(unread, cache=cache) if use_cache else self(window)
-            token = _sample(logits[:, -1], temperature, top_k, generator)  # (B, 1)
+            logits = logits[:, -1]  # (B, vocab_size)
+            if top_k is not None and top_k < logits.shape[-1]:
+                kth = logits.topk(top_k).values[:, -1:]  # (B, 1)
+                logits = logits.masked_fill(logits < kth, -torch.inf)
+            if temperature == 0:
+                token = logits.argmax(-1, keepdim=True)  # (B, 1)
+            else:
+                token = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
             idx, window, unread = torch.cat([idx, token], 1), torch.cat([window, token], 1), token
         self.train(was_training)
         return idx
@@ -237,24 +222,38 @@ class GPTLanguageModel(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+@contextlib.contextmanager
+def no_default_init() -> Iterator[None]:
+    """Matrices of modules made inside are left as memory happens to be, for `init_weights` or a checkpoint to fill.
+
+    PyTorch's own initialisation would be thrown away. On the meta device it imports a compiler: with it `llm_model.py`
+    takes 3.2 s instead of 1.8 s. (And its random numbers would make other weights of every seed.)
+    """
+    originals = {kind: kind.reset_parameters for kind in (nn.Linear, nn.Embedding)}
+    try:
+        for kind in originals:
+            kind.reset_parameters = lambda module: None
+        yield
+    finally:
+        for kind, original in originals.items():
+            kind.reset_parameters = original
+
+
+def init_weights(model: nn.Module, n_layer: int) -> None:
+    """GPT-2's initialisation: normal, and what is added to the residual stream is scaled down by its depth."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            continue
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() > 1:
+            depth = 2 * n_layer if name.endswith(INTO_RESIDUAL) else 1
+            nn.init.normal_(parameter, std=STD / depth**0.5)
+
+
 def _recomputing(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """`block(x)`, of which only x is kept for the backward pass (Chen et al. 2016, https://arxiv.org/abs/1604.06174)."""
     if not isinstance(block.ffn, MixtureOfExperts):
         return checkpoint(block, x, use_reentrant=False)
-
-    def contexts() -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
-        return contextlib.nullcontext(), block.ffn.uncounted()  # of the first computation and the second one
-
-    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
-
-
-def _sample(
-    logits: torch.Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
-) -> torch.Tensor:
-    """One token for each row of (B, vocab_size), as (B, 1)."""
-    if top_k is not None and top_k < logits.shape[-1]:
-        kth = logits.topk(top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < kth, -torch.inf)
-    if temperature == 0:
-        return logits.argmax(-1, keepdim=True)
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+    contexts = (contextlib.nullcontext(), block.ffn.uncounted())  # of the first computation and the second one
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)

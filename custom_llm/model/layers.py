@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-EPS = 1e-5
+EPS = 1e-5  # added to the mean square in norms
+BASE = 10_000.0  # of the wavelengths of positions: the slowest turns once in 2π · BASE of them
 
 
 class RMSNorm(nn.RMSNorm):
@@ -16,13 +19,11 @@ class RMSNorm(nn.RMSNorm):
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
-def make_norm(kind: str, width: int, bias: bool) -> nn.Module:
-    """LayerNorm ("layer"; Ba et al. 2016, arXiv:1607.06450) or RMSNorm ("rms"; Zhang and Sennrich 2019, 1910.07467).
-
-    Args:
-        bias: LayerNorm only; RMSNorm has none.
-    """
-    return nn.LayerNorm(width, eps=EPS, bias=bias) if kind == "layer" else RMSNorm(width, eps=EPS)
+# name → a norm over so many numbers, with a bias or not
+NORMS: dict[str, Callable[[int, bool], nn.Module]] = {
+    "layer": lambda width, bias: nn.LayerNorm(width, eps=EPS, bias=bias),  # Ba et al. 2016, arXiv:1607.06450
+    "rms": lambda width, bias: RMSNorm(width, eps=EPS),  # Zhang and Sennrich 2019, arXiv:1910.07467; it has no bias
+}
 
 
 _RESOLUTION = 1 << 16  # chances are multiples of 1 in so many
@@ -52,22 +53,17 @@ def _scales(x: torch.Tensor, p: float) -> torch.Tensor:
     return kept.to(x.dtype).mul_(_RESOLUTION / (_RESOLUTION - n_dropped))
 
 
-BASE = 10_000.0
-
-
-def sinusoids(n_positions: int, width: int) -> torch.Tensor:
-    """The table of Vaswani et al. 2017 (arXiv:1706.03762, section 3.5), (n_positions, width): sin, cos, sin, cos, …"""
-    table = torch.empty(n_positions, width)
-    table[:, 0::2], table[:, 1::2] = _angles(n_positions, width)
-    return table
-
-
 class Sinusoids(nn.Module):
-    """A fixed table of positions, called like an embedding; it is not part of the weights."""
+    """A fixed table of positions, called like an embedding; it is not part of the weights.
+
+    That of Vaswani et al. 2017 (arXiv:1706.03762, section 3.5), (n_positions, width): sin, cos, sin, cos, …
+    """
 
     def __init__(self, n_positions: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("table", sinusoids(n_positions, width), persistent=False)
+        table = torch.empty(n_positions, width)
+        table[:, 0::2], table[:, 1::2] = _angles(n_positions, width)
+        self.register_buffer("table", table, persistent=False)
 
     def forward(self, positions: torch.Tensor) -> torch.Tensor:
         """(T,) → (T, width)"""
@@ -87,7 +83,7 @@ class Rotary(nn.Module):
         """Rotate (B, n_head, T, width), whose first token stands at position `start`."""
         stop = start + x.shape[2]
         sin, cos = self.sin[start:stop].to(x.dtype), self.cos[start:stop].to(x.dtype)  # (T, width/2)
-        left, right = x.chunk(2, dim=-1)
+        left, right = x.chunk(2, dim=-1)  # (B, n_head, T, width/2) each
         return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
 

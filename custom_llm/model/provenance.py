@@ -11,48 +11,30 @@ _KINDS = {"int": (int,), "float": (int, float), "str": (str,)}
 
 @dataclass(frozen=True)
 class Provenance:
-    """The training of a model; None or an empty text is not known.
+    """The training of a model; None or an empty text is not known."""
 
-    Attributes:
-        dataset: the text by its name, without the folders it is in.
-        hub_dataset: owner/name of it, if it is from the Hugging Face hub.
-        characters, tokens: of the whole text.
-        held_out_tokens: at its end, which were not trained on.
-        tokenizer: char, bpe, or the name of a pretrained one.
-        epochs, steps, tokens_seen, minutes: of training; epochs count parts of one, too.
-        kept_step: the step at which the held-out loss was lowest, from which the weights are.
-        batch_size: windows in a step.
-        learning_rate: the highest.
-        loss: of training at its end, in nats per token.
-        held_out_loss: the lowest, in nats per token.
-        bits_per_byte: the same for each byte of the held-out text in UTF-8.
-        torch: the version of it.
-        device: cpu, cuda or mps.
-        text: what the model wrote when it was finished.
-    """
-
-    dataset: str = ""
-    hub_dataset: str = ""
-    characters: int | None = None
+    dataset: str = ""  # the text by its name, without the folders it is in
+    hub_dataset: str = ""  # owner/name of it, if it is from the Hugging Face hub
+    characters: int | None = None  # of the whole text
     tokens: int | None = None
-    held_out_tokens: int | None = None
-    tokenizer: str = ""
+    held_out_tokens: int | None = None  # at its end, which were not trained on
+    tokenizer: str = ""  # char, bpe, or the name of a pretrained one
     n_parameters: int | None = None
-    epochs: float | None = None
+    epochs: float | None = None  # counts parts of one, too
     steps: int | None = None
-    kept_step: int | None = None
+    kept_step: int | None = None  # at which the held-out loss was lowest, from which the weights are
     tokens_seen: int | None = None
     minutes: float | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
+    batch_size: int | None = None  # windows in a step
+    learning_rate: float | None = None  # the highest
     optimizer: str = ""
     schedule: str = ""
-    loss: float | None = None
-    held_out_loss: float | None = None
-    bits_per_byte: float | None = None
-    torch: str = ""
-    device: str = ""
-    text: str = ""
+    loss: float | None = None  # of training at its end, in nats per token
+    held_out_loss: float | None = None  # the lowest, in nats per token
+    bits_per_byte: float | None = None  # the same for each byte of the held-out text in UTF-8
+    torch: str = ""  # its version
+    device: str = ""  # cpu, cuda or mps
+    text: str = ""  # what the model wrote when it was finished
 
     def to_dict(self) -> dict[str, Any]:
         """What is known, as plain values."""

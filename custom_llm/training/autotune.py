@@ -47,24 +47,24 @@ def use_fastest(
 
     Args:
         use: makes a setting hold.
-        processes: which do the work together, and shall use the same.
+        processes: which do the work together, and must use the same.
         gain: share of the first setting's time that another one must save to be taken.
     """
     if len(settings) == 1:  # it holds
         return settings[0]
-    seconds = processes.sum(*(_time(work, setting, use) for setting in settings))
+
+    def timed(setting: Setting) -> float:
+        """Median seconds of the work."""
+        use(setting)
+        times = []
+        for _ in range(WARM_UP + TIMED):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[WARM_UP:])
+
+    seconds = processes.sum(*map(timed, settings))
     best = min(range(len(settings)), key=seconds.__getitem__)
     chosen = settings[best] if seconds[best] <= (1 - gain) * seconds[0] else settings[0]
     use(chosen)
     return chosen
-
-
-def _time(work: Callable[[], object], setting: Setting, use: Callable[[Setting], object]) -> float:
-    """Median seconds of the work with a setting."""
-    use(setting)
-    times = []
-    for _ in range(WARM_UP + TIMED):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[WARM_UP:])

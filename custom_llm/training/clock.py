@@ -13,25 +13,22 @@ POINTS = 200  # of the curves that are drawn, besides those at reports
 REPORTS = 20  # in a training by the clock or by steps, at most, and
 REPORT_SHARE = 0.05  # of its time that goes into them, but
 STEPS_REPORTS = 4  # in one by steps are made, whatever they take
+COUNTS = ("steps", "epochs", "tokens", "batches", "paused")
 CHECKPOINT_SECONDS = 60  # between two checkpoints, at least, and
 CHECKPOINT_SHARE = 0.05  # of the time that goes into them
 
 
 class Clock:
-    """Counts what is done, and says what is due.
+    """Counts what is done, and says what is due; `now` tells the time, in seconds."""
 
-    Attributes:
-        now: tells the time, in seconds.
-        steps, epochs, tokens: finished so far.
-        batches: read in the epoch that is under way.
-        paused: seconds in reports and checkpoints.
-        n_held_out: tokens that a report reads, if that is known.
-    """
-
-    def __init__(self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic) -> None:
-        self.now = now
-        self.n_held_out = 0
-        self.steps = self.epochs = self.tokens = self.batches = 0
+    def __init__(
+        self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic, n_held_out: int = 0
+    ) -> None:
+        self.now, self.n_held_out = now, n_held_out  # tokens that a report reads; 0: not known
+        self.steps = self.epochs = self.tokens = 0  # finished so far
+        self.batches = 0  # read in the epoch that is under way
+        self.paused = 0.0  # seconds in reports and checkpoints
+        self.report_seconds = self.checkpoint_seconds = 0.0  # what the last one took
         self.counts_epochs = config.minutes is None and config.max_iters is None
         self._config = config
         self._total_steps = config.max_iters or config.max_epochs * steps_per_epoch
@@ -39,8 +36,6 @@ class Clock:
         self._start = self._checkpointed = now()
         self._reported = 0.0  # progress at the last report
         self._points = -1  # how many are behind us, but the one at the beginning
-        self.paused = 0.0
-        self.report_seconds = self.checkpoint_seconds = 0.0  # what the last one took
 
     def add(self, n_tokens: int, n_batches: int) -> None:
         """Count a step."""
@@ -130,12 +125,11 @@ class Clock:
         self.paused += self.checkpoint_seconds
 
     def state_dict(self) -> dict[str, Any]:
-        counts = {name: getattr(self, name) for name in ("steps", "epochs", "tokens", "batches")}
-        return {**counts, "seconds": self.seconds, "paused": self.paused, "reported": self._reported,
-                "points": self._points}  # fmt: skip
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return {**counts, "seconds": self.seconds, "reported": self._reported, "points": self._points}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("steps", "epochs", "tokens", "batches"):
+        for name in COUNTS:
             setattr(self, name, state[name])
         self._start = self.now() - state["seconds"]
-        self.paused, self._reported, self._points = state["paused"], state["reported"], state["points"]
+        self._reported, self._points = state["reported"], state["points"]

@@ -1,34 +1,29 @@
-"""What is said about a training while it is under way."""
+"""What is shown of a training while it is under way: its progress, and what the model writes."""
 
 from __future__ import annotations
+
+import shutil
+import unicodedata
 
 import psutil
 import torch
 
-from custom_llm.config.model import ModelConfig
-from custom_llm.model.costs import costs_of
+from custom_llm.model import GPTLanguageModel
+from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.training.clock import Clock
 
-BACKWARD = 3  # operations of a forward and a backward pass together, in those of the forward pass
+WIDEST = 100  # columns of a sample in a line
 # Part of the name of a GPU → operations a second with dense bfloat16 that its maker states; the first one that fits.
 PEAKS = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "RTX 5090": 209.5e12,
-    "RTX 4090": 165.2e12,
-    "RTX 3090": 71e12,
-}
+    "B200": 2250e12, "H200": 989e12, "GH200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12,
+    "A100": 312e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12,
+    "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12,
+}  # fmt: skip
 
 
-def words(loss: float, held_out: float | None, clock: Clock, memory: int, operations: float, peak: float | None) -> str:
+def progress_words(
+    loss: float, held_out: float | None, clock: Clock, memory: int, operations: float, peak: float | None
+) -> str:
     """A few words for the line of progress.
 
     Args:
@@ -38,17 +33,11 @@ def words(loss: float, held_out: float | None, clock: Clock, memory: int, operat
         peak: operations a second that the device could do at most; None where that is not known.
     """
     speed = clock.tokens / max(clock.seconds, 1e-9)  # some clocks stand still for 16 ms
-    parts = [f"loss {loss:.3f}"]
-    parts += [f"held-out {held_out:.3f}"] if held_out is not None else []
-    parts += [f"{speed:,.0f} tokens/s", f"{memory / 1e9:.1f} GB"]
+    line = f"loss {loss:.3f}"
+    line += "" if held_out is None else f", held-out {held_out:.3f}"
+    line += f", {speed:,.0f} tokens/s, {memory / 1e9:.1f} GB"
     # Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
-    parts += [f"MFU {speed * operations / peak:.0%}"] if peak else []
-    return ", ".join(parts)
-
-
-def operations_per_token(config: ModelConfig) -> float:
-    """Floating-point operations that training spends on a token."""
-    return BACKWARD * costs_of(config).flops
+    return line + (f", MFU {speed * operations / peak:.0%}" if peak else "")
 
 
 def memory_in_use(device: torch.device) -> int:
@@ -66,3 +55,29 @@ def peak_of(device: torch.device, precision: str) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for part, peak in PEAKS.items() if part in name), None)
+
+
+def write_sample(model: GPTLanguageModel, tokenizer: Tokenizer, n_tokens: int, seed: int) -> str:
+    """The beginning of a document, as the model would write it. The randomness of training stays as it is."""
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    start = torch.tensor([[tokenizer.end_of_text_id]], device=device)
+    ids = model.generate(start, n_tokens, temperature=0.8, generator=generator)[0, 1:]
+    return tokenizer.decode(ids.tolist()).split(tokenizer.end_of_text)[0].strip("\n")
+
+
+def in_a_line(text: str, indent: int = 2) -> str:
+    """`text` for a line of a terminal: cut to its width, ⏎ for line breaks, nothing that would steer it.
+
+    >>> in_a_line("a\\nb\\x1b[31m")
+    'a⏎b [31m'
+    """
+    room = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns) - indent - 1
+    text = "".join(char if char.isprintable() else " " for char in text.replace("\n", "⏎"))
+    columns = 0
+    for place, char in enumerate(text):
+        wide = 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        columns += 0 if unicodedata.combining(char) else wide
+        if columns > room:
+            return text[:place] + "…"
+    return text

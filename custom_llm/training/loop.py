@@ -18,49 +18,16 @@ from custom_llm.common.progress import Progress
 from custom_llm.common.signals import StopRequest
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.costs import costs_of
 from custom_llm.training.clock import Clock
-from custom_llm.training.display import memory_in_use, operations_per_token, peak_of, words
+from custom_llm.training.display import in_a_line, memory_in_use, peak_of, progress_words
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.optim.schedule import learning_rate_at
 from custom_llm.training.speed.precision import autocast
 from custom_llm.training.step import Batch, Diverged, Step, Update, get_random_state, set_random_state
 from custom_llm.training.tracking.history import History
-from custom_llm.training.tracking.sample import in_a_line
 
-
-@dataclass
-class Lowest:
-    """What the reports of a training have come to.
-
-    Attributes:
-        loss: the lowest held-out loss, in nats per token.
-        step, epoch: when it was reported; the epoch is the one that was under way, from 1.
-        since: reports after that one.
-        last: the latest held-out loss.
-    """
-
-    loss: float = math.inf
-    step: int = 0
-    epoch: int = 0
-    since: int = 0
-    last: float = math.inf
-
-    def add(self, loss: float, step: int, epoch: int) -> bool:
-        """Count a report, and say whether its loss is the lowest so far."""
-        self.last = loss
-        if loss < self.loss:
-            self.loss, self.step, self.epoch, self.since = loss, step, epoch, 0
-            return True
-        self.since += 1
-        return False
-
-    def state_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(Lowest(**state).__dict__)
-
-
+FORWARD_AND_BACKWARD = 3  # operations of both passes, in those of the forward pass
 UNSEEN = 10  # updates that a GPU may be behind, as looking at one waits for it
 
 
@@ -80,7 +47,8 @@ def train_model(
     """Train `model` in place and return it, printing one line an epoch or, by the clock, now and then.
 
     Args:
-        train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T).
+        train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T); targets that
+            are -100 are not trained on.
         config: `learning_rate` and `max_epochs`, or `minutes` or `max_iters` instead of the latter.
         validate: the held-out loss in nats per token, reported in each line.
         on_lowest: called when the held-out loss is the lowest so far, to save the model, which then has the weights
@@ -92,16 +60,46 @@ def train_model(
         Diverged: a loss or a gradient is no longer a number. (It is a UserError.)
     """
     c = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
-    trainer = Trainer(model, train_loader, c, device, validate, on_lowest, bytes_per_token)
-    trainer.run()
+    saved = on_lowest and (lambda trainer: on_lowest())
+    Trainer(model, train_loader, c, device, validate, on_lowest=saved, history=History(bytes_per_token)).run()
     return model
 
 
+@dataclass
+class Best:
+    """The lowest held-out loss of a training, and when it was reported."""
+
+    loss: float = math.inf  # in nats per token
+    step: int = 0
+    epoch: int = 0  # which was under way, from 1
+    since: int = 0  # reports after that one
+    last: float = math.inf  # the latest held-out loss
+
+    def add(self, loss: float, step: int, epoch: int) -> bool:
+        """Count a report, and say whether its loss is the lowest so far."""
+        self.last = loss
+        if loss < self.loss:
+            self.loss, self.step, self.epoch, self.since = loss, step, epoch, 0
+            return True
+        self.since += 1
+        return False
+
+
 class Trainer:
-    """One training, which can be stopped between any two steps and gone on with by another process.
+    """One training, which can be stopped between any two steps and resumed by another process.
 
     Its state (`state_dict`) is everything that the rest of the training depends on: on a CPU with the same number of
     threads, weights end the same to the bit however often it was stopped.
+
+    Args:
+        loader: sized; to be resumed, it needs a `WindowSampler`.
+        validate: the held-out loss in nats per token.
+        n_held_out: tokens that it reads.
+        on_lowest: called when the held-out loss is the lowest so far, to save the model as it then is.
+        save: called with the state now and then, to write a checkpoint; in rank 0 only.
+        history: where the curves are kept (default: a new one).
+        write_sample: what the model writes at a report, or None if not every time.
+        processes: those that train the model together; each needs its part of the loader (see `make_loader`).
     """
 
     def __init__(
@@ -111,49 +109,34 @@ class Trainer:
         config: TrainConfig,
         device: torch.device,
         validate: Callable[[nn.Module], float] | None = None,
-        on_lowest: Callable[[], None] | None = None,
-        bytes_per_token: float = 1.0,
-        save: Callable[[dict[str, Any]], None] | None = None,
-        processes: Processes = ALONE,
+        *,
+        n_held_out: int = 0,
+        on_lowest: Callable[[Trainer], object] | None = None,
+        save: Callable[[dict[str, Any]], object] | None = None,
         history: History | None = None,
         write_sample: Callable[[], str | None] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
-        """Args:
-        loader: sized; to be gone on with, it needs a `WindowSampler`.
-        save: called with the state now and then, to write a checkpoint; in rank 0 only.
-        processes: those that train the model together; each needs its part of the loader (see `make_loader`).
-        history: where the curves are kept (default: a new one).
-        write_sample: what the model writes at a report, or None if not every time.
-
-        The others are those of `train_model`.
-        """
         self.model, self.loader, self.config, self.processes = model, loader, config, processes
-        self._validate, self._on_lowest, self._save = validate, on_lowest, save
-        self._bytes_per_token = bytes_per_token
+        self._validate, self._on_lowest, self._save, self._write_sample = validate, on_lowest, save, write_sample
         self.step = Step(model, config, device, processes)
+        self._n_batches = config.accumulation(model.config.block_size, processes.size)  # of a step
         processes.sum()  # the clock begins now
-        self.clock = Clock(config, -(-len(loader) // self._accumulation), processes.now)
-        self.lowest = Lowest()
-        self._losses = _Mean()
-        self.history, self._write_sample = history or History(), write_sample
+        self.clock = Clock(config, -(-len(loader) // self._n_batches), processes.now, n_held_out)
+        self.best = Best()
+        self.history = History() if history is None else history
         self._updates: deque[tuple[int, float, Update]] = deque()  # not looked at yet; with number and learning rate
-        self._loss = math.nan  # the latest one
-        self._operations = operations_per_token(model.config)
-
-    @property
-    def _accumulation(self) -> int:
-        return self.config.accumulation(self.model.config.block_size, self.processes.size)
+        self._loss, self._n_targets = 0.0, 0  # sum of the losses since the last report, in nats, and of how many
+        self._last_loss = math.nan  # of the latest update, per target
+        self._operations = FORWARD_AND_BACKWARD * costs_of(model.config).flops  # of a token
 
     def run(self) -> None:
-        """Train to the end.
-
-        Raises:
-            Interrupted, Diverged: see `train_model`.
-        """
+        """Train to the end, unless Interrupted or Diverged is raised (see `train_model`)."""
         clock = self.clock
         with Progress() as progress, StopRequest() as stop:
             while not self.done:
-                for batches in self._steps():
+                loader = iter(self.loader)
+                while batches := list(islice(loader, self._n_batches)):
                     stops = self._step(batches, progress, stop)
                     if clock.report_due():
                         self._report(progress, clock.epochs + 1)
@@ -178,13 +161,7 @@ class Trainer:
     def done(self) -> bool:
         """Whether the training is at its end, or was without a new lowest held-out loss for too long."""
         patience = self.config.patience
-        return self.clock.done or bool(patience and self.lowest.since >= patience)
-
-    def _steps(self) -> Iterable[Sequence[Batch]]:
-        """The batches of each step that is left of an epoch."""
-        batches = iter(self.loader)
-        while step := list(islice(batches, self._accumulation)):
-            yield step
+        return self.clock.done or bool(patience and self.best.since >= patience)
 
     def _step(self, batches: Sequence[Batch], progress: Progress, stop: StopRequest) -> bool:
         """One update on the batches of a step, together; whether the training is to stop after it."""
@@ -192,7 +169,7 @@ class Trainer:
         rate = learning_rate_at(clock.progress, c.learning_rate, c.min_lr, c.schedule, clock.warm_up)
         with self._explaining(clock.steps + 1):
             update = self.step(batches, rate)
-        clock.add(update.n_tokens, len(batches))
+        clock.add(sum(x.numel() for x, _ in batches), len(batches))
         (wishes,) = self.processes.sum(stop.requested)  # they all stop, or none does
         self._updates.append((clock.steps, rate, update))
         if self.step.device.type == "cpu" or len(self._updates) >= UNSEEN:
@@ -201,26 +178,22 @@ class Trainer:
         return wishes > 0
 
     def _words(self) -> str:
-        held_out = self.lowest.last if math.isfinite(self.lowest.last) else None
+        held_out = self.best.last if math.isfinite(self.best.last) else None
         device = self.step.device
         peak = peak_of(device, self.step.precision)
         peak = peak and peak * self.processes.size
-        return words(self._loss, held_out, self.clock, memory_in_use(device), self._operations, peak)
+        return progress_words(self._last_loss, held_out, self.clock, memory_in_use(device), self._operations, peak)
 
     def _look(self) -> None:
-        """Wait for the updates that were begun, and count their losses.
-
-        Raises:
-            Diverged: a loss or a gradient is no longer a number.
-        """
+        """Wait for the updates that were begun, and count their losses; Diverged where one is no longer a number."""
         while self._updates:
             number, rate, update = self._updates.popleft()
             with self._explaining(number):
                 update.check()
             loss = update.loss.item()
-            self._losses.add(loss, update.n_tokens)
-            self.history.add(loss, update.n_tokens, rate, update.grad_norm)
-            self._loss = loss / update.n_tokens
+            self._loss, self._n_targets = self._loss + loss, self._n_targets + update.n_targets
+            self.history.add(loss, update.n_targets, rate, update.grad_norm)
+            self._last_loss = loss / max(1, update.n_targets)
 
     @contextlib.contextmanager
     def _explaining(self, step: int) -> Iterator[None]:
@@ -235,19 +208,19 @@ class Trainer:
     def _report(self, progress: Progress, epoch: int) -> None:
         """Save and print what there is to say since the last report."""
         self._look()
-        if not self._losses.tokens:
+        if not self._n_targets:
             return
         start = self.clock.now()
-        line = f"Epoch {epoch}{self.clock.of_epochs}, Loss: {self._losses.pop():.4f}"
+        line = f"Epoch {epoch}{self.clock.of_epochs}, Loss: {self._loss / self._n_targets:.4f}"
+        self._loss, self._n_targets = 0.0, 0
         held_out = None
         if self._validate is not None:
             with self.step.averaged(), autocast(self.step.device, self.step.precision):
                 held_out = self._validate(self.model)
-                if self.lowest.add(held_out, self.clock.steps, epoch) and self._on_lowest is not None:
-                    self._on_lowest()
-            bits = held_out / math.log(2) / self._bytes_per_token
-            line += f", Held-out: {held_out:.4f} ({bits:.3f} bits per byte)"
-        line += self.step.loads.pop()
+                if self.best.add(held_out, self.clock.steps, epoch) and self._on_lowest is not None:
+                    self._on_lowest(self)
+            line += f", Held-out: {held_out:.4f} ({self.history.bits_per_byte(held_out):.3f} bits per byte)"
+        line += self.step.expert_use.pop()
         with self.step.averaged():
             sample = None if self._write_sample is None else self._write_sample()
         self.processes.sum()
@@ -269,7 +242,7 @@ class Trainer:
         if self._save is not None:
             began = self.clock.now()
             state = self.state_dict()
-            with self.processes.together():
+            with self.processes.raising_together():
                 if self.processes.rank == 0:
                     self._save(state)
             self.processes.sum()
@@ -282,9 +255,9 @@ class Trainer:
             "step": self.step.state_dict(),
             "clock": self.clock.state_dict(),
             "sampler": self.loader.sampler.state_dict(n_read),
-            "losses": self._losses.state_dict(),
+            "losses": {"total": self._loss, "tokens": self._n_targets},
             "history": self.history.state_dict(),
-            "lowest": self.lowest.state_dict(),
+            "lowest": asdict(self.best),
             "random": self.processes.gather(get_random_state()),
             "threads": torch.get_num_threads(),
         }
@@ -295,32 +268,10 @@ class Trainer:
         self.clock.load_state_dict(state["clock"])
         self.loader.sampler.load_state_dict(state["sampler"])
         self.clock.batches = -(-state["sampler"]["read"] // (self.loader.batch_size or 1))  # of the size they have now
-        self._losses.load_state_dict(state["losses"])
+        self._loss, self._n_targets = state["losses"]["total"], state["losses"]["tokens"]
         self.history.load_state_dict(state["history"])
-        self.lowest.load_state_dict(state["lowest"])
+        self.best = Best(**state["lowest"])
         if self.processes.size == len(state["random"]):  # otherwise it goes on differently anyway
             set_random_state(state["random"][self.processes.rank])
             if self.config.threads is None:
                 torch.set_num_threads(state["threads"])  # sums are rounded otherwise by another number
-
-
-class _Mean:
-    """The mean loss per token since it was last asked for."""
-
-    def __init__(self) -> None:
-        self._total, self.tokens = 0.0, 0
-
-    def add(self, total: float, n_tokens: int) -> None:
-        self._total += total
-        self.tokens += n_tokens
-
-    def pop(self) -> float:
-        mean = self._total / self.tokens
-        self._total, self.tokens = 0.0, 0
-        return mean
-
-    def state_dict(self) -> dict[str, float]:
-        return {"total": self._total, "tokens": self.tokens}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self._total, self.tokens = state["total"], state["tokens"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from statistics import fmean
 
 import torch
 
-from custom_llm.config.training import TrainConfig
 from custom_llm.data.hub.named import PREFIX, find_dataset
 from custom_llm.data.token_file import Tokens
 from custom_llm.model.provenance import Provenance
@@ -20,25 +18,11 @@ MOST_TEXT = 1000  # characters of what the model wrote
 MOST_NAMES = 5  # of the files of a text
 
 
-def provenance(
-    trainer: Trainer,
-    source: tuple[str, str],
-    tokens: Tokens,
-    bytes_per_token: float,
-    config: TrainConfig,
-    text: str = "",
-) -> Provenance:
-    """The training as far as it has come.
-
-    Args:
-        source: what the text may be called (`public_name`).
-        tokens: the text.
-        bytes_per_token: of the held-out part of it.
-        text: what the model writes.
-    """
-    clock, lowest, points = trainer.clock, trainer.lowest, trainer.history.points
-    last = [point.loss for point in points if point.tokens > (1 - LAST) * clock.tokens]
-    known = lowest.step > 0
+def provenance(trainer: Trainer, source: tuple[str, str], tokens: Tokens, text: str = "") -> Provenance:
+    """The training as far as it has come, on `tokens` of `source` (see `public_name`); the model writes `text`."""
+    config, clock, best, history = trainer.config, trainer.clock, trainer.best, trainer.history
+    last = [point.loss for point in history.points if point.tokens > (1 - LAST) * clock.tokens]
+    known = best.step > 0
     return Provenance(
         *source,
         characters=tokens.n_characters,
@@ -48,7 +32,7 @@ def provenance(
         n_parameters=trainer.model.n_parameters(),
         epochs=round(clock.epochs + clock.batches / len(trainer.loader), 2),
         steps=clock.steps,
-        kept_step=lowest.step if known else None,
+        kept_step=best.step if known else None,
         tokens_seen=clock.tokens,
         minutes=round(clock.seconds / 60, 3),
         batch_size=config.batch_size,
@@ -56,8 +40,8 @@ def provenance(
         optimizer=config.optimizer,
         schedule=config.schedule,
         loss=fmean(last) if last else None,
-        held_out_loss=lowest.loss if known else None,
-        bits_per_byte=lowest.loss / math.log(2) / bytes_per_token if known else None,
+        held_out_loss=best.loss if known else None,
+        bits_per_byte=history.bits_per_byte(best.loss) if known else None,
         torch=str(torch.__version__),
         device=trainer.step.device.type,
         text=text[:MOST_TEXT],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,8 @@ import torch
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import beside, write_bytes
 from custom_llm.common.steps import command
-from custom_llm.config.model import ModelConfig
 from custom_llm.config.training import TrainConfig
-from custom_llm.model import GPTLanguageModel
-from custom_llm.model.files import load_file
+from custom_llm.model.files import SavedConfig, load_file, save_trained
 from custom_llm.training.distributed.parallel import gathered
 from custom_llm.training.distributed.processes import Processes
 from custom_llm.training.loop import Trainer
@@ -28,22 +26,14 @@ AGAIN = "start anew without --resume"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What stands in the file.
+    """What stands in the file."""
 
-    Attributes:
-        config, model: the options of the training and of the model, as plain values.
-        text: the key of the token ids.
-        trainer: `Trainer.state_dict()`.
-        best_model: the weights of the lowest held-out loss so far; None if that was never measured.
-        record: `Record.state_dict()`.
-    """
-
-    config: dict[str, Any]
-    model: dict[str, Any]
-    text: str
-    trainer: dict[str, Any]
-    best_model: dict[str, torch.Tensor] | None = None
-    record: dict[str, Any] | None = None
+    config: dict[str, Any]  # the options of the training
+    model: dict[str, Any]  # and of the model, as plain values
+    text: str  # the key of the token ids
+    trainer: dict[str, Any] = field(default_factory=dict)  # `Trainer.state_dict()`
+    best_model: dict[str, torch.Tensor] | None = None  # weights of the lowest held-out loss; None: never measured
+    record: dict[str, Any] | None = None  # `Record.state_dict()`
     version: int = VERSION
 
 
@@ -52,24 +42,8 @@ def checkpoint_path(model_path: str | Path) -> Path:
     return beside(model_path, ".checkpoint.pth")
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write it whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    buffer = io.BytesIO()
-    # Not asdict, which would copy every tensor.
-    torch.save(dict(vars(checkpoint)), buffer)
-    write_bytes(path, buffer.getvalue())
-
-
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Raises:
-        UserError: there is none, or it is damaged or of another version.
-    """
+    """The checkpoint in a file; UserError where there is none, or it is damaged or of another version."""
     if not path.exists():
         raise UserError(
             f"{path} is not there: the first checkpoint is written after a minute, or --ckpt_interval steps, or when a "
@@ -88,18 +62,54 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path} is no checkpoint of this version ({error}); {AGAIN}") from None
 
 
-class Work:
-    """What must not be lost: the model at its lowest held-out loss, and the whole state of the training."""
+class Saver:
+    """Saves what must not be lost: the model at its lowest held-out loss, and the whole state of the training.
+
+    Args:
+        training: the options, the model and the text.
+        describe: the content of `config_path`, which is written with each model.
+    """
 
     def __init__(
-        self, config: TrainConfig, model: ModelConfig, text: str, model_path: str, processes: Processes, record: Record
+        self,
+        training: Checkpoint,
+        config_path: str,
+        model_path: str,
+        processes: Processes,
+        record: Record,
+        describe: Callable[[Trainer], SavedConfig],
     ) -> None:
-        self._config, self._model, self._text = asdict(config), model.to_dict(), text
-        self._path, self._processes, self._record = checkpoint_path(model_path), processes, record
-        self.write: Callable[[dict[str, torch.Tensor]], object] = lambda weights: None  # writes the model
+        self._training, self._path = training, checkpoint_path(model_path)
+        self._config_path, self._model_path = config_path, model_path
+        self._processes, self._record, self._describe = processes, record, describe
         self._best_model: dict[str, torch.Tensor] | None = None
 
-    def can_go_on(self, trainer: Trainer) -> bool:
+    def save_best(self, trainer: Trainer) -> None:
+        """Write the model, which is the best so far. All processes call it together."""
+        weights = gathered(trainer.model.state_dict(), self._processes)
+        with self._processes.raising_together():
+            if self._processes.rank == 0:
+                # Copied to the CPU, where a machine without a GPU reads them; a matrix of two names is still one.
+                copies: dict[int, torch.Tensor] = {}
+                self._best_model = {
+                    name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
+                    for name, tensor in weights.items()
+                }
+                self._write_best(trainer)
+
+    def _write_best(self, trainer: Trainer) -> None:
+        save_trained(self._model_path, self._best_model, self._config_path, self._describe(trainer))
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write the state of the trainer, or raise UserError. Only rank 0 calls it."""
+        record = self._record.state_dict()
+        checkpoint = replace(self._training, trainer=state, best_model=self._best_model, record=record)
+        buffer = io.BytesIO()
+        torch.save(dict(vars(checkpoint)), buffer)  # not asdict, which would copy every tensor
+        write_bytes(self._path, buffer.getvalue())
+        self._record.save()
+
+    def fall_back(self, trainer: Trainer) -> bool:
         """After weights have become no numbers, or nearly so: make a checkpoint of the best model, if there is one."""
         weights = self._processes.shared(lambda: self._best_model)
         if weights is None:
@@ -108,51 +118,25 @@ class Work:
         trainer.save_checkpoint()
         return True
 
-    def keep(self, model: GPTLanguageModel) -> None:
-        """Write the model, which is the best so far. All processes call it together."""
-        weights = gathered(model.state_dict(), self._processes)
-        with self._processes.together():
-            if self._processes.rank == 0:
-                self._best_model = _copied(weights)  # on the CPU, where a machine without a GPU reads them
-                self.write(self._best_model)
-
-    def checkpoint(self, trainer: dict[str, Any]) -> None:
-        """Write the state of the training."""
-        values = (self._config, self._model, self._text, trainer, self._best_model, self._record.state_dict())
-        save_checkpoint(self._path, Checkpoint(*values))
-        self._record.save()
-
-    def load(self, begun: Checkpoint, trainer: Trainer) -> None:
-        """Go on with a training.
-
-        Raises:
-            UserError: it is one of another model or text.
-        """
-        for name, value in self._model.items():
-            if begun.model.get(name) != value:
+    def resume(self, checkpoint: Checkpoint, trainer: Trainer) -> None:
+        """Bring the trainer to where a training was stopped; UserError where that was of another model or text."""
+        for name, value in self._training.model.items():
+            if checkpoint.model.get(name) != value:
                 raise UserError(
-                    f"{self._path} is the training of a model with {name} {begun.model.get(name)}, and this one has "
-                    f"{value}; {AGAIN}"
+                    f"{self._path} is the training of a model with {name} {checkpoint.model.get(name)}, and this one "
+                    f"has {value}; {AGAIN}"
                 )
-        if begun.text != self._text:
+        if checkpoint.text != self._training.text:
             raise UserError(f"{self._path} is the training on another text, or on other tokens of it; {AGAIN}")
-        optimizer = begun.config.get("optimizer", self._config["optimizer"])
-        if optimizer != self._config["optimizer"]:
+        own = self._training.config["optimizer"]
+        optimizer = checkpoint.config.get("optimizer", own)
+        if optimizer != own:
             raise UserError(f"{self._path} is a training with --optimizer {optimizer}; give that, or {AGAIN}")
         try:
-            trainer.load_state_dict(begun.trainer)
+            trainer.load_state_dict(checkpoint.trainer)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(f"{self._path} does not hold what this training needs ({error}); {AGAIN}") from None
-        self._record.load_state_dict(begun.record)
-        self._best_model = begun.best_model
+        self._record.load_state_dict(checkpoint.record)
+        self._best_model = checkpoint.best_model
         if self._best_model is not None and self._processes.rank == 0:
-            self.write(self._best_model)  # the file may be one that a report at the stop has left
-
-
-def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same on the CPU; a matrix that has two names is still one."""
-    copies: dict[int, torch.Tensor] = {}
-    return {
-        name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
-        for name, tensor in weights.items()
-    }
+            self._write_best(trainer)  # the file may be one that a report at the stop has left

@@ -1,10 +1,10 @@
-"""One training from a text file to `trained_model.pth`."""
+"""One training from a text file to `trained_model.pth`: prepare, build, run, finish."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -21,30 +21,55 @@ from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset, make
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.files import SavedConfig, load_config, load_model, save_config, save_trained
+from custom_llm.model.files import SavedConfig, load_config, load_model, save_config
 from custom_llm.tokenizer.bpe import SMALLEST_VOCABULARY
 from custom_llm.tokenizer.load import find_recipe
 from custom_llm.training.autotune import use_fastest_settings
+from custom_llm.training.display import write_sample
 from custom_llm.training.distributed.parallel import is_divided
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.distributed.torchrun import local_rank
 from custom_llm.training.held_out import held_out_loss
 from custom_llm.training.loop import Interrupted, Trainer
 from custom_llm.training.report import provenance, public_name
-from custom_llm.training.resume import Checkpoint, Work, checkpoint_path
-from custom_llm.training.step import Batch, Diverged
+from custom_llm.training.resume import Checkpoint, Saver, checkpoint_path
+from custom_llm.training.step import Diverged
 from custom_llm.training.tracking.about import About, describe
-from custom_llm.training.tracking.history import History
+from custom_llm.training.tracking.history import History, describe_overfitting, describe_underfitting
 from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
-from custom_llm.training.tracking.sample import write_sample
-from custom_llm.training.tracking.verdict import describe_overfitting, describe_underfitting
 
 TEXT_TOKENS = 200  # length of the text shown at the end
-_WHAT = {
-    "char": "the characters of the text and its end",
-    "bpe": "as many byte pairs as there are in the text",
-}
 BYTES_PER_PARAMETER = 20  # weight, best weight, gradient and up to two moments of the optimizer, in float32
+_WHAT = {"char": "the characters of the text and its end", "bpe": "as many byte pairs as there are in the text"}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A training that can be built: its options fit together, and its text is encoded."""
+
+    config: TrainConfig
+    corpus: Corpus
+    config_path: str
+    model_path: str
+    processes: Processes
+    device: torch.device
+    record: Record
+    tokens: Tokens
+    train: TextDataset
+    held_out: torch.Tensor
+    architecture: ModelConfig
+
+    @property
+    def command(self) -> str:
+        """What trains this model again."""
+        flags = [] if self.config_path == "model_config.pth" else ["--config_path", self.config_path]
+        flags += [] if self.model_path == "trained_model.pth" else ["--model_path", self.model_path]
+        return command("train_llm", *flags)
+
+    def saved_config(self, trainer: Trainer, text: str = "") -> SavedConfig:
+        """The content of `model_config.pth` with the training as far as it has come; `text` is the model's."""
+        training = provenance(trainer, public_name(self.corpus.name), self.tokens, text)
+        return SavedConfig(self.architecture, self.tokens.tokenizer.to_dict(), self.tokens.sample, training)
 
 
 def train_on_text(
@@ -54,7 +79,7 @@ def train_on_text(
     model_path: str,
     cache: Path,
     device: str | None = None,
-    begun: Checkpoint | None = None,
+    resumed: Checkpoint | None = None,
     on_start: Callable[[TrainConfig], object] = lambda resolved: None,
     processes: Processes = ALONE,
 ) -> bool:
@@ -65,7 +90,7 @@ def train_on_text(
     Args:
         cache: the folder for the encoded text.
         device: cpu, cuda or mps (default: the fastest there is).
-        begun: the training to go on with (default: a new one).
+        resumed: the training to resume (default: a new one).
         on_start: called before the first step with the options that repeat the training, here and now chosen ones too;
             in rank 0 only, which writes all files.
         processes: those that train together; each of them calls this.
@@ -76,6 +101,37 @@ def train_on_text(
     Raises:
         UserError: the text, a file or an option does not fit, or the memory does not suffice.
     """
+    job = _prepare(config, corpus, config_path, model_path, cache, device, processes)
+    trainer, saver = _build(job)
+    about = _begin(job, trainer, saver, resumed, on_start)
+    try:
+        trainer.run()
+    except Interrupted:
+        job.record.finish("stopped")
+        say(f"stopped; the best of what the model has learnt so far is in {model_path}; {job.command} --resume goes on")
+        return False
+    except Diverged as error:
+        flag = f"--learning_rate {config.learning_rate / 10:g}"
+        can_resume = saver.fall_back(trainer)
+        job.record.finish("failed")
+        if not can_resume:
+            raise UserError(f"{error}: {job.command} {flag}") from None
+        raise UserError(f"{error}: {job.command} --resume {flag} goes on from the best model so far") from None
+    except UserError:
+        job.record.finish("failed")
+        raise
+    for line in _conclusions(trainer, about):
+        say(line)
+    if processes.rank == 0:
+        _finish(job, trainer)
+    return True
+
+
+def _prepare(
+    config: TrainConfig, corpus: Corpus, config_path: str, model_path: str, cache: Path, device: str | None,
+    processes: Processes,
+) -> _Job:  # fmt: skip
+    """Look whether all fits together, and encode the text. See `train_on_text`."""
     for path in corpus.files:
         check_distinct(dataset_path=str(path), config_path=config_path, model_path=model_path)
     for path in (config_path, model_path):
@@ -84,173 +140,146 @@ def train_on_text(
     check_target(checkpoint_path(model_path), Kind.PTH)
     record = Record(model_path, config.tracker)
     record.check(corpus.files)
-    torch.manual_seed(config.seed)
+
     architecture = load_config(config_path).model
-    tokens = processes.in_turns(lambda: encode_text(config, corpus, architecture, cache))
+    tokens = processes.rank_0_first(lambda: encode_text(config, corpus, architecture, cache))
     if len(set(processes.gather(tokens.key))) > 1:
         raise UserError(f"{corpus.name} is not the same text on all machines; copy it from one to the others")
-    tokenizer = tokens.tokenizer
     train = TextDataset.of_tokens(tokens, architecture.block_size)
     held_out = train.split_off(HELD_OUT, HELD_OUT_TOKENS)
-    _check_windows(train, corpus.name)
-    try:
-        config.accumulation(architecture.block_size, processes.size)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
-    if tokenizer.vocab_size != architecture.vocab_size:
-        say(f"vocab_size becomes {tokenizer.vocab_size}, {_WHAT.get(tokenizer.kind, f'that of {config.tokenizer}')}")
-    architecture = replace(architecture, vocab_size=tokenizer.vocab_size)
-    saved = SavedConfig(architecture, tokenizer.to_dict(), tokens.sample)
-    target = pick_device(device, processes)
-    model = _build(architecture)
-    loader = make_loader(train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
-    if config.threads is not None:
-        torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
-    if processes.rank:
-        torch.manual_seed(config.seed + processes.rank)  # weights began the same; what is dropped shall not be
-    held_out_text = tokenizer.decode(held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a byte
-    bytes_per_token = len(held_out_text.encode(errors="replace")) / len(held_out)
-    history = History(bytes_per_token, record.add if processes.rank == 0 else None)
-    sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed), SAMPLE_SHARE)
-    # Only one writes, which a model that is divided cannot.
-    writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
-    work = Work(config, architecture, tokens.key, model_path, processes, record)
-    source = public_name(corpus.name)
-
-    def described(text: str = "") -> SavedConfig:
-        """The configuration, with the training as far as it has come."""
-        return replace(saved, training=provenance(trainer, source, tokens, bytes_per_token, config, text))
-
-    work.write = lambda weights: save_trained(model_path, weights, config_path, described())
-    again = _command(config_path, model_path)
-    try:
-        trainer = Trainer(
-            model, loader, config, target, _validator(held_out, architecture, processes), lambda: work.keep(model),
-            bytes_per_token, work.checkpoint, processes, history, sample if writes else None,
-        )  # fmt: skip
-        trainer.clock.n_held_out = len(held_out)
-        if begun is not None:
-            work.load(begun, trainer)
-        else:
-            use_fastest_settings(trainer.step, _batch_of(train, config.batch_size))
-        chosen = dict(threads=torch.get_num_threads(), precision=trainer.step.precision)
-        if config.tokenizer == "bpe" and config.vocab_size is None:  # the model's, which it now has from the text
-            chosen["vocab_size"] = tokenizer.vocab_size
-        config = replace(config, **chosen)
-        if processes.rank == 0:
-            on_start(config)
-        by = f" in {processes.size} processes ({config.strategy})" if processes.size > 1 else ""
-        print(f"Training on {target.type}{by} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
-        if trainer.step.precision != "float32":
-            note(f"products are computed in {trainer.step.precision}; --precision float32 is more exact")
-        about = describe(model_path, corpus.name, model, config, target, processes.size, again)
-        with processes.together():
-            if processes.rank == 0:
-                record.start(about, history)
-        trainer.run()
-    except Interrupted:
-        record.finish("stopped")
-        say(f"stopped; the best of what the model has learnt so far is in {model_path}; {again} --resume goes on")
-        return False
-    except Diverged as error:
-        flag = f"--learning_rate {config.learning_rate / 10:g}"
-        goes_on = work.can_go_on(trainer)
-        record.finish("failed")
-        if not goes_on:
-            raise UserError(f"{error}: {again} {flag}") from None
-        raise UserError(f"{error}: {again} --resume {flag} goes on from the best model so far") from None
-    except UserError:
-        record.finish("failed")
-        raise
-    for line in _notes(trainer, about):
-        say(line)
-    if processes.rank:
-        return True
-    if is_divided(model.head.weight):
-        target = torch.device("cpu")  # the whole model need not fit on a GPU
-    print("Generated text:")
-    text = write_sample(load_model(model_path, config_path)[0].to(target), tokenizer, TEXT_TOKENS, config.seed)
-    print(text, flush=True)
-    try:
-        save_config(config_path, described(text))
-    except UserError as error:  # the model is there
-        note(f"{config_path} does not tell all of the training: {error}")
-    page = record.finish("finished", text)
-    if page is not None:
-        say(f"how it went: {page}")
-    return True
-
-
-def _command(config_path: str, model_path: str) -> str:
-    """The command that trains this model."""
-    flags = [] if config_path == "model_config.pth" else ["--config_path", config_path]
-    flags += [] if model_path == "trained_model.pth" else ["--model_path", model_path]
-    return command("train_llm", *flags)
-
-
-def _notes(trainer: Trainer, about: About) -> Iterator[str]:
-    """What there is to say of a training at its end."""
-    lowest, points = trainer.lowest, trainer.history.points
-    if not trainer.clock.done:
-        patience, command = trainer.config.patience, about.command
-        yield (
-            f"--patience {patience} ended it: so many reports in a row had no lower held-out loss; {command} --resume "
-            "--patience 0 goes on"
-        )
-    verdict = describe_overfitting(points, about) or describe_underfitting(points, about)
-    if verdict is not None:
-        yield verdict
-    elif lowest.since:
-        yield (
-            f"{about.model_path} is the model at its lowest held-out loss, {lowest.loss:.4f} at step {lowest.step:,} "
-            f"in epoch {lowest.epoch}"
-        )
-
-
-def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: Path) -> Tokens:
-    """The text as the tokens that are configured, encoded now unless it was before.
-
-    Raises:
-        UserError: see `open_tokens`.
-    """
-    told = model.vocab_size if model.vocab_size >= SMALLEST_VOCABULARY else None  # it may be that of some characters
-    recipe = find_recipe(config.tokenizer, config.vocab_size or told or BYTE_PAIRS)
-    for each in recipe.notes:
-        note(each)
-    return open_tokens(corpus, recipe, cache, config.max_tokens)
-
-
-def _check_windows(train: TextDataset, path: str) -> None:
-    """Raise UserError when there is too little text for one window."""
     if len(train) < 1:
         n = len(train.data)
         way_out = f"give more text or configure --block_size {n - 1} or less" if n > 1 else "give more text"
         raise UserError(
-            f"{path} is too short: {n} tokens are left to train on (a tenth is held out) and block_size "
+            f"{corpus.name} is too short: {n} tokens are left to train on (a tenth is held out) and block_size "
             f"{train.block_size} needs {train.block_size + 1}; {way_out}"
         )
+    try:
+        config.accumulation(architecture.block_size, processes.size)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    vocab_size = tokens.tokenizer.vocab_size
+    if vocab_size != architecture.vocab_size:
+        what = _WHAT.get(tokens.tokenizer.kind, f"that of {config.tokenizer}")
+        say(f"vocab_size becomes {vocab_size}, {what}")
+    return _Job(
+        config, corpus, config_path, model_path, processes, pick_device(device, processes), record, tokens, train,
+        held_out, replace(architecture, vocab_size=vocab_size),
+    )  # fmt: skip
 
 
-def _batch_of(data: TextDataset, n_windows: int) -> Batch:
-    """Windows of a text, (n_windows, block_size) each."""
-    return data.__getitems__([i % len(data) for i in range(n_windows)])
-
-
-def _validator(held_out: torch.Tensor, config: ModelConfig, processes: Processes) -> Callable[[torch.nn.Module], float]:
-    return lambda model: held_out_loss(model, held_out, config.block_size, config.vocab_size, processes)
-
-
-def _build(config: ModelConfig) -> GPTLanguageModel:
-    """The model with fresh weights, if the memory holds its training."""
-    n_parameters = GPTLanguageModel.outline(config).n_parameters()
-    needed = n_parameters * BYTES_PER_PARAMETER
-    available = psutil.virtual_memory().available
+def _build(job: _Job) -> tuple[Trainer, Saver]:
+    """The model with fresh weights and all that trains it, if the memory holds that."""
+    config, processes, tokenizer = job.config, job.processes, job.tokens.tokenizer
+    n_parameters = GPTLanguageModel.outline(job.architecture).n_parameters()
+    needed, available = n_parameters * BYTES_PER_PARAMETER, psutil.virtual_memory().available
     if needed > available:
         raise UserError(
             f"training {n_parameters / 1e6:,.0f}M parameters needs about {needed / 1e9:,.0f} GB of memory and "
             f"{available / 1e9:,.0f} GB are free; configure a smaller --n_embd or --n_layer with {step('llm_model')}"
         )
-    return GPTLanguageModel(config)
+    torch.manual_seed(config.seed)
+    model = GPTLanguageModel(job.architecture)
+    loader = make_loader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
+    if config.threads is not None:
+        torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
+    if processes.rank:
+        torch.manual_seed(config.seed + processes.rank)  # weights began the same; what is dropped must not be
+
+    held_out_text = tokenizer.decode(job.held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a byte
+    bytes_per_token = len(held_out_text.encode(errors="replace")) / len(job.held_out)
+    sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed), SAMPLE_SHARE)
+    # Only one process writes, which it cannot with a part of the model.
+    writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
+    training = Checkpoint(asdict(config), job.architecture.to_dict(), job.tokens.key)
+    saver = Saver(training, job.config_path, job.model_path, processes, job.record, job.saved_config)
+    trainer = Trainer(
+        model,
+        loader,
+        config,
+        job.device,
+        validate=lambda model: held_out_loss(
+            model, job.held_out, job.architecture.block_size, job.architecture.vocab_size, processes
+        ),
+        n_held_out=len(job.held_out),
+        on_lowest=saver.save_best,
+        save=saver.save_checkpoint,
+        history=History(bytes_per_token, job.record.add if processes.rank == 0 else None),
+        write_sample=sample if writes else None,
+        processes=processes,
+    )
+    return trainer, saver
+
+
+def _begin(
+    job: _Job, trainer: Trainer, saver: Saver, resumed: Checkpoint | None, on_start: Callable[[TrainConfig], object]
+) -> About:
+    """Resume, or choose what is fastest here; say what is trained, and begin the record of it."""
+    config, processes, model = job.config, job.processes, trainer.model
+    if resumed is not None:
+        saver.resume(resumed, trainer)
+    else:
+        batch = [i % len(job.train) for i in range(config.batch_size)]
+        use_fastest_settings(trainer.step, job.train.__getitems__(batch))
+    precision = trainer.step.precision
+    config = replace(config, threads=torch.get_num_threads(), precision=precision)
+    if config.tokenizer == "bpe" and config.vocab_size is None:  # the model's, which it now has from the text
+        config = replace(config, vocab_size=model.config.vocab_size)
+    if processes.rank == 0:
+        on_start(config)
+    by = f" in {processes.size} processes ({config.strategy})" if processes.size > 1 else ""
+    print(f"Training on {job.device.type}{by} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
+    if precision != "float32":
+        note(f"products are computed in {precision}; --precision float32 is more exact")
+    about = describe(job.model_path, job.corpus.name, model, config, job.device, processes.size, job.command)
+    with processes.raising_together():
+        if processes.rank == 0:
+            job.record.start(about, trainer.history)
+    return about
+
+
+def _conclusions(trainer: Trainer, about: About) -> Iterator[str]:
+    """What there is to say of a training at its end."""
+    best, points = trainer.best, trainer.history.points
+    if not trainer.clock.done:
+        yield (
+            f"--patience {trainer.config.patience} ended it: so many reports in a row had no lower held-out loss; "
+            f"{about.command} --resume --patience 0 goes on"
+        )
+    verdict = describe_overfitting(points, about) or describe_underfitting(points, about)
+    if verdict is not None:
+        yield verdict
+    elif best.since:
+        yield (
+            f"{about.model_path} is the model at its lowest held-out loss, {best.loss:.4f} at step {best.step:,} "
+            f"in epoch {best.epoch}"
+        )
+
+
+def _finish(job: _Job, trainer: Trainer) -> None:
+    """Let the trained model write a text, and add that to what is kept of the training."""
+    # Of a model that was divided, the whole need not fit on a GPU.
+    device = torch.device("cpu") if is_divided(trainer.model.head.weight) else job.device
+    print("Generated text:")
+    model = load_model(job.model_path, job.config_path)[0].to(device)
+    text = write_sample(model, job.tokens.tokenizer, TEXT_TOKENS, job.config.seed)
+    print(text, flush=True)
+    try:
+        save_config(job.config_path, job.saved_config(trainer, text))
+    except UserError as error:  # the model is there
+        note(f"{job.config_path} does not tell all of the training: {error}")
+    page = job.record.finish("finished", text)
+    if page is not None:
+        say(f"how it went: {page}")
+
+
+def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: Path) -> Tokens:
+    """The text as the tokens that are configured, encoded now unless it was before. UserError as by `open_tokens`."""
+    told = model.vocab_size if model.vocab_size >= SMALLEST_VOCABULARY else None  # it may be that of some characters
+    recipe = find_recipe(config.tokenizer, config.vocab_size or told or BYTE_PAIRS)
+    for each in recipe.notes:
+        note(each)
+    return open_tokens(corpus, recipe, cache, config.max_tokens)
 
 
 def pick_device(name: str | None, processes: Processes) -> torch.device:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,16 +16,39 @@ from custom_llm.common.notes import say
 from custom_llm.common.steps import step
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.distributed.parallel import gathered, load_model_state, parallelize, send_gradients, whole
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.optim.ema import Average
 from custom_llm.training.optim.optimizers import make_optimizers, set_learning_rate
 from custom_llm.training.speed.compile import compiled
-from custom_llm.training.speed.cuda_graph import Replayed
+from custom_llm.training.speed.cuda_graph import CudaGraphPass
 from custom_llm.training.speed.precision import autocast, precisions_of
 
+Batch = tuple[torch.Tensor, torch.Tensor]
 
-class ExpertLoads:
+
+class Diverged(UserError):
+    """A loss or a gradient is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update was made from; the tensors are scalars on the device of the model."""
+
+    loss: torch.Tensor  # of all its targets together, in nats
+    n_targets: int  # the tokens that are trained on
+    grad_norm: torch.Tensor  # length of the gradient before it was shortened
+
+    def check(self) -> None:
+        """Raise Diverged unless these are finite; on a GPU, after waiting for it."""
+        if not math.isfinite(self.loss):
+            raise Diverged(f"the loss became {self.loss / self.n_targets:g}")
+        if not math.isfinite(self.grad_norm):
+            raise Diverged(f"the length of the gradient became {self.grad_norm:g}")
+
+
+class ExpertUse:
     """For how many tokens each expert of a model was chosen since it was last asked for."""
 
     def __init__(self, model: GPTLanguageModel) -> None:
@@ -59,41 +83,12 @@ class ExpertLoads:
             count.copy_(value)
 
 
-Batch = tuple[torch.Tensor, torch.Tensor]
-
-
-class Diverged(UserError):
-    """A loss or a gradient is no longer a number."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """What an update was made from.
-
-    Attributes:
-        loss: of all its tokens together, in nats; a scalar on the device of the model.
-        n_tokens: how many these are.
-        grad_norm: length of the gradient before it was shortened; a scalar on the device.
-    """
-
-    loss: torch.Tensor
-    n_tokens: int
-    grad_norm: torch.Tensor
-
-    def check(self) -> None:
-        """Raise Diverged unless these are finite; on a GPU, after waiting for it."""
-        if not math.isfinite(self.loss):
-            raise Diverged(f"the loss became {self.loss / self.n_tokens:g}")
-        if not math.isfinite(self.grad_norm):
-            raise Diverged(f"the length of the gradient became {self.grad_norm:g}")
-
-
 class Step:
     """Updates a model; what it keeps from one update to the next is in its state.
 
     Attributes:
         average: the averaged weights, with --ema.
-        loads: tokens of each expert since the last report.
+        expert_use: tokens of each expert since the last report.
         precision: float32 or bfloat16.
         rows: windows that go through the model at once; None: those of a batch.
     """
@@ -101,19 +96,16 @@ class Step:
     def __init__(
         self, model: GPTLanguageModel, config: TrainConfig, device: torch.device, processes: Processes = ALONE
     ) -> None:
-        """Args:
-        model: which is put on `device`, or divided among `processes`.
-        """
+        """`model` is put on `device`, or divided among `processes`."""
         self.model, self.config, self.device, self.processes = model.train(), config, device, processes
         model.act_recomp = config.act_recomp
         self.precision = precisions_of(device, config.precision)[0]
         self.rows: int | None = None
         self._called = parallelize(model, config.strategy, processes, device)
         self._compiled: Callable | None = None
-        self._replayed = self._new_replayed()
-        self.optimizers = make_optimizers(model, config)
-        self.average = self._new_average()
-        self.loads = ExpertLoads(model)
+        self._graph = self._new_graph()
+        self.expert_use = ExpertUse(model)
+        self._make_optimizers()
 
     def __call__(self, batches: Sequence[Batch], learning_rate: float) -> Update:
         """Update the weights once by several batches (x, y) together, each (B, T).
@@ -125,11 +117,10 @@ class Step:
         """
         if self.config.compile and self._compiled is None:  # not before, for what is only rehearsed
             self._compiled = compiled(self._called)
-            self._replayed = self._new_replayed()
-        loss = self._backward(batches)
+            self._graph = self._new_graph()
+        loss, n_targets = self._backward(batches)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        n_tokens = sum(y.numel() for _, y in batches)
-        update = Update(loss, n_tokens, whole(nn.utils.get_total_norm(gradients)))
+        update = Update(loss, n_targets, whole(nn.utils.get_total_norm(gradients)))
         if self.device.type == "cpu":  # a GPU would have to be waited for
             update.check()
         if self.config.grad_clip:
@@ -141,15 +132,15 @@ class Step:
             optimizer.zero_grad()
         if self.average is not None:
             self.average.update()
-        self.processes.add_up([mixture.load for mixture in self.model.mixtures])
-        self.loads.add()
+        self.processes.sum_in_place([mixture.load for mixture in self.model.mixtures])
+        self.expert_use.add()
         self.model.rebalance()
         return update
 
     def use_precision(self, precision: str) -> None:
         """Compute products in float32 or bfloat16 from the next update on."""
         self.precision = precision
-        self._replayed = self._new_replayed()
+        self._graph = self._new_graph()
 
     def rehearse(self, batch: Batch) -> None:
         """Do the work of an update but for the update itself; only random numbers go on by it."""
@@ -162,28 +153,28 @@ class Step:
         """Go on from other weights, with optimizers that remember nothing."""
         self._drop()
         load_model_state(self.model, weights)
+        self._make_optimizers()
+
+    def _make_optimizers(self) -> None:
+        """Those of the parameters that are trained, and the average of these."""
         self.optimizers = make_optimizers(self.model, self.config)
-        self.average = self._new_average()
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.average = Average(trained, self.config.ema) if self.config.ema else None
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """While entered, the model has its averaged weights, if they are averaged."""
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
-    def _new_average(self) -> Average | None:
-        return Average(self.model.parameters(), self.config.ema) if self.config.ema else None
-
-    def _new_replayed(self) -> Replayed | None:
+    def _new_graph(self) -> CudaGraphPass | None:
         """What makes the passes of whole batches on a GPU, unless they are of a kind that cannot be recorded."""
         waits = self.model.mixtures or self.config.act_recomp or self.processes.size > 1
-        return Replayed(self._pass, self.model.parameters()) if self.device.type == "cuda" and not waits else None
+        return CudaGraphPass(self._pass, self.model.parameters()) if self.device.type == "cuda" and not waits else None
 
-    def _backward(self, batches: Sequence[Batch]) -> torch.Tensor:
-        """Leave the gradient of the mean loss of all tokens in the parameters; return the sum of their losses.
+    def _backward(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, int]:
+        """Leave the gradient of the mean loss of all targets in the parameters; the sum of the losses, and how many.
 
-        Where the memory of one process does not suffice, batches are halved until it does, from now on.
-
-        Raises:
-            UserError: it does not suffice for one window.
+        Where the memory of one process does not suffice, batches are halved until it does, from now on; UserError where
+        it does not for one window.
         """
         while True:
             try:
@@ -193,26 +184,42 @@ class Step:
                     raise
             # Not within `except`, where the error holds on to the activations.
             self._drop()
-            self._halve([len(x) for x, _ in batches])
+            sizes = [len(x) for x, _ in batches]
+            at_once = min(self.rows or max(sizes), max(sizes))
+            if at_once == 1:
+                ways_out = f"configure a smaller --block_size or --n_embd with {step('llm_model')}"
+                ways_out = ways_out if self.config.act_recomp else f"give --act_recomp, or {ways_out}"
+                n = self.model.config.block_size
+                raise UserError(f"not enough memory for one window of {n} tokens; {ways_out}")
+            self.rows = at_once // 2
+            parts = sum(-(-size // self.rows) for size in sizes)
+            say(
+                f"note: out of memory with {at_once} windows at once; going on with {self.rows}, and the same step in "
+                f"{parts} parts"
+            )
+            if self.device.type != "cpu":
+                torch.accelerator.empty_cache()
 
-    def _accumulate(self, batches: Sequence[Batch]) -> torch.Tensor:
+    def _accumulate(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, int]:
         """See `_backward`."""
-        n_tokens = sum(y.numel() for _, y in batches)
-        total = torch.zeros((), device=self.device)
         passes: list[Batch] = []
         for batch in self.processes.part(batches):
             passes += zip(*(ids.split(self.rows or len(ids)) for ids in batch), strict=True)
-        for place, (x, y) in enumerate(passes, start=1):
+        # Targets are counted before they go to a GPU, which would have to be waited for.
+        counts = [0 if y.is_meta else int((y != NOT_TRAINED_ON).sum()) for _, y in passes]
+        n_targets = int(self.processes.sum(sum(counts))[0])
+        total = torch.zeros((), device=self.device)
+        for place, ((x, y), count) in enumerate(zip(passes, counts, strict=True), start=1):
             send_gradients(self._called, now=place == len(passes))
-            if x.is_meta:
+            if not count:  # the batch of another process, or one of which nothing is trained on
                 self._backward_zero(x)
                 continue
-            weight = y.numel() / n_tokens * self.processes.size  # the mean over processes becomes a sum
+            weight = count / n_targets * self.processes.size  # the mean over processes becomes a sum
             weight = torch.full((), weight, device=self.device)
-            work = self._replayed if self._replayed is not None and self._is_whole(x) else self._pass
-            total += work(self._there(x), self._there(y), weight) * y.numel()
-        self.processes.add_up([total])
-        return total
+            work = self._graph if self._graph is not None and self._is_whole(x) else self._pass
+            total += work(self._there(x), self._there(y), weight) * count
+        self.processes.sum_in_place([total])
+        return total, n_targets
 
     def _pass(self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Add the gradients of the mean loss of a batch, times `weight`; return the loss."""
@@ -234,33 +241,13 @@ class Step:
         return len(x) == min(self.rows or self.config.batch_size, self.config.batch_size)
 
     def _backward_zero(self, x: torch.Tensor) -> None:
-        """Take part in a pass of the other processes, without a batch."""
+        """Take part in a pass of the other processes, without a target."""
         x = torch.zeros_like(x, device=self.device)
         self.model.eval()  # experts do not count then, and nothing random is drawn
         with autocast(self.device, self.precision):
             _, loss = self._called(x, x)
         (0 * loss).backward()
         self.model.train()
-
-    def _halve(self, sizes: Sequence[int]) -> None:
-        """Let fewer windows through the model at once.
-
-        Args:
-            sizes: how many there are in each batch of a step.
-        """
-        at_once = min(self.rows or max(sizes), max(sizes))
-        if at_once == 1:
-            ways_out = f"configure a smaller --block_size or --n_embd with {step('llm_model')}"
-            ways_out = ways_out if self.config.act_recomp else f"give --act_recomp, or {ways_out}"
-            raise UserError(f"not enough memory for one window of {self.model.config.block_size} tokens; {ways_out}")
-        self.rows = at_once // 2
-        parts = sum(-(-size // self.rows) for size in sizes)
-        say(
-            f"note: out of memory with {at_once} windows at once; going on with {self.rows}, and the same step in "
-            f"{parts} parts"
-        )
-        if self.device.type != "cpu":
-            torch.accelerator.empty_cache()
 
     def _drop(self) -> None:
         """Forget what `_backward` has left in the model."""
@@ -272,7 +259,7 @@ class Step:
         return {
             "model": gathered(self.model.state_dict(), self.processes),
             "optimizers": gathered([optimizer.state_dict() for optimizer in self.optimizers], self.processes),
-            "loads": self.loads.state_dict(),
+            "loads": self.expert_use.state_dict(),
             "average": self.average and gathered(self.average.state_dict(), self.processes),
             "precision": self.precision,
             "rows": self.rows,
@@ -280,10 +267,10 @@ class Step:
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         load_model_state(self.model, state["model"])
+        self._make_optimizers()
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        self.loads.load_state_dict(state["loads"])
-        self.average = self._new_average()
+        self.expert_use.load_state_dict(state["loads"])
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         self.rows = state["rows"] if self.processes.size == 1 else None
@@ -293,18 +280,20 @@ class Step:
 
 def get_random_state() -> dict[str, torch.Tensor]:
     """The state of each device that there is."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    if torch.backends.mps.is_available():
-        state["mps"] = torch.mps.get_rng_state()
-    return state
+    return {name: device.get_rng_state() for name, device in _generators()}
 
 
 def set_random_state(state: dict[str, torch.Tensor]) -> None:
     """Go on with what `get_random_state` has returned, perhaps on a machine with other devices."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    if "mps" in state and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state["mps"])
+    for name, device in _generators():
+        if name in state:
+            device.set_rng_state(state[name])
+
+
+def _generators() -> Iterator[tuple[str, Any]]:
+    """Name and module of each device that there is."""
+    yield "cpu", torch
+    if torch.cuda.is_available():
+        yield "cuda", torch.cuda
+    if torch.backends.mps.is_available():
+        yield "mps", torch.mps

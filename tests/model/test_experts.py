@@ -199,7 +199,7 @@ def test_the_loss_balances_a_lopsided_router():
 def test_the_bias_moves_by_gamma_against_the_load():
     layer = mixture(True)
     before = layer.selection_bias.clone()
-    layer.load.copy_(torch.tensor([9, 1, 5, 5, 5, 5, 10, 0]))  # 5 in the mean
+    layer.load.copy_(torch.tensor([9, 1, 5, 5, 5, 5, 10, 0]))  # 5 on average
     layer.rebalance()
     moved = torch.tensor([-0.01, 0.01, 0, 0, 0, 0, -0.01, 0.01], dtype=torch.double)
     torch.testing.assert_close(layer.selection_bias - before, moved)

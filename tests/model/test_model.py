@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 
+from custom_llm.config.block import GATED
+from custom_llm.config.model import ModelConfig
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.feed_forward import ACTIVATIONS, GATES
+from custom_llm.model.gpt import ATTENTIONS, POSITIONS
+from custom_llm.model.layers import NORMS
 
 SIX = dict(vocab_size=23, n_embd=32, n_head=4, n_layer=2, block_size=16, dropout=0.0)
 
@@ -104,3 +110,11 @@ def test_impossible_configurations_are_named(change, message):
 def test_a_missing_key_is_named():
     with pytest.raises(ValueError, match="lacks n_embd"):
         GPTLanguageModel({key: value for key, value in SIX.items() if key != "n_embd"})
+
+
+def test_every_variant_that_can_be_configured_is_there():
+    choices = {item.name: set(item.metadata.get("choices") or ()) for item in fields(ModelConfig)}
+    assert choices["attn"] == set(ATTENTIONS)
+    assert choices["pos_emb"] == set(POSITIONS)
+    assert choices["norm"] == set(NORMS)
+    assert choices["non_linearity"] - {"swish"} == {*ACTIVATIONS, *GATES} and set(GATED) == set(GATES)

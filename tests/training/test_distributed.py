@@ -63,18 +63,22 @@ def test_two_processes_train_what_one_does_and_go_on_with_each_others_work(tmp_p
     assert len(alone[0]["losses"]) == 8, "each epoch ends with a step of one batch, which is one process's"
     cases = [Case(*way) for way in ways]
     cases += [
-        Case("aux_free", "muon", "fsdp", begun=alone[1]["states"][1]),  # from one process to two
-        Case("aux_free", "muon", "ddp", begun=(1, 1)),  # from fsdp to ddp
-        Case("classic", "adamw", "fsdp", begun=(0, 5)),  # from ddp to fsdp
+        Case("aux_free", "muon", "fsdp", resumed=alone[1]["states"][1]),  # from one process to two
+        Case("aux_free", "muon", "ddp", resumed=(1, 1)),  # from fsdp to ddp
+        Case("classic", "adamw", "fsdp", resumed=(0, 5)),  # from ddp to fsdp
         Case("classic", "adamw", dropout=0.3),
-        Case("classic", "adamw", dropout=0.3, begun=(6, 1)),
+        Case("classic", "adamw", dropout=0.3, resumed=(6, 1)),
+        Case("modern", "adamw", "ddp", masked=True),
+        Case("modern", "adamw", "fsdp", masked=True),
     ]
     results = run_together(2, cases, tmp_path)
     for result, expected in zip(results, [*alone, alone[1], alone[1], alone[0]], strict=False):
         assert_same(result, expected)
     for place in (0, 1):  # from two processes to one
-        assert_same(Case(*ways[place][:2], begun=results[place]["states"][2]).run(), alone[place])
-    whole, rest = results[-2:]
+        assert_same(Case(*ways[place][:2], resumed=results[place]["states"][2]).run(), alone[place])
+    for result in results[8:]:
+        assert_same(result, Case("modern", "adamw", masked=True).run())
+    whole, rest = results[6:8]
     assert len(rest["losses"]) == 6
     assert rest["losses"] == whole["losses"][-6:], "as many processes as before drop the same at random"
 

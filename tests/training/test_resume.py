@@ -1,4 +1,4 @@
-"""Stopped and gone on with: the same weights to the bit, wherever a training was stopped and however."""
+"""Stopped and resumed: the same weights to the bit, wherever a training was stopped and however."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def make_trainer(architecture, **options):
     ],
     ids=str,
 )
-def test_gone_on_with_from_any_checkpoint(experts, options, capsys):
+def test_resumed_from_any_checkpoint(experts, options, capsys):
     architecture = EXPERTS[experts]
     whole, saved = make_trainer(architecture, ckpt_interval=1, **options)
     whole.run()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +14,7 @@ from conftest import ENVIRONMENT, STORY, configure, run_script
 
 from custom_llm.common.errors import UserError
 from custom_llm.config.training import TrainConfig
+from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.autotune import use_fastest, use_fastest_settings
 from custom_llm.training.held_out import held_out_loss
 from custom_llm.training.speed.precision import autocast, multiplies_bfloat16, precisions_of
@@ -38,7 +39,7 @@ def test_every_architecture_trains_in_bfloat16(experts, attention, rest):
         assert all(parameter.dtype == torch.float32 for parameter in step.model.parameters())
         with autocast(CPU, precision):
             losses[precision] = [
-                (update.loss / update.n_tokens).item(),
+                (update.loss / update.n_targets).item(),
                 held_out_loss(step.model, torch.arange(23), 16, 23),
             ]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
@@ -63,14 +64,20 @@ def test_choosing_settings_leaves_everything_else_as_it_is(experts, monkeypatch)
     assert not any(mixture.load.any() for mixture in model.mixtures) and model.balance_loss() == 0
 
 
-def test_another_setting_is_taken_for_a_clear_gain_only():
+def test_another_setting_is_taken_for_a_clear_gain_only(monkeypatch):
     seconds, used = {"first": 0.02, "little": 0.019, "much": 0.01}, []
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def work() -> None:
+        now[0] += seconds[used[-1]]
+
     for others, gain, expected in (
         (["little"], 0.1, "first"),
         (["little", "much"], 0.1, "much"),
         (["much"], 0, "much"),
     ):
-        assert use_fastest(lambda: time.sleep(seconds[used[-1]]), ["first", *others], used.append, gain) == expected
+        assert use_fastest(work, ["first", *others], used.append, gain) == expected
         assert used[-1] == expected
 
 
@@ -120,10 +127,48 @@ def test_parts_of_a_step_give_the_same_gradients(experts, act_recomp):
         step = make_step(architecture, act_recomp=act_recomp, optimizer="adamw")
         step.rows = rows
         update = step(batches, 0.0)
-        counts = sum(int(count.sum()) for count in step.loads.state_dict())
-        results.append((update.n_tokens, counts, update.loss.item(), update.grad_norm.item()))
+        counts = sum(int(count.sum()) for count in step.expert_use.state_dict())
+        results.append((update.n_targets, counts, update.loss.item(), update.grad_norm.item()))
     assert results[0][0] == 13 * 16
     assert results[1] == pytest.approx(results[0], rel=1e-5) and results[2] == pytest.approx(results[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+def test_only_targets_that_are_trained_on_count(rows):
+    """The mean is over all of them, however they are spread over batches and windows; some have none."""
+    x, y = windows(9)
+    y = y.clone()
+    y[0, 3:], y[2:4], y[8, ::2] = NOT_TRAINED_ON, NOT_TRAINED_ON, NOT_TRAINED_ON
+    step = make_step({"dropout": 0.0}, optimizer="adamw", ema=0)
+    expected = copy.deepcopy(step.model)
+    _, loss = expected(x, y)
+    loss.backward()
+    step.rows = rows
+    update = step([(x[:2], y[:2]), (x[2:4], y[2:4]), (x[4:], y[4:])], 0.0)
+    assert update.n_targets == 9 * 16 - 13 - 32 - 8
+    assert (update.loss / update.n_targets).item() == pytest.approx(loss.item(), rel=1e-5)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in expected.parameters()]).item()
+    assert update.grad_norm.item() == pytest.approx(norm, rel=1e-5)
+    nothing = step([(x[2:4], y[2:4])], 0.0)
+    assert (nothing.n_targets, nothing.loss.item(), nothing.grad_norm.item()) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_parameters_that_require_no_gradient_stay_as_they_are(optimizer):
+    step = make_step(optimizer=optimizer)
+    for parameter in [*step.model.blocks[0].parameters(), step.model.head.weight]:
+        parameter.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+    step = Step(step.model, step.config, CPU)
+    trained = {name for name, parameter in step.model.named_parameters() if parameter.requires_grad}
+    for seed in range(2):
+        step([windows(8, seed)], 0.01)
+    changed = {name for name, tensor in step.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == trained
+    assert sum(len(each.state_dict()["state"]) for each in step.optimizers) == len(trained)
+    with step.averaged():
+        for name, tensor in step.model.state_dict().items():
+            assert name in trained or torch.equal(tensor, before[name])
 
 
 def test_memory_that_does_not_suffice_for_one_window(capfd):
@@ -156,7 +201,7 @@ logits = 4 * 64 * 30_000  # bytes, for a window; with gradients and logarithms, 
 resource.setrlimit(resource.RLIMIT_AS, (used + 50 * logits, resource.RLIM_INFINITY))
 for _ in range(2):
     update = step([(ids[:, :-1], ids[:, 1:])], 0.001)
-print(update.n_tokens, step.rows)
+print(update.n_targets, step.rows)
 """
 
 
@@ -183,14 +228,15 @@ def test_a_device_without_bfloat16_does_not_try_it(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_compiled_model_trains_as_it_would_otherwise():
-    losses = {}
+def test_a_compiled_model_trains_as_it_would_otherwise(monkeypatch):
+    losses, made, compile_ = {}, [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: made.append(model) or compile_(model))
     for is_compiled in (False, True):
         torch.manual_seed(0)
         step = make_step({"pos_emb": "rope", "norm": "rms"}, compile=is_compiled, batch_size=8)
         batches = [windows(8, seed) for seed in range(6)] + [windows(3)]
         losses[is_compiled] = [step([batch], 0.001).loss.item() for batch in batches]
-        assert (step._compiled is not None) == is_compiled
+        assert bool(made) == is_compiled
     assert losses[True] == pytest.approx(losses[False], rel=1e-4)
 
 

@@ -25,11 +25,20 @@ from hypothesis import strategies as st
 
 from custom_llm.config.training import TrainConfig
 from custom_llm.training.clock import POINTS, Clock
+from custom_llm.training.display import WIDEST, in_a_line
 from custom_llm.training.tracking.about import About
-from custom_llm.training.tracking.history import COLUMNS, MOST_POINTS, History, Point, best, thin, to_csv
+from custom_llm.training.tracking.history import (
+    COLUMNS,
+    MOST_POINTS,
+    History,
+    Point,
+    best,
+    describe_overfitting,
+    describe_underfitting,
+    thin,
+    to_csv,
+)
 from custom_llm.training.tracking.plot import draw_curves
-from custom_llm.training.tracking.sample import WIDEST, in_a_line
-from custom_llm.training.tracking.verdict import describe_overfitting, describe_underfitting
 from custom_llm.training.tracking.web_report import make_page
 
 # In one precision: which one is faster is measured, so that two trainings might differ in it.
@@ -275,7 +284,7 @@ def test_a_picture_of_any_training(points, capfd):
 ABOUT = About("m.pth", "notes.txt", 5, 0.1, "python train_llm.py", "--max_epochs 20", {})
 
 
-def test_learning_by_heart_is_said_in_a_sentence():
+def test_memorising_is_said_in_a_sentence():
     rising = points_of([4.0, 3.0, 2.5, 2.6, 3.1])
     said = describe_overfitting(rising, ABOUT)
     assert said.startswith(
@@ -286,7 +295,7 @@ def test_learning_by_heart_is_said_in_a_sentence():
     for fine in ([4.0, 3.0, 2.9], [4.0, 3.0, 3.01], [None, None], [math.nan, math.nan]):
         assert describe_overfitting(points_of(fine), ABOUT) is None
     diverging = points_of([4.0, 3.0, 9.0], [4.0, 3.0, 9.0])
-    assert describe_overfitting(diverging, ABOUT) is None, "nothing is known by heart"
+    assert describe_overfitting(diverging, ABOUT) is None, "nothing is memorised"
 
 
 def test_a_training_that_was_too_short_is_told_how_it_goes_on():
@@ -296,10 +305,10 @@ def test_a_training_that_was_too_short_is_told_how_it_goes_on():
         "python train_llm.py --resume --max_epochs 20"
     )
     steep = [4.0, 3.0, 2.7, 2.6], [4.0, 3.0, 2.2, 2.1]
-    assert describe_underfitting(points_of(*steep), ABOUT), "more is learnt than learnt by heart"
+    assert describe_underfitting(points_of(*steep), ABOUT), "more is learnt than memorised"
     assert describe_underfitting(points_of([3.0], [3.1]), ABOUT), "a training of one report"
     for held_out, losses in (
-        ([4.0, 3.0, 2.9, 2.8], [4.0, 3.0, 2.6, 2.4]),  # much is known by heart
+        ([4.0, 3.0, 2.9, 2.8], [4.0, 3.0, 2.6, 2.4]),  # much is memorised
         ([4.0, 3.0, 2.5, 2.6], [4.0, 3.0, 2.7, 2.6]),  # it rose
         ([4.0, 3.0, 2.96, 2.95], [4.0, 3.0, 2.9, 2.9]),  # it hardly fell
         ([None, None], [3.0, 2.0]), ([math.nan], [math.nan]),
@@ -407,7 +416,7 @@ def test_wandb_keeps_a_run_without_asking(folder):
         assert done.returncode == 0, done.stderr
         assert "wandb" not in done.stdout and "wandb:" not in done.stderr
     runs = list((folder / "wandb").glob("offline-run-*/*.wandb"))
-    assert len(runs) == 2 and len({run.name for run in runs}) == 1, "the same run, gone on with"
+    assert len(runs) == 2 and len({run.name for run in runs}) == 1, "the same run, resumed"
     assert all(run.stat().st_size > 1000 for run in runs)
 
 

@@ -14,9 +14,10 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,14 +31,16 @@ from custom_llm.config.training import TrainConfig
 from custom_llm.data.dataset import TextDataset, make_loader
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.files import load_model
+from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.load import load_tokenizer
 from custom_llm.training.clock import Clock
-from custom_llm.training.display import words
+from custom_llm.training.display import progress_words
+from custom_llm.training.distributed.processes import Processes
 from custom_llm.training.held_out import held_out_loss
 from custom_llm.training.loop import Trainer, train_model
 from custom_llm.training.optim.schedule import learning_rate_at
-from custom_llm.training.step import ExpertLoads, Update
+from custom_llm.training.step import ExpertUse, Step, Update
 
 TEXT = STORY * 20
 CPU = torch.device("cpu")
@@ -55,7 +58,27 @@ def train_once(architecture: dict[str, object] | None = None, **config: object) 
     return train_model(model, make_loader(dataset, 8, None, seed=3), dict(learning_rate=5e-4, **config), CPU)
 
 
-def test_a_small_text_is_learnt_by_heart():
+def train_by_a_clock(minutes: float, seconds: float, before: float = 0.0, **options: object) -> Trainer:
+    """A training whose clock goes on by so many seconds with each batch that is read, and before the first one."""
+    time = [0.0]
+
+    class Batches(list):
+        def __iter__(self) -> Iterator:
+            for batch in super().__iter__():
+                time[0] += seconds
+                yield batch
+
+    processes = Processes()
+    processes.now = lambda: time[0]
+    x = torch.randint(23, (4, 16))
+    config = TrainConfig(learning_rate=1e-3, minutes=minutes)
+    trainer = Trainer(tiny(dropout=0.0), Batches([(x, x)] * 9), config, CPU, processes=processes, **options)
+    time[0] += before
+    trainer.run()
+    return trainer
+
+
+def test_a_small_text_is_memorised():
     dataset = TextDataset(TEXT, 32)
     model = train_once(max_epochs=40)
     assert held_out_loss(model, dataset.data, 32, dataset.vocab_size) < 0.5, "guessing costs 3.4"
@@ -71,24 +94,17 @@ def test_the_same_seed_gives_the_same_weights():
 def test_epochs_end_after_max_epochs_and_the_clock_ends_on_time(capsys):
     train_once(max_epochs=4)
     assert capsys.readouterr().out.count("Epoch ") == 4
-    start = time.monotonic()
-    train_once(minutes=0.02)
-    assert 1.2 <= time.monotonic() - start < 6
+    assert train_by_a_clock(minutes=1, seconds=0.5).clock.steps == 120
     lines = capsys.readouterr().out.splitlines()
     assert 1 <= len(lines) <= 22, "about 20 lines however short the epochs are"
 
 
 def test_a_training_makes_a_step_and_a_report_however_little_time_there_is(capsys):
     """What is timed before the first step may take longer than a short training."""
-    model = tiny(dropout=0.0)
-    x = torch.randint(23, (4, 16))
     lowest = []
-    config = TrainConfig(learning_rate=1e-3, minutes=0.001)
-    trainer = Trainer(model, [(x, x)] * 9, config, torch.device("cpu"), lambda model: 1.0, lambda: lowest.append(1))
-    trainer.clock._start -= 1000
-    assert not trainer.done
-    trainer.run()
-    assert (trainer.clock.steps, lowest) == (1, [1])
+    saving = dict(validate=lambda model: 1.0, on_lowest=lowest.append)
+    trainer = train_by_a_clock(minutes=0.001, seconds=0.1, before=1000, **saving)
+    assert (trainer.clock.steps, lowest) == (1, [trainer])
     assert capsys.readouterr().out.count("Epoch 1, Loss: ") == 1
 
 
@@ -137,9 +153,22 @@ def test_the_reported_loss_is_that_of_the_text_alone(capsys):
     assert loss < 4, "guessing costs 3.4, and the balance loss of two layers 200"
 
 
+def test_the_reported_loss_is_that_of_the_targets_and_all_tokens_are_read(capsys):
+    torch.manual_seed(0)
+    model, x = tiny(dropout=0.0), torch.randint(23, (5, 16))
+    y = x.roll(-1, 1)
+    y[1], y[2:, 4:] = NOT_TRAINED_ON, NOT_TRAINED_ON
+    expected = model(x, y)[1].item()
+    batches = [(x[:2], y[:2]), (x[2:], y[2:])]
+    trainer = Trainer(model, batches, TrainConfig(learning_rate=1e-9, max_epochs=1), CPU)
+    trainer.run()
+    assert float(re.search(r"Loss: ([\d.]+)", capsys.readouterr().out)[1]) == pytest.approx(expected, abs=1e-4)
+    assert trainer.clock.tokens == trainer.history.points[-1].tokens == 5 * 16
+
+
 def test_reports_count_the_tokens_since_the_one_before():
     model = tiny(**EXPERTS["softmax"])
-    loads = ExpertLoads(model)
+    loads = ExpertUse(model)
     first, second = model.mixtures
     for busy in (0, 1):
         first.load.copy_(torch.tensor([4, 1, 1, 1, 1, 4]))
@@ -154,7 +183,7 @@ def test_reports_count_the_tokens_since_the_one_before():
 
 
 def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path):
-    """What is learnt by heart from this text does not help with its end, which is the same backwards."""
+    """What is memorised of this text does not help with its end, which is the same backwards."""
     text = "the cat sat on the mat. " * 60 + "tam eht no tas tac eht. " * 8
     (tmp_path / "input.txt").write_text(text, encoding="utf-8")
     configure(tmp_path, n_embd=32, n_layer=1, block_size=16)
@@ -243,23 +272,39 @@ def test_the_words_of_progress_are_short(loss, held_out, memory, n_tokens):
     clock = Clock(TrainConfig(max_iters=10), 10)
     clock.add(n_tokens, 1)
     clock.load_state_dict({**clock.state_dict(), "seconds": 100.0})
-    line = words(loss, held_out, clock, memory, operations=1e6, peak=1e15)
+    line = progress_words(loss, held_out, clock, memory, operations=1e6, peak=1e15)
     assert f"{memory / 1e9:.1f} GB" in line and "tokens/s" in line and "MFU" in line
     assert len(f"100% {line}, 100,000 s left") <= 100
     clock = Clock(TrainConfig(max_iters=10), 10, now=lambda: 0.0)  # has not moved since the beginning
-    assert words(loss, held_out, clock, memory, operations=1e6, peak=None).startswith(f"loss {loss:.3f}")
+    assert progress_words(loss, held_out, clock, memory, operations=1e6, peak=None).startswith(f"loss {loss:.3f}")
+
+
+class AsOnAGpu:
+    """A step that does not look at what became of it, which at one of them is no number."""
+
+    def __init__(self, step: Step, diverges_at: int) -> None:
+        self.step, self.device, self.diverges_at = step, SimpleNamespace(type="gpu"), diverges_at
+        self.n_steps = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.step, name)
+
+    def __call__(self, *args: object) -> Update:
+        self.n_steps += 1
+        update = self.step(*args)
+        return replace(update, grad_norm=torch.tensor(math.nan)) if self.n_steps == self.diverges_at else update
 
 
 def test_a_gpu_is_looked_at_before_anything_is_saved():
     """What `Step` does not look at on a GPU, a report or a checkpoint does."""
     saved = []
     dataset = TextDataset(TEXT, 32)
-    trainer = Trainer(small_model(dataset), make_loader(dataset, 8, None, seed=3), TrainConfig(learning_rate=0.02), CPU,
-                      save=saved.append)  # fmt: skip
-    trainer._updates.append((7, 0.02, Update(torch.tensor(1.0), 1, torch.tensor(math.nan))))
+    config = TrainConfig(learning_rate=0.02, ckpt_interval=4, max_iters=20)
+    trainer = Trainer(small_model(dataset), make_loader(dataset, 8, None, seed=3), config, CPU, save=saved.append)
+    trainer.step = AsOnAGpu(trainer.step, diverges_at=7)
     with pytest.raises(UserError, match=r"the length of the gradient became nan at step 7; try 0.002"):
         trainer.run()
-    assert not saved
+    assert [state["clock"]["steps"] for state in saved] == [4]
 
 
 def test_averaged_weights_are_what_is_evaluated_and_kept():

@@ -1,7 +1,7 @@
 """A model on several processes: a copy in each (ddp), or a part of every weight in each (fsdp).
 
 With a part, a weight is a DTensor: its shape is that of the whole, its memory that of the part. What is kept in files
-is always whole, so that any number of processes can go on with it.
+is always whole, so that any number of processes can resume it.
 """
 
 from __future__ import annotations

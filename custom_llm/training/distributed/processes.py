@@ -32,17 +32,12 @@ class _SaidByAll(UserError):
 
 
 class Processes:
-    """The processes of a training.
+    """The processes of a training; `size` of them, of which rank 0 speaks and writes.
 
-    Attributes:
-        size: how many there are.
-        rank: the number of this one; rank 0 speaks and writes.
+    `patient` is a group of all of them, with a long timeout.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, patient: dist.ProcessGroup | None = None) -> None:
-        """Args:
-        patient: a group of all of them, with a long timeout.
-        """
         self.rank, self.size = rank, size
         self._patient = patient
         self._now = time.monotonic()
@@ -52,8 +47,7 @@ class Processes:
     def joined(cls) -> Iterator[Processes]:
         """While entered, this process is one of those that torchrun has started. They leave together.
 
-        Raises:
-            UserError: it is raised inside, in any of them.
+        A UserError that is raised inside in any of them is raised in all.
         """
         if world_size() == 1:
             yield cls()
@@ -69,7 +63,7 @@ class Processes:
         patient = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
         processes = cls(dist.get_rank(), dist.get_world_size(), patient)
         try:
-            with processes.together():
+            with processes.raising_together():
                 yield processes
             dist.barrier(patient)  # when one ends with an error, torchrun ends those that are left
         except UserError:
@@ -97,10 +91,9 @@ class Processes:
         if self.size == 1:
             return list(numbers)
         import torch
-        import torch.distributed as dist
 
         values = torch.tensor([*numbers, 0.0 if self.rank else time.monotonic()], dtype=torch.float64)
-        dist.all_reduce(values)
+        torch.distributed.all_reduce(values)
         *sums, self._now = values.tolist()
         return sums
 
@@ -108,30 +101,28 @@ class Processes:
         """`time.monotonic()` of rank 0 at the latest `sum`, so that all decide alike what it is time for."""
         return time.monotonic() if self.size == 1 else self._now
 
-    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+    def sum_in_place(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors of one type and device by their sums over all processes."""
         if self.size == 1 or not tensors:
             return
         import torch
-        import torch.distributed as dist
 
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
+        torch.distributed.all_reduce(flat)
         for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
     def gather(self, value: T) -> list[T]:
         """The value of each process, in all of them."""
-        if self.size == 1:
-            return [value]
-        import torch.distributed as dist
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            import torch.distributed as dist
 
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self._patient)
+            dist.all_gather_object(values, value, group=self._patient)
         return values
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def raising_together(self) -> Iterator[None]:
         """Raises what a person can mend in one process in all of them, so that none waits for one that has ended.
 
         It is raised where each of them next ends such a block, which may be inside of another one.
@@ -145,21 +136,15 @@ class Processes:
             if self.size == 1:
                 raise
             message = str(error)
-        if self.size == 1:
-            return
         messages = self.gather(message)
         rank = next((rank for rank, said in enumerate(messages) if said is not None), None)
         if rank is not None:
             raise _SaidByAll(f"process {rank}: {messages[rank]}" if rank else messages[rank])
 
     def shared(self, make: Callable[[], T]) -> T:
-        """What `make` gives in rank 0, in all processes.
-
-        Raises:
-            UserError: `make` does.
-        """
+        """What `make` gives in rank 0, in all processes. A UserError of it is raised in all of them."""
         values: list[Any] = [None]
-        with self.together():
+        with self.raising_together():
             if self.rank == 0:
                 values = [make()]
         if self.size > 1:
@@ -168,17 +153,14 @@ class Processes:
             dist.broadcast_object_list(values, src=0, group=self._patient)
         return values[0]
 
-    def in_turns(self, make: Callable[[], T]) -> T:
+    def rank_0_first(self, make: Callable[[], T]) -> T:
         """What `make` gives in each process: first in rank 0, then in the first of each machine, then in the others.
 
-        So who comes later finds the files that were made before.
-
-        Raises:
-            UserError: `make` does in one of them.
+        So who comes later finds the files that were made before. A UserError in one of them is raised in all.
         """
         own = 0 if self.rank == 0 else 1 if local_rank() == 0 else 2
         for turn in range(3 if self.size > 1 else 1):
-            with self.together():
+            with self.raising_together():
                 if turn == own:
                     made = make()
         return made

@@ -17,8 +17,7 @@ SECONDS_TO_SPEAK = 10  # that the first process has to say what is wrong
 def world_size() -> int:
     """How many processes there are on all machines together; 1 where torchrun has started none.
 
-    Raises:
-        UserError: somebody else has set what torchrun sets.
+    UserError where somebody else has set what torchrun sets.
     """
     return max(1, _number("WORLD_SIZE")) if "LOCAL_RANK" in os.environ else 1
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
-from custom_llm.training.optim.base import Optimizer, own
-from custom_llm.training.optim.sharded_muon import orthogonalize_parts
+from custom_llm.training.optim.adamw import Optimizer, own
 
 # Coefficients of the quintic iteration, chosen by its authors to bring singular values near 1 in few steps.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -34,9 +34,7 @@ class Muon(Optimizer):
     def __init__(
         self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.95, weight_decay: float = 0.1
     ) -> None:
-        """Args:
-        momentum: which it reaches after MOMENTUM_STEPS steps.
-        """
+        """`momentum` is reached after MOMENTUM_STEPS steps."""
         super().__init__(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
     def update(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
@@ -45,21 +43,18 @@ class Muon(Optimizer):
         for matrix in parameters:
             by_shape[matrix.shape[-2:]].append(matrix)
         for matrices in by_shape.values():
-            self._update_together(matrices, group["lr"], momentum, group["weight_decay"])
-
-    def _update_together(self, matrices: list[torch.Tensor], lr: float, momentum: float, weight_decay: float) -> None:
-        parts = [own(matrix) for matrix in matrices]
-        gradients = [own(matrix.grad) for matrix in matrices]
-        momenta = self.kept("momentum", matrices)
-        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
-        directions = torch._foreach_lerp(gradients, momenta, momentum)
-        rows, columns = matrices[0].shape[-2:]
-        if parts[0] is matrices[0]:
-            updates = orthogonalize_all(directions)
-        else:
-            updates = orthogonalize_parts(directions, matrices, orthogonalize_all)
-        torch._foreach_mul_(parts, 1 - lr * weight_decay)
-        torch._foreach_add_(parts, updates, alpha=-lr * (max(rows, columns) / min(rows, columns)) ** 0.5)
+            parts = [own(matrix) for matrix in matrices]
+            gradients = [own(matrix.grad) for matrix in matrices]
+            momenta = self.kept("momentum", matrices)
+            torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+            directions = torch._foreach_lerp(gradients, momenta, momentum)
+            if parts[0] is matrices[0]:
+                updates = orthogonalize_all(directions)
+            else:
+                updates = orthogonalize_parts(directions, matrices)
+            torch._foreach_mul_(parts, 1 - group["lr"] * group["weight_decay"])
+            scale = (max(matrices[0].shape[-2:]) / min(matrices[0].shape[-2:])) ** 0.5
+            torch._foreach_add_(parts, updates, alpha=-group["lr"] * scale)
 
 
 def orthogonalize_all(stacks: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -97,3 +92,58 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
         gram = x @ x.mT  # (n, small, small)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
     return (x if wide else x.mT).type_as(matrices)
+
+
+def orthogonalize_parts(parts: list[torch.Tensor], wholes: list[torch.Tensor]) -> list[torch.Tensor]:
+    """This process's parts of orthogonalised matrices, with fsdp. All processes call it together.
+
+    Each process orthogonalises whole matrices, a share of them: rows travel to the process that has the matrix in its
+    share, and come back as rows of the orthogonal one. So each sends and receives twice what it holds.
+
+    Args:
+        parts: this process's: of a matrix some rows, of a stack of them, (n, rows, columns), some whole matrices.
+        wholes: the DTensors of their shapes, all with the same rows and columns, divided like them.
+    """
+    results = list(parts)
+    rows = [i for i, whole in enumerate(wholes) if whole.dim() == 2]
+    stacks = [i for i, part in enumerate(parts) if part.dim() == 3 and len(part)]
+    if stacks:
+        for i, result in zip(stacks, orthogonalize_all([parts[i] for i in stacks]), strict=True):
+            results[i] = result
+    if rows:
+        group = wholes[0].device_mesh.get_group()
+        n_rows = wholes[0].shape[-2]
+        for i, result in zip(rows, _orthogonalize_rows([parts[i] for i in rows], n_rows, group), strict=True):
+            results[i] = result
+    return results
+
+
+def _orthogonalize_rows(parts: list[torch.Tensor], n_rows: int, group: dist.ProcessGroup) -> list[torch.Tensor]:
+    """The same for matrices of `n_rows` rows, of which this process has the `torch.chunk` of its rank."""
+    size, rank = dist.get_world_size(group), dist.get_rank(group)
+    height, columns = parts[0].shape
+    shares = [range(start, len(parts), size) for start in range(size)]  # the matrices that each orthogonalises
+    most = -(-n_rows // size)
+    heights = [min(most, max(0, n_rows - start * most)) for start in range(size)]  # the rows that each has
+    away = [len(share) * height * columns for share in shares]  # numbers to send to each
+    here = [len(shares[rank]) * h * columns for h in heights]  # and to get from it
+
+    received = _exchange([parts[i] for share in shares for i in share], away, here, group)
+    whole = torch.cat([rows.view(-1, h, columns) for rows, h in zip(received, heights, strict=True) if h], dim=1)
+    if len(whole):
+        whole = orthogonalize(whole)
+    returned = _exchange(whole.split(heights, dim=1), here, away, group)
+    results = {}
+    for share, rows in zip(shares, returned, strict=True):
+        results.update(zip(share, rows.view(len(share), height, columns), strict=True))
+    return [results[i] for i in range(len(parts))]
+
+
+def _exchange(
+    tensors: list[torch.Tensor], out_sizes: list[int], in_sizes: list[int], group: dist.ProcessGroup
+) -> tuple[torch.Tensor, ...]:
+    """Send so many of the tensors' numbers to each process, and give what they have sent."""
+    numbers = torch.cat([tensor.flatten() for tensor in tensors])
+    received = numbers.new_empty(sum(in_sizes))
+    dist.all_to_all_single(received, numbers, in_sizes, out_sizes, group)
+    return received.split(in_sizes)

@@ -8,8 +8,7 @@ import torch
 
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
-from custom_llm.training.optim.adamw import AdamW
-from custom_llm.training.optim.base import Optimizer
+from custom_llm.training.optim.adamw import AdamW, Optimizer
 from custom_llm.training.optim.muon import Muon
 
 BETAS = (0.9, 0.95)
@@ -25,10 +24,15 @@ def make_optimizers(model: GPTLanguageModel, config: TrainConfig) -> list[Optimi
     `muon` is Muon for the matrices inside the blocks, experts' as well, and AdamW for the rest: embeddings, output
     layer, norms, biases, and the routers of experts, whose rows are experts to choose among, as the output layer's are
     tokens, and no map between two layers. `adamw` is AdamW for all. Only the matrices inside the blocks decay.
+    Parameters that do not require a gradient are left alone.
     """
-    inside = [p for name, p in model.blocks.named_parameters() if p.dim() > 1 and not name.endswith("router.weight")]
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    inside = [
+        p for name, p in trained.items()
+        if name.startswith("blocks.") and p.dim() > 1 and not name.endswith("router.weight")
+    ]  # fmt: skip
     matrices = set(inside)  # by identity
-    others = [p for p in model.parameters() if p not in matrices]
+    others = [p for p in trained.values() if p not in matrices]
     return OPTIMIZERS[config.optimizer](inside, others, config)
 
 
@@ -45,10 +49,7 @@ def _adamw(inside: list[torch.Tensor], others: list[torch.Tensor], c: TrainConfi
     return [AdamW(groups, lr=c.learning_rate, betas=BETAS)]
 
 
-OPTIMIZERS: dict[str, Callable[[list, list, TrainConfig], list[Optimizer]]] = {
-    "muon": _muon,
-    "adamw": _adamw,
-}
+OPTIMIZERS: dict[str, Callable[[list, list, TrainConfig], list[Optimizer]]] = {"muon": _muon, "adamw": _adamw}
 
 
 def set_learning_rate(optimizers: Iterable[Optimizer], learning_rate: float) -> None:

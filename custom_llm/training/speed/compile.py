@@ -11,15 +11,14 @@ from custom_llm.common.errors import UserError
 
 
 def compiled(model: nn.Module) -> Callable:
-    """What computes the same as `model`, with the same weights, faster; the first calls compile, for a minute or so."""
+    """What computes the same as `model`, with the same weights, faster; the first calls compile, for a minute or so.
+
+    They raise UserError where there is no compiler, or it fails.
+    """
     compiled_model = torch.compile(model)
+    from torch._dynamo.exc import TorchDynamoException
 
     def call(*args: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Raises:
-        UserError: there is no compiler, or it failed.
-        """
-        from torch._dynamo.exc import TorchDynamoException
-
         try:
             return compiled_model(*args)
         except TorchDynamoException as error:

@@ -17,27 +17,23 @@ WARM_UP = 3  # passes before one is recorded, in which libraries choose their ke
 Pass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class Replayed:
+class CudaGraphPass:
     """Does what `work` does, for batches of one shape.
 
     What cannot be recorded, such as a wait for the GPU, is done as ever.
+
+    Args:
+        work: takes x and y, (B, T) each, and the weight of their loss, a scalar, all on the GPU; adds to the gradients
+            of the parameters, and returns the loss.
     """
 
     def __init__(self, work: Pass, parameters: Iterable[torch.Tensor]) -> None:
-        """Args:
-        work: takes x and y, (B, T) each, and the weight of their loss, a scalar, all on the GPU; adds to the gradients
-            of the parameters, and returns the loss.
-        """
         self._work, self._parameters = work, [p for p in parameters if p.requires_grad]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._is_possible = True
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The work; the loss that is returned is good until the next call.
-
-        Raises:
-            RuntimeError: the memory does not suffice.
-        """
+        """The work; the loss is good until the next call. RuntimeError where the memory does not suffice."""
         if self._is_possible and (self._graph is None or self._inputs[0].shape != x.shape):
             self._record(x, y, weight)
         if self._graph is None:
@@ -49,13 +45,19 @@ class Replayed:
         return self._loss
 
     def _record(self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> None:
-        """Leaves gradients and random numbers as they are."""
+        """Record the work, leaving gradients and random numbers as they are."""
         self._graph = None
         before = [parameter.grad for parameter in self._parameters]
         random_state = torch.cuda.get_rng_state()
         self._inputs = [tensor.clone() for tensor in (x, y, weight)]
         try:
-            self._warm_up()
+            stream = torch.cuda.Stream()  # as recording does it
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    self._set_gradients([None] * len(self._parameters))
+                    self._work(*self._inputs)
+            torch.cuda.current_stream().wait_stream(stream)
             self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
             self._set_gradients(self._gradients)
             torch.cuda.empty_cache()  # the graph has memory of its own
@@ -70,16 +72,6 @@ class Replayed:
         finally:
             torch.cuda.set_rng_state(random_state)
             self._set_gradients(before)
-
-    def _warm_up(self) -> None:
-        """Work on a stream of its own, as recording does."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self._set_gradients([None] * len(self._parameters))
-                self._work(*self._inputs)
-        torch.cuda.current_stream().wait_stream(stream)
 
     def _use_own_gradients(self) -> None:
         """Let the parameters have those that the graph adds to, with what was added up so far."""

@@ -18,8 +18,7 @@ GAIN = 0.1  # share of a step's time that bfloat16 must save, as it is less exac
 def precisions_of(device: torch.device, wanted: str) -> list[str]:
     """The precisions to choose among: the one that is wanted, or those that may be fast with `auto`.
 
-    Raises:
-        UserError: the device cannot do what is wanted.
+    UserError where the device cannot do what is wanted.
     """
     if wanted == "bfloat16" and device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
         raise UserError("--precision bfloat16 needs macOS 14 on this GPU; give --precision float32")

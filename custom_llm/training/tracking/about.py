@@ -15,40 +15,27 @@ from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.optim.schedule import FLOOR
 
-LONGER = 4  # times, which is worth the while after a training that was too short
+LONGER = 4  # times, which is worth it after a training that was too short
 
 
 @dataclass(frozen=True)
 class About:
-    """For the page and for trackers.
+    """For the page and for trackers."""
 
-    Attributes:
-        model_path: where the weights are written.
-        corpus: what is learnt from.
-        dropout: of the model.
-        command: which trains it.
-        longer: flags of a training that is longer by LONGER.
-        tables: title → name → value.
-    """
-
-    model_path: str
-    corpus: str
+    model_path: str  # where the weights are written
+    corpus: str  # what is learnt from
     n_parameters: int
-    dropout: float
-    command: str
-    longer: str
-    tables: Mapping[str, Mapping[str, object]]
+    dropout: float  # of the model
+    command: str  # which trains it
+    longer: str  # flags of a training that is longer by LONGER
+    tables: Mapping[str, Mapping[str, object]]  # title → name → value
 
 
 def describe(
     model_path: str, corpus: str, model: GPTLanguageModel, config: TrainConfig, device: torch.device, n_processes: int,
     command: str,
 ) -> About:  # fmt: skip
-    """All options, with what was chosen where nothing was said, and the machine.
-
-    Args:
-        command: which trains this model.
-    """
+    """All options, with what was chosen where nothing was said, and the machine; `command` trains this model."""
     block_size = model.config.block_size
     chosen = {
         "min_lr": FLOOR * config.learning_rate if config.min_lr is None else config.min_lr,
@@ -56,33 +43,14 @@ def describe(
         "stride": config.stride or block_size,
         "threads": torch.get_num_threads(),
     }
-    tables = {
-        "Training": asdict(config) | chosen,
-        "Model": model.config.to_dict(),
-        "Machine": _describe_machine(device),
-    }
-    return About(
-        model_path, corpus, model.n_parameters(), model.config.dropout, command, _longer(config), tables,
-    )  # fmt: skip
-
-
-def _longer(config: TrainConfig) -> str:
-    if config.minutes is not None:
-        return f"--minutes {LONGER * config.minutes:g}"
-    if config.max_iters is not None:
-        return f"--max_iters {LONGER * config.max_iters}"
-    return f"--max_epochs {LONGER * config.max_epochs}"
-
-
-def _describe_machine(device: torch.device) -> dict[str, object]:
-    about = {"processor": _processor(), "cores": os.cpu_count()}
-    if device.type == "cuda":
-        about["GPU"] = torch.cuda.get_device_name(device)
-    elif device.type != "cpu":
-        about["GPU"] = device.type
-    return about | {
-        "system": platform.platform(), "Python": platform.python_version(), "PyTorch": torch.__version__,
-    }  # fmt: skip
+    machine = {"processor": _processor(), "cores": os.cpu_count()}
+    if device.type != "cpu":
+        machine["GPU"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    machine |= {"system": platform.platform(), "Python": platform.python_version(), "PyTorch": torch.__version__}
+    tables = {"Training": asdict(config) | chosen, "Model": model.config.to_dict(), "Machine": machine}
+    end = next((name for name in ("minutes", "max_iters") if getattr(config, name) is not None), "max_epochs")
+    longer = f"--{end} {LONGER * getattr(config, end):{'g' if end == 'minutes' else ''}}"
+    return About(model_path, corpus, model.n_parameters(), model.config.dropout, command, longer, tables)
 
 
 def _processor() -> str:

@@ -28,8 +28,7 @@ MARGINS = dict(left=0.1, right=0.885, bottom=0.115, top=0.96)
 def draw_curves(points: list[Point]) -> tuple[bytes, str]:
     """The loss and the learning rate over the steps: a PNG, and an <svg> element with CSS variables as colours.
 
-    Raises:
-        ImportError: matplotlib is not installed.
+    ImportError where matplotlib is not installed.
     """
     with _own_style():
         figure = _draw(points)

@@ -24,12 +24,9 @@ Result = TypeVar("Result")
 
 
 class Paced:
-    """Calls a function so rarely that it takes no more than a share of the time."""
+    """Calls a function so rarely that it takes no more than a share of the time; not before `after` seconds."""
 
     def __init__(self, function: Callable[[], Result], share: float, after: float = 0.0) -> None:
-        """Args:
-        after: seconds until the first call.
-        """
         self._function, self._share = function, share
         self._next = time.monotonic() + after
 
@@ -65,11 +62,7 @@ class Record:
                 raise UserError(f"--dataset_path {path}: training writes its figures there; give the text another name")
 
     def start(self, about: About, history: History) -> None:
-        """Begin, or go on behind the points that `history` has.
-
-        Raises:
-            UserError: the tracker does not begin.
-        """
+        """Begin, or go on behind the points that `history` has; UserError where the tracker does not begin."""
         if self._tracker is not None:
             step = history.points[-1].step if history.points else 0
             settings = {name: value for table in about.tables.values() for name, value in table.items()}
@@ -91,14 +84,11 @@ class Record:
         self._attempt("page", self._write_page_now_and_then)
 
     def finish(self, status: str, text: str | None = None) -> Path | None:
-        """Write all that there is, if it has begun.
+        """Write all that there is, if it has begun, and return the page, if that was written.
 
         Args:
             status: finished, stopped, …
             text: what the model writes at the end.
-
-        Returns:
-            The page, if it was written.
         """
         if self._history is None:
             return None

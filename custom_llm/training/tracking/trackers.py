@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import beside
@@ -26,23 +26,6 @@ FIGURES = {
 }
 
 
-class Tracker(Protocol):
-    """Where the points of a training are sent."""
-
-    def __init__(self, model_path: str) -> None:
-        """Raises UserError if its package is not installed, or its folder cannot be."""
-
-    def start(self, run: str | None, step: int, settings: Mapping[str, Any]) -> str:
-        """Begin, or go on with `run` behind `step`; what `run` is to be the next time."""
-
-    def log(self, point: Point) -> None: ...
-
-    def flush(self) -> None:
-        """Let nothing be lost that was logged so far."""
-
-    def close(self) -> None: ...
-
-
 class TensorBoard:
     """A folder of events for each training, beside the model: `tensorboard --logdir trained_model.tensorboard`."""
 
@@ -56,6 +39,7 @@ class TensorBoard:
             raise UserError(f"--tracker tensorboard needs a folder of that name; move {self._folder} away")
 
     def start(self, run: str | None, step: int, settings: Mapping[str, Any]) -> str:
+        """Begin, or resume `run` behind `step`; what `run` is to be the next time."""
         name = run or time.strftime("%Y-%m-%d_%H-%M-%S")
         # What was logged behind the step comes again.
         self._writer = self._make(str(self._folder / name), purge_step=step + 1 if run else None)
@@ -72,6 +56,7 @@ class TensorBoard:
             self._writer.add_text("sample", _encodable(sample), point.step)
 
     def flush(self) -> None:
+        """Let nothing be lost that was logged so far."""
         self._writer.flush()
 
     def close(self) -> None:
@@ -117,13 +102,14 @@ class WeightsAndBiases:
         self._run.finish()
 
 
+Tracker = TensorBoard | WeightsAndBiases
+# Making one raises UserError if its package is not installed, or its folder cannot be.
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
 def figures(point: Point) -> dict[str, float]:
     """Name → value, of what was measured."""
-    values = {name: getattr(point, attribute) for name, attribute in FIGURES.items()}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, key in FIGURES.items() if (value := getattr(point, key)) is not None}
 
 
 def _encodable(text: str) -> str:

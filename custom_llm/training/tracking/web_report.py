@@ -5,44 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
+from string import Template
 
 from custom_llm.training.tracking.about import About
-from custom_llm.training.tracking.history import Point, best
-from custom_llm.training.tracking.verdict import describe_overfitting, describe_underfitting
+from custom_llm.training.tracking.history import Point, best, describe_overfitting, describe_underfitting
 
 _UNSEEN = "\n\t\u00a0\u00ad\u200c\u200d\u3000"  # what belongs into a text: breaks, spaces, what joins letters
 MOST_ROWS, MOST_TEXTS = 20, 10  # shown of the reports
 
-STYLE = """
-:root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2933; --faint: #616e7c; --grid: #e4e7eb;
-  --train: #2b6cb0; --held-out: #c2410c; --rate: #b8c0c9; --panel: #f5f7fa; --note: #fff4e6; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14181d; --ink: #e4e7eb; --faint: #9aa5b1; --grid: #323f4b;
-  --train: #63a4e8; --held-out: #f98b4f; --rate: #52606d; --panel: #1f252c; --note: #3a2a1a; } }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 56rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere; margin: 0; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
-p, figure { margin: .5rem 0; }
-.faint, figcaption, caption { color: var(--faint); font-size: .9rem; }
-.note { background: var(--note); border-left: .3rem solid var(--held-out); padding: .75rem 1rem; }
-dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
-  margin: 1.25rem 0; }
-dl.figures div { background: var(--panel); border-radius: .4rem; padding: .6rem .8rem; }
-dt { color: var(--faint); font-size: .85rem; }
-dd { margin: 0; font-size: 1.2rem; font-variant-numeric: tabular-nums; }
-svg { display: block; width: 100%; height: auto; }
-ol { list-style: none; padding: 0; }
-pre { margin: .25rem 0 1.25rem; padding: .7rem .9rem; background: var(--panel); border-radius: .4rem;
-  font: .9rem/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
-.wide { overflow-x: auto; }
-.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 2rem; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; margin-bottom: 1.5rem; }
-caption { text-align: left; padding: .3rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--grid);
-  font-weight: normal; overflow-wrap: anywhere; }
-thead th { color: var(--faint); }
-.numbers td, .numbers th { text-align: right; font-variant-numeric: tabular-nums; }
-"""
+PAGE = Path(__file__).with_name("page.html")
 
 
 def make_page(about: About, points: Sequence[Point], status: str, picture: str | None, text: str | None) -> str:
@@ -63,22 +35,17 @@ def make_page(about: About, points: Sequence[Point], status: str, picture: str |
     if verdict is not None:
         parts.append(f'<p class="note">{_safe(verdict)}</p>')
     if picture is not None:
-        said = _safe(_describe_curves(points))
-        picture = picture.replace("<svg", f'<svg role="img" aria-label="{said}"', 1)
+        said = f"Loss over {last.step:,} steps: the training loss goes from {points[0].loss:.3f} to {last.loss:.3f}"
+        if lowest is not None:
+            said += f"; the held-out loss is lowest at step {lowest.step:,}, with {lowest.held_out:.3f}"
+        picture = picture.replace("<svg", f'<svg role="img" aria-label="{said}."', 1)
         caption = "Training: the mean over the batches that were read, with dropout if there is any. Held out: without."
         parts.append(f"<h2>Loss</h2>\n<figure>{picture}<figcaption>{caption}</figcaption></figure>")
     parts += [_texts(points, text), _reports(points)]
     tables = "".join(_table(title, options) for title, options in about.tables.items())
     parts.append(f'<h2>Settings</h2>\n<div class="columns">{tables}</div>')
-    body = "\n".join(filter(None, parts))
-    policy = "default-src 'none'; style-src 'unsafe-inline'"  # nothing is fetched, nothing runs
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}: training</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
-        "</html>\n"
-    )
+    page = Template(PAGE.read_text(encoding="utf-8"))
+    return page.substitute(name=name, body="\n".join(filter(None, parts)))
 
 
 def _figures(about: About, last: Point, lowest: Point | None) -> str:
@@ -98,28 +65,17 @@ def _figures(about: About, last: Point, lowest: Point | None) -> str:
     return f'<dl class="figures">{items}</dl>'
 
 
-def _describe_curves(points: Sequence[Point]) -> str:
-    """The picture in words."""
-    first, last, lowest = points[0], points[-1], best(points)
-    words = f"Loss over {last.step:,} steps: the training loss goes from {first.loss:.3f} to {last.loss:.3f}"
-    if lowest is not None:
-        words += f"; the held-out loss is lowest at step {lowest.step:,}, with {lowest.held_out:.3f}"
-    return words + "."
-
-
 def _texts(points: Sequence[Point], text: str | None) -> str:
-    items = [(_place(point), point.sample) for point in _some([p for p in points if p.sample is not None], MOST_TEXTS)]
+    items = []
+    for point in _some([point for point in points if point.sample is not None], MOST_TEXTS):
+        held_out = "" if point.held_out is None else f", held-out loss {point.held_out:.3f}"
+        items.append((f"Step {point.step:,}{held_out}", point.sample))
     if text is not None:
         items.append(("At the end, by the weights that are kept", text))
     if not items:
         return ""
     listed = "\n".join(f'<li>{place}<pre dir="auto" lang="">{_safe(sample)}</pre></li>' for place, sample in items)
     return f"<h2>What the model wrote</h2>\n<ol>\n{listed}\n</ol>"
-
-
-def _place(point: Point) -> str:
-    held_out = "" if point.held_out is None else f", held-out loss {point.held_out:.3f}"
-    return f"Step {point.step:,}{held_out}"
 
 
 def _reports(points: Sequence[Point]) -> str:
@@ -144,16 +100,11 @@ def _reports(points: Sequence[Point]) -> str:
 
 
 def _table(title: str, options: Mapping[str, object]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{_safe(name)}</th><td>{_safe(_shown(value))}</td></tr>' for name, value in options.items()
-    )
+    rows = ""
+    for name, value in options.items():
+        shown = "–" if value is None else f"{value:g}" if isinstance(value, float) else value
+        rows += f'<tr><th scope="row">{_safe(name)}</th><td>{_safe(shown)}</td></tr>'
     return f"<table><caption>{_safe(title)}</caption><tbody>{rows}</tbody></table>"
-
-
-def _shown(value: object) -> object:
-    if value is None:
-        return "–"
-    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _some(points: Sequence[Point], most: int) -> Sequence[Point]:
