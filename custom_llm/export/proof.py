@@ -11,7 +11,6 @@ import torch
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.logits import log_softmax
-from custom_llm.llamacpp import Model, score_windows
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import Tokenizer
 
@@ -80,6 +79,8 @@ class Reference:
         Raises:
             UserError: the file does not load, or reads text as other token ids.
         """
+        from custom_llm.llamacpp import score_windows
+
         self._check_token_ids(path)
         kls, same, untied, worst = [], [], [], 0.0
         for expected, actual in zip(self.logits, score_windows(path, self.windows), strict=True):
@@ -103,6 +104,8 @@ class Reference:
         )
 
     def _check_token_ids(self, path: str | Path) -> None:
+        from custom_llm.llamacpp import Model
+
         with Model(path) as model:
             if list(model.tokenize(self.text)) != self.tokenizer.encode(self.text).tolist():
                 raise UserError(f"{path}: llama.cpp reads the training text as other token ids than PyTorch")

@@ -3,12 +3,23 @@
 The only place that touches the `llama_cpp` bindings. It adds what the C interface leaves to the caller: a
 failure is an exception instead of a dead process, and no position is ever asked for that the model's table of
 learned positions does not hold (llama.cpp rounds a context up to a multiple of 256 and would abort).
+
+The bindings are loaded when a name of them is first used: without a C++ compiler they may not be there (`available`).
 """
 
-from custom_llm.llamacpp.bindings import gpu_available
-from custom_llm.llamacpp.context import Context, score_windows
-from custom_llm.llamacpp.model import Model
-from custom_llm.llamacpp.quantize import quantize_file
-from custom_llm.llamacpp.sampler import PENALTY_LAST_N, Sampler
+from custom_llm.common.lazy import lazy
 
-__all__ = ["PENALTY_LAST_N", "Context", "Model", "Sampler", "gpu_available", "quantize_file", "score_windows"]
+__all__ = [
+    "PENALTY_LAST_N", "Context", "Model", "Sampler", "gpu_available", "quantize_file", "score_windows",
+]  # fmt: skip
+
+__getattr__ = lazy(
+    __name__,
+    PENALTY_LAST_N="custom_llm.llamacpp.sampler",
+    Context="custom_llm.llamacpp.context",
+    Model="custom_llm.llamacpp.model",
+    Sampler="custom_llm.llamacpp.sampler",
+    gpu_available="custom_llm.llamacpp.bindings",
+    quantize_file="custom_llm.llamacpp.quantize",
+    score_windows="custom_llm.llamacpp.context",
+)

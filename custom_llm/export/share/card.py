@@ -17,7 +17,8 @@ import yaml
 from custom_llm.common.files import MARK
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.about import About, clean_line
-from custom_llm.export.report import Row
+from custom_llm.export.proof import Parity
+from custom_llm.export.report import FileReport
 from custom_llm.export.share.licenses import known_license
 from custom_llm.model.provenance import Provenance
 
@@ -77,7 +78,7 @@ class ModelCard:
     n_parameters: int
     architecture: str
     hf_class: str | None
-    rows: Sequence[Row]
+    rows: Sequence[FileReport]
     folder: str
     has_picture: bool = False
     has_end: bool = True
@@ -183,15 +184,22 @@ class ModelCard:
                 "tokens from the end of the same text. They were not trained on, but the weights were chosen by them, "
                 "so that on new text the loss is rather a little higher."
             )
-        if any(row.parity for row in self.rows):
+        head = ["KL to PyTorch", "same top-1, text", "same top-1, random"]
+        proofs = [row.proof for row in self.rows if row.proof]
+        if not proofs:
+            parts.append("The files were not compared with the model in PyTorch.")
+        elif isinstance(proofs[0], Parity):
             parts.append(
                 "Each file was loaded in llama.cpp and compared with the model in PyTorch, on its own text and on "
                 "random tokens:"
             )
         else:
-            parts.append("The files were not compared with the model in PyTorch.")
-        head = ("file", "size", "KL to PyTorch", "same top-1, text", "same top-1, random")
-        parts.append(table(head, [_cells(row) for row in self.rows]))
+            parts.append(
+                "llama.cpp has not run these files: it was not installed where they were made. Each was read back and "
+                "compared with the trained weights, tensor by tensor, and with the tokenizer, token by token:"
+            )
+            head = ["tensors", "largest difference of a weight", "relative error of all"]
+        parts.append(table(["file", "size", *head], [_cells(row) for row in self.rows]))
         return "\n\n".join(parts)
 
     def _running(self) -> str:
@@ -241,11 +249,13 @@ class ModelCard:
         return "\n".join(f"- {point}" for point in points)
 
 
-def _cells(row: Row) -> list[str]:
-    size, parity = f"{row.n_bytes / 1e6:,.2f} MB", row.parity
-    if parity is None:
-        return [row.path.name, size, "", "", ""]
-    return [row.path.name, size, f"{parity.kl:.1e}", f"{parity.top1_text:.1%}", f"{parity.top1_random:.1%}"]
+def _cells(row: FileReport) -> list[str]:
+    proof, cells = row.proof, ["", "", ""]
+    if isinstance(proof, Parity):
+        cells = [f"{proof.kl:.1e}", f"{proof.top1_text:.1%}", f"{proof.top1_random:.1%}"]
+    elif proof:
+        cells = [f"{proof.n_tensors}", f"{proof.max_difference:.2g}", f"{proof.relative_error:.3%}"]
+    return [row.path.name, f"{row.n_bytes / 1e6:,.2f} MB", *cells]
 
 
 def _grouped(number: int | None) -> str | None:
