@@ -1,7 +1,7 @@
 """The classes of Hugging Face `transformers` that models are exported as: what each computes, its names, its config.
 
-To add one: a `Kind`, a table of names, the content of its config.json, and
-tests/export/test_architectures.py shows whether it is right.
+To add one: an entry in HF_CLASSES, which needs what it accepts, a table of names, and the content of its config.json.
+tests/export/test_tables.py tells what of it is missing, test_architectures.py whether it is right.
 """
 
 from __future__ import annotations
@@ -12,20 +12,13 @@ from typing import Any
 
 import torch
 
+from custom_llm.export.graph.accepts import CLASSIC, EITHER, Accepts
 from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure, join
-from custom_llm.export.graph.kinds import CLASSIC, EITHER, Kind
-from custom_llm.export.graph.rewrites import (
-    Rewrite,
-    bias_as_head,
-    centre,
-    fold_head_bias,
-    mirror,
-    some_selection_bias,
-    some_shared_expert,
-    squares_as_relu_gates,
-    zero_biases,
-)
-from custom_llm.export.huggingface.tensor_names import Row, Table, transposed
+from custom_llm.export.graph.rewrites.activations import squares_as_relu_gates
+from custom_llm.export.graph.rewrites.experts import some_selection_bias, some_shared_expert
+from custom_llm.export.graph.rewrites.norms import bias_as_head, centre, fold_head_bias, mirror, zero_biases
+from custom_llm.export.graph.target import Target, choose
+from custom_llm.export.graph.tensor_names import TensorRow, transposed
 from custom_llm.model.layers import EPS
 
 # ours → transformers' name of an activation
@@ -33,47 +26,28 @@ ACTIVATIONS = {
     "gelu": "gelu_pytorch_tanh", "relu": "relu", "relu2": "relu2", "silu": "silu", "tanh": "tanh",
     "sigmoid": "sigmoid", "mish": "mish", "leaky_relu": "leaky_relu",
 }  # fmt: skip
-GATED = [(name, True) for name in ACTIVATIONS]
-PLAIN = [(name, False) for name in ACTIVATIONS]
+ANY_GATED = [(name, True) for name in ACTIVATIONS]
+ANY_PLAIN = [(name, False) for name in ACTIVATIONS]
 
 
 @dataclass(frozen=True)
-class HFClass:
+class HFClass(Target):
     """A stock class.
 
     Args:
-        steps: exact rewrites that bring models nearer to what it computes.
         config: the further content of config.json.
     """
 
-    name: str
     model_type: str
-    kind: Kind
-    names: Table
     config: Callable[[Structure], dict[str, Any]]
-    steps: tuple[Rewrite, ...] = ()
-
-    def prepare(self, graph: Graph) -> Graph | None:
-        """The graph as this class computes it, or None if it cannot."""
-        if not self.kind.may_fit(graph.s):
-            return None
-        for step in self.steps:
-            graph = step(graph)
-        return graph if self.kind.fits(graph.s) else None
-
-
-def choose_class(graph: Graph) -> tuple[HFClass, Graph] | None:
-    """The first class that computes what a graph computes, and the graph as it does, or None."""
-    for candidate in HF_CLASSES:
-        prepared = candidate.prepare(graph)
-        if prepared:
-            return candidate, prepared
-    return None
 
 
 def in_directory(graph: Graph) -> tuple[HFClass | None, Graph]:
-    """The Hugging Face class of a graph, and the graph as its directory holds it, from which GGUF files are made."""
-    return choose_class(graph) or (None, graph)
+    """The Hugging Face class of a graph, if there is one, and the graph as its directory holds it.
+
+    GGUF files are made from that.
+    """
+    return choose(HF_CLASSES, graph) or (None, graph)
 
 
 # ---- layouts ----
@@ -136,16 +110,18 @@ GPT2 = {
     "transformer.wte.weight": "token_embedding.weight",
     "transformer.wpe.weight": "position_embedding.weight",
     "transformer.h.{i}.ln_1.*": "blocks.{i}.ln1.*",
-    "transformer.h.{i}.attn.c_attn.*": Row(QKV, **TRANSPOSED, sizes=qkv_sizes),
-    "transformer.h.{i}.attn.c_proj.*": Row(("blocks.{i}.attn.proj.*",), **TRANSPOSED),
+    "transformer.h.{i}.attn.c_attn.*": TensorRow(QKV, **TRANSPOSED, sizes=qkv_sizes),
+    "transformer.h.{i}.attn.c_proj.*": TensorRow(("blocks.{i}.attn.proj.*",), **TRANSPOSED),
     "transformer.h.{i}.ln_2.*": "blocks.{i}.ln2.*",
-    "transformer.h.{i}.mlp.c_fc.*": Row(("blocks.{i}.ffn.up.*",), **TRANSPOSED),
-    "transformer.h.{i}.mlp.c_proj.*": Row(("blocks.{i}.ffn.down.*",), **TRANSPOSED),
+    "transformer.h.{i}.mlp.c_fc.*": TensorRow(("blocks.{i}.ffn.up.*",), **TRANSPOSED),
+    "transformer.h.{i}.mlp.c_proj.*": TensorRow(("blocks.{i}.ffn.down.*",), **TRANSPOSED),
     "transformer.ln_f.*": "ln_f.*",
     "lm_head.weight": "head.weight",
 }
 # GPT-BigCode keeps its matrices as torch.nn.Linear does.
-BIGCODE = {theirs: Row(row.ours, sizes=row.sizes) if isinstance(row, Row) else row for theirs, row in GPT2.items()}
+BIGCODE = {
+    theirs: TensorRow(row.ours, sizes=row.sizes) if isinstance(row, TensorRow) else row for theirs, row in GPT2.items()
+}
 LLAMA = {
     "model.embed_tokens.weight": "token_embedding.weight",
     "model.layers.{i}.input_layernorm.*": "blocks.{i}.ln1.*",
@@ -179,11 +155,11 @@ MIXTRAL = {
 GRANITE = {
     **LLAMA,
     "model.layers.{i}.block_sparse_moe.router.layer.weight": "blocks.{i}.ffn.router.weight",
-    "model.layers.{i}.block_sparse_moe.input_linear.weight": Row(
+    "model.layers.{i}.block_sparse_moe.input_linear.weight": TensorRow(
         ("blocks.{i}.ffn.experts.gate.weight", "blocks.{i}.ffn.experts.up.weight"), dim=-2
     ),
     "model.layers.{i}.block_sparse_moe.output_linear.weight": "blocks.{i}.ffn.experts.down.weight",
-    "model.layers.{i}.shared_mlp.input_linear.weight": Row(
+    "model.layers.{i}.shared_mlp.input_linear.weight": TensorRow(
         ("blocks.{i}.ffn.shared.gate.weight", "blocks.{i}.ffn.shared.up.weight")
     ),
     "model.layers.{i}.shared_mlp.output_linear.weight": "blocks.{i}.ffn.shared.down.weight",
@@ -201,13 +177,13 @@ MOE = {
 }
 DEEPSEEK = {
     **MOE,
-    "model.layers.{i}.self_attn.q_proj.*": Row(("blocks.{i}.attn.query.*",), **MLA_QUERY),
+    "model.layers.{i}.self_attn.q_proj.*": TensorRow(("blocks.{i}.attn.query.*",), **MLA_QUERY),
     "model.layers.{i}.self_attn.q_a_proj.*": "blocks.{i}.attn.query_down.*",
     "model.layers.{i}.self_attn.q_a_layernorm.weight": "blocks.{i}.attn.query_norm.weight",
-    "model.layers.{i}.self_attn.q_b_proj.weight": Row(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
-    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": Row(("blocks.{i}.attn.kv_down.*",), **MLA_KEY),
+    "model.layers.{i}.self_attn.q_b_proj.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
+    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": TensorRow(("blocks.{i}.attn.kv_down.*",), **MLA_KEY),
     "model.layers.{i}.self_attn.kv_a_layernorm.weight": "blocks.{i}.attn.kv_norm.weight",
-    "model.layers.{i}.self_attn.kv_b_proj.weight": Row(
+    "model.layers.{i}.self_attn.kv_b_proj.weight": TensorRow(
         ("blocks.{i}.attn.key_up.weight", "blocks.{i}.attn.value_up.weight"),
         pack=_by_head,
         unpack=_by_part,
@@ -219,8 +195,8 @@ for _name in ("q_norm.weight", "k_norm.weight", "k_proj.*", "v_proj.*"):
 
 DEEPSEEK_V3 = {
     **DEEPSEEK,
-    "model.layers.{i}.self_attn.q_a_proj.*": Row(("blocks.{i}.attn.query_down.*",), **SMALL_QUERY),
-    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": Row(("blocks.{i}.attn.kv_down.*",), **SMALL_KEY),
+    "model.layers.{i}.self_attn.q_a_proj.*": TensorRow(("blocks.{i}.attn.query_down.*",), **SMALL_QUERY),
+    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": TensorRow(("blocks.{i}.attn.kv_down.*",), **SMALL_KEY),
 }
 
 # ---- config.json ----
@@ -375,131 +351,74 @@ def _lean_bias(graph: Graph) -> Graph:
     return bias_as_head(graph) if any(isinstance(layer.ffn, Experts) for layer in graph.s.layers) else graph
 
 
+# fmt: off
 HF_CLASSES = (
     HFClass(
-        "GPT2LMHeadModel",
-        "gpt2",
-        Kind(**CLASSIC, positions="table", shared_keys=("mha",), dense=PLAIN),
-        GPT2,
-        _gpt2,
-        (zero_biases, fold_head_bias, mirror),
+        "GPT2LMHeadModel", Accepts(**CLASSIC, positions="table", shared_keys=("mha",), dense=ANY_PLAIN), GPT2,
+        (zero_biases, fold_head_bias, mirror), "gpt2", _gpt2,
     ),
     HFClass(
-        "GPTBigCodeForCausalLM",
-        "gpt_bigcode",
-        Kind(**CLASSIC, positions="table", shared_keys=("mqa",), dense=PLAIN),
-        BIGCODE,
-        lambda s: {**_gpt2(s), "multi_query": True},
-        (zero_biases, fold_head_bias),
+        "GPTBigCodeForCausalLM", Accepts(**CLASSIC, positions="table", shared_keys=("mqa",), dense=ANY_PLAIN), BIGCODE,
+        (zero_biases, fold_head_bias), "gpt_bigcode", lambda s: {**_gpt2(s), "multi_query": True},
     ),
     HFClass(
         "LlamaForCausalLM",
-        "llama",
-        Kind(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=GATED, dense_bias=EITHER),
-        LLAMA,
-        _llama,
-        (centre,),
+        Accepts(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED, dense_bias=EITHER),
+        LLAMA, (centre,), "llama", _llama,
     ),
     HFClass(
         "Qwen3ForCausalLM",
-        "qwen3",
-        Kind(qk_norm=(True,), attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=GATED),
-        LLAMA,
-        lambda s: {**_common(s), "use_sliding_window": False},
-        (centre,),
+        Accepts(qk_norm=(True,), attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED),
+        LLAMA, (centre,), "qwen3", lambda s: {**_common(s), "use_sliding_window": False},
     ),
     HFClass(
         "ArceeForCausalLM",
-        "arcee",
-        Kind(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=PLAIN, dense_bias=EITHER),
-        LLAMA,
-        _llama,
+        Accepts(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_PLAIN, dense_bias=EITHER),
+        LLAMA, (), "arcee", _llama,
     ),
     HFClass(
-        "Starcoder2ForCausalLM",
-        "starcoder2",
-        Kind(**CLASSIC, dense=[(name, False) for name in ACTIVATIONS if name != "relu2"]),
-        STARCODER2,
-        _starcoder2,
-        (zero_biases, fold_head_bias, mirror),
+        "Starcoder2ForCausalLM", Accepts(**CLASSIC, dense=[(name, False) for name in ACTIVATIONS if name != "relu2"]),
+        STARCODER2, (zero_biases, fold_head_bias, mirror), "starcoder2", _starcoder2,
     ),
     HFClass(
-        "Jais2ForCausalLM",
-        "jais2",
-        Kind(**CLASSIC, dense=PLAIN),
-        LLAMA,
-        lambda s: {**_llama(s), "layer_norm_eps": s.eps},
-        (zero_biases, fold_head_bias),
+        "Jais2ForCausalLM", Accepts(**CLASSIC, dense=ANY_PLAIN), LLAMA,
+        (zero_biases, fold_head_bias), "jais2", lambda s: {**_llama(s), "layer_norm_eps": s.eps},
     ),
     HFClass(
-        "MixtralForCausalLM",
-        "mixtral",
-        Kind(experts=GATED, single_choice=False),
-        MIXTRAL,
-        _mixtral,
-        (centre, squares_as_relu_gates),
+        "MixtralForCausalLM", Accepts(experts=ANY_GATED, single_choice=False), MIXTRAL,
+        (centre, squares_as_relu_gates), "mixtral", _mixtral,
     ),
     HFClass(
-        "Qwen3MoeForCausalLM",
-        "qwen3_moe",
-        Kind(qk_norm=(True,), experts=GATED),
-        MOE,
-        _qwen3_moe,
-        (centre, squares_as_relu_gates),
+        "Qwen3MoeForCausalLM", Accepts(qk_norm=(True,), experts=ANY_GATED), MOE,
+        (centre, squares_as_relu_gates), "qwen3_moe", _qwen3_moe,
     ),
     HFClass(
         "GraniteMoeSharedForCausalLM",
-        "granitemoeshared",
-        Kind(
-            attn_bias=EITHER,
-            out_bias=EITHER,
-            equal_biases=True,
-            square_heads=True,
-            experts=GATED,
-            shared_expert=(True,),
-            single_choice=False,
+        Accepts(
+            attn_bias=EITHER, out_bias=EITHER, equal_biases=True, square_heads=True, experts=ANY_GATED,
+            shared_expert=(True,), single_choice=False,
         ),
-        GRANITE,
-        _granite,
-        (centre, squares_as_relu_gates),
+        GRANITE, (centre, squares_as_relu_gates), "granitemoeshared", _granite,
     ),
     HFClass(
         "Glm4MoeForCausalLM",
-        "glm4_moe",
-        Kind(
-            qk_norm=EITHER,
-            attn_bias=EITHER,
-            dense=GATED,
-            experts=GATED,
-            scoring=("sigmoid",),
-            shared_expert=(True,),
-            selection_bias=(True,),
-            layers="dense first",
+        Accepts(
+            qk_norm=EITHER, attn_bias=EITHER, dense=ANY_GATED, experts=ANY_GATED, scoring=("sigmoid",),
+            shared_expert=(True,), selection_bias=(True,), layers="dense first",
         ),
-        MOE,
-        _glm4_moe,
-        (centre, squares_as_relu_gates, some_shared_expert, _lean_bias),
+        MOE, (centre, squares_as_relu_gates, some_shared_expert, _lean_bias), "glm4_moe", _glm4_moe,
     ),
     HFClass(
         "DeepseekV3ForCausalLM",
-        "deepseek_v3",
-        Kind(
-            attention="latent",
-            attn_bias=EITHER,
-            out_bias=EITHER,
-            equal_biases=True,
-            dense=GATED,
-            experts=GATED,
-            scoring=("sigmoid",),
-            shared_expert=(True,),
-            selection_bias=(True,),
+        Accepts(
+            attention="latent", attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED,
+            experts=ANY_GATED, scoring=("sigmoid",), shared_expert=(True,), selection_bias=(True,),
             layers="dense first",
         ),
-        DEEPSEEK_V3,
-        _deepseek,
-        (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias),
+        DEEPSEEK_V3, (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias), "deepseek_v3", _deepseek,
     ),
 )
+# fmt: on
 BY_NAME = {hf_class.name: hf_class for hf_class in HF_CLASSES}
 # What llama.cpp's converter reads, whose graph takes the epsilon of its metadata for latents, too.
 DEEPSEEK_FOR_CONVERTER = replace(BY_NAME["DeepseekV3ForCausalLM"], names=DEEPSEEK)

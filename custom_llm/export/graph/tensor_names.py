@@ -26,7 +26,7 @@ def transposed(x: torch.Tensor, attn: Attention | None) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Row:
+class TensorRow:
     """One tensor of theirs, made of one or more of ours, and the other way round.
 
     Args:
@@ -42,7 +42,7 @@ class Row:
     dim: int = 0
 
 
-Table = Mapping[str, "str | Row"]
+Table = Mapping[str, "str | TensorRow"]
 
 
 def rename(tensors: Tensors, s: Structure, table: Table) -> Tensors:
@@ -78,8 +78,8 @@ def restore(tensors: Tensors, s: Structure, table: Table) -> Tensors:
         if found:
             result[ours] = torch.stack([tensors[name] for name in found])
             used.update(found)
-    if surplus := sorted(set(tensors) - used):
-        raise KeyError(surplus[0])
+    if unexpected := sorted(set(tensors) - used):
+        raise KeyError(unexpected[0])
     return result
 
 
@@ -88,7 +88,7 @@ def _rows(s: Structure, table: Table):
     for theirs, value in table.items():
         if "{e}" in theirs:
             continue
-        row = Row((value,)) if isinstance(value, str) else value
+        row = TensorRow((value,)) if isinstance(value, str) else value
         for i in range(len(s.layers)) if "{i}" in theirs else [None]:
             attn = None if i is None else s.layers[i].attn
             for kind in ("weight", "bias") if theirs.endswith("*") else [None]:
