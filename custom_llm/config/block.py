@@ -18,10 +18,9 @@ from custom_llm.common.text import shown
 ATTENTIONS = ("mha", "mqa", "gqa", "mla")
 # With a gate, the feed-forward layer is down(activation(gate(x)) · up(x)) (Shazeer 2020, arXiv:2002.05202).
 GATED = ("swiglu", "geglu", "reglu")
-PLAIN = (
-    "gelu", "relu", "relu2", "silu", "leaky_relu", "elu", "selu", "celu", "mish", "softplus", "hardswish", "tanh",
-    "sigmoid",
-)  # fmt: skip
+# No graph of llama.cpp computes these, and no rewrite makes them of others: such a model trains, but is no GGUF file.
+TRAIN_ONLY = ("elu", "selu", "celu", "mish", "softplus", "hardswish", "tanh", "sigmoid")
+PLAIN = ("gelu", "relu", "relu2", "silu", "leaky_relu", *TRAIN_ONLY)
 NON_LINEARITIES = (*PLAIN, *GATED, "swish")  # swish is silu under its first name
 BASIC = ("attn", "n_head", "moe", "up_dim", "non_linearity")
 # A choice → the keys it needs. `rope_head_dim` is needed by mla only where positions are rotations.
@@ -74,8 +73,9 @@ class BlockConfig:
         high=1024,
     )
     non_linearity: str = option(
-        "gelu", "activation of the feed-forward layer", words="activation", choices=NON_LINEARITIES
-    )
+        "gelu", f"activation of the feed-forward layer; no GGUF file with {', '.join(TRAIN_ONLY)}",
+        words="activation", choices=NON_LINEARITIES,
+    )  # fmt: skip
     moe: bool = option(False, "a mixture of experts in place of the feed-forward layer", words="mixture of experts")
     n_exp: int | None = option(  # the bound is LLAMA_MAX_EXPERTS of llama.cpp
         None, "experts in all (moe)", words="number of experts", low=2, high=512

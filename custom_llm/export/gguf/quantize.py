@@ -165,7 +165,7 @@ def fallback_note(quant_type: str, path: Path, shapes: Shapes) -> str | None:
     A type packs values in blocks of 32 (Q4_0, Q8_0, IQ4_NL, …) or of 256 (Q4_K_M, IQ3_S, TQ1_0, …). For a matrix whose
     rows are no multiple of that, llama.cpp takes another type.
     """
-    block = _block(ALIASES.get(quant_type, quant_type))
+    block = block_size(ALIASES.get(quant_type, quant_type))
     uneven = sorted({shape[-1] for name, shape in shapes.items() if is_quantized(name, shape) and shape[-1] % block})
     if not uneven:
         return None
@@ -181,7 +181,7 @@ def fallback_note(quant_type: str, path: Path, shapes: Shapes) -> str | None:
     return f"{quant_type} needs rows of a multiple of {block} values, not {rows}; {who} {shares}"
 
 
-def _block(quant_type: str) -> int:
+def block_size(quant_type: str) -> int:
     """Values in a block of a type; rows must be multiples of it."""
     if quant_type in BLOCKS:
         return BLOCKS[quant_type][1]
