@@ -7,6 +7,7 @@ test_architectures.py whether it is right.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -120,9 +121,8 @@ BASIC = {
     "output_norm.*": "ln_f.*",
     "output.weight": "head.weight",
 }
-FUSED = {"blk.{i}.attn_qkv.*": TensorRow(QKV, sizes=qkv_sizes), **{k: v for k, v in BASIC.items() if "attn_q" not in k}}
-for _name in ("attn_k", "attn_v"):
-    del FUSED[f"blk.{{i}}.{_name}.*"]
+WITHOUT_HEADS = {theirs: ours for theirs, ours in BASIC.items() if not re.search("attn_[qkv]", theirs)}
+FUSED = {"blk.{i}.attn_qkv.*": TensorRow(QKV, sizes=qkv_sizes), **WITHOUT_HEADS}
 NEIGHBOURS = {
     **BASIC,
     "blk.{i}.attn_q.*": TensorRow(("blocks.{i}.attn.query.*",), **ROTATED),
@@ -130,7 +130,7 @@ NEIGHBOURS = {
 }
 POST_NORM = {("blk.{i}.post_attention_norm.*" if "ffn_norm" in k else k): v for k, v in BASIC.items()}
 LATENT = {
-    **{k: v for k, v in BASIC.items() if "attn_k" not in k and "attn_v" not in k and "attn_q" not in k},
+    **WITHOUT_HEADS,
     "blk.{i}.attn_q.weight": TensorRow(("blocks.{i}.attn.query.weight",), **MLA_QUERY),
     "blk.{i}.attn_q_a.weight": "blocks.{i}.attn.query_down.weight",
     "blk.{i}.attn_q_a_norm.weight": "blocks.{i}.attn.query_norm.weight",
@@ -144,6 +144,7 @@ LATENT = {
 }
 
 # ---- metadata ----
+# fmt: off
 
 
 def _each(values: list[int]) -> int | list[int]:
@@ -153,18 +154,15 @@ def _each(values: list[int]) -> int | list[int]:
 
 def _common(s: Structure) -> Metadata:
     """What every architecture has."""
-    attns = [layer.attn for layer in s.layers]
     ffns = [layer.ffn for layer in s.layers]
     dense = [ffn.width for ffn in ffns if isinstance(ffn, FeedForward)]
     widths = [ffn.width if isinstance(ffn, FeedForward) or not dense else dense[0] for ffn in ffns]
     norm = "layer_norm_epsilon" if s.norm == "layer" else "layer_norm_rms_epsilon"
     return {
-        "context_length": s.n_positions or s.block_size,
-        "embedding_length": s.width,
-        "block_count": len(s.layers),
+        "context_length": s.n_positions or s.block_size, "embedding_length": s.width, "block_count": len(s.layers),
         "feed_forward_length": _each(widths),
-        "attention.head_count": _each([a.n_head for a in attns]),
-        "attention.head_count_kv": _each([a.n_kv_heads for a in attns]),
+        "attention.head_count": _each([layer.attn.n_head for layer in s.layers]),
+        "attention.head_count_kv": _each([layer.attn.n_kv_heads for layer in s.layers]),
         f"attention.{norm}": s.eps,
     }
 
@@ -172,29 +170,34 @@ def _common(s: Structure) -> Metadata:
 def _rotating(s: Structure) -> Metadata:
     width = s.first.attn.head_dim
     return {
-        "attention.key_length": width,
-        "attention.value_length": width,
-        "rope.dimension_count": s.first.attn.rope_dim or width,
-        "rope.freq_base": s.rope_base,
+        "attention.key_length": width, "attention.value_length": width,
+        "rope.dimension_count": s.first.attn.rope_dim or width, "rope.freq_base": s.rope_base,
     }
 
 
-def _experts(s: Structure) -> Metadata:
-    m = next(layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts))
+def _mixture(s: Structure) -> Experts | None:
+    """The first layer's experts that has some; they are alike in all of these architectures."""
+    return next((layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)), None)
+
+
+def _experts(m: Experts) -> Metadata:
     return {"expert_count": m.n, "expert_used_count": m.n_chosen, "expert_feed_forward_length": m.width}
 
 
+def _scores(m: Experts) -> Metadata:
+    return {
+        "expert_gating_func": GATING[m.scoring], "expert_weights_norm": m.renormalized, "expert_weights_scale": 1.0,
+    }
+
+
 def _mixtral(s: Structure) -> Metadata:
-    return _rotating(s) | (_experts(s) if isinstance(s.first.ffn, Experts) else {})
+    return _rotating(s) | (_experts(s.first.ffn) if isinstance(s.first.ffn, Experts) else {})
 
 
 def _phimoe(s: Structure) -> Metadata:
     m = s.first.ffn
     return {
-        **_rotating(s),
-        "feed_forward_length": m.width,
-        "expert_count": m.n,
-        "expert_used_count": m.n_chosen,
+        **_rotating(s), "feed_forward_length": m.width, "expert_count": m.n, "expert_used_count": m.n_chosen,
         "expert_weights_scale": 1.0,
     }
 
@@ -202,30 +205,20 @@ def _phimoe(s: Structure) -> Metadata:
 def _granite(s: Structure) -> Metadata:
     shared = s.first.ffn.shared_width if isinstance(s.first.ffn, Experts) else 0
     return {
-        **_mixtral(s),
-        "expert_shared_feed_forward_length": shared,
-        "attention.scale": s.first.attn.head_dim**-0.5,
-        "embedding_scale": 1.0,
-        "residual_scale": 1.0,
-        "logit_scale": 1.0,
+        **_mixtral(s), "expert_shared_feed_forward_length": shared, "attention.scale": s.first.attn.head_dim**-0.5,
+        "embedding_scale": 1.0, "residual_scale": 1.0, "logit_scale": 1.0,
     }
 
 
 def _sigmoid_experts(s: Structure) -> Metadata:
     """Experts in the manner of DeepSeek-V3, behind so many dense layers."""
-    mixtures = [layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)]
-    if not mixtures:
+    m = _mixture(s)
+    if m is None:
         return {"leading_dense_block_count": len(s.layers), "expert_feed_forward_length": 1, "expert_shared_count": 0}
-    m = mixtures[0]
     return {
-        **_experts(s),
-        "leading_dense_block_count": len(s.layers) - len(mixtures),
-        "expert_shared_count": m.shared_width // m.width,
-        "expert_gating_func": GATING[m.scoring],
-        "expert_weights_norm": m.renormalized,
-        "expert_weights_scale": 1.0,
-        "expert_group_count": 1,
-        "expert_group_used_count": 1,
+        **_experts(m), "leading_dense_block_count": sum(isinstance(layer.ffn, FeedForward) for layer in s.layers),
+        "expert_shared_count": m.shared_width // m.width, **_scores(m),
+        "expert_group_count": 1, "expert_group_used_count": 1,
     }
 
 
@@ -233,27 +226,18 @@ def _everywhere_windowed(s: Structure) -> Metadata:
     """A sliding window in every layer that is never left, for graphs that insist on one."""
     width = s.first.attn.head_dim
     return {
-        **_rotating(s),
-        "attention.key_length_swa": width,
-        "attention.value_length_swa": width,
-        "rope.dimension_count_swa": width,
-        "rope.freq_base_swa": s.rope_base,
-        "attention.sliding_window": 1 << 24,
-        "attention.sliding_window_pattern": [True] * len(s.layers),
+        **_rotating(s), "attention.key_length_swa": width, "attention.value_length_swa": width,
+        "rope.dimension_count_swa": width, "rope.freq_base_swa": s.rope_base,
+        "attention.sliding_window": 1 << 24, "attention.sliding_window_pattern": [True] * len(s.layers),
     }
 
 
 def _step35(s: Structure) -> Metadata:
-    m = next((layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)), None)
+    m = _mixture(s)
     if m is None:
         return {**_everywhere_windowed(s), "expert_feed_forward_length": 0}
     return {
-        **_everywhere_windowed(s),
-        **_experts(s),
-        "expert_shared_feed_forward_length": m.shared_width,
-        "expert_gating_func": GATING[m.scoring],
-        "expert_weights_norm": m.renormalized,
-        "expert_weights_scale": 1.0,
+        **_everywhere_windowed(s), **_experts(m), "expert_shared_feed_forward_length": m.shared_width, **_scores(m),
     }
 
 
@@ -262,14 +246,10 @@ def _deepseek2(s: Structure) -> Metadata:
     return {
         **_sigmoid_experts(s),
         "attention.head_count_kv": 1,  # the latent, which all heads read
-        "attention.q_lora_rank": a.q_latent,
-        "attention.kv_lora_rank": a.kv_latent,
-        "attention.key_length": a.kv_latent + a.rope_dim,
-        "attention.value_length": a.kv_latent,
-        "attention.key_length_mla": a.head_dim + a.rope_dim,
-        "attention.value_length_mla": a.head_dim,
-        "rope.dimension_count": a.rope_dim,
-        "rope.freq_base": s.rope_base,
+        "attention.q_lora_rank": a.q_latent, "attention.kv_lora_rank": a.kv_latent,
+        "attention.key_length": a.kv_latent + a.rope_dim, "attention.value_length": a.kv_latent,
+        "attention.key_length_mla": a.head_dim + a.rope_dim, "attention.value_length_mla": a.head_dim,
+        "rope.dimension_count": a.rope_dim, "rope.freq_base": s.rope_base,
     }
 
 
@@ -293,7 +273,6 @@ def _unlike_lite(graph: Graph) -> Graph:
     return deepen(graph, 28 if len(s.layers) < 28 else 49)
 
 
-# fmt: off
 STARCODER2 = dict(accepts=Accepts(**CLASSIC, dense=[("gelu", False)]), names=BASIC, metadata=_rotating,
                   converted_from=BY_NAME["Starcoder2ForCausalLM"])
 ARCHITECTURES = (

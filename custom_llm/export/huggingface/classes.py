@@ -6,6 +6,7 @@ tests/export/test_tables.py tells what of it is missing, test_architectures.py w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -139,12 +140,10 @@ LLAMA = {
     "lm_head.weight": "head.weight",
 }
 STARCODER2 = {
-    **LLAMA,
+    **{theirs: row for theirs, row in LLAMA.items() if ".mlp." not in theirs},
     "model.layers.{i}.mlp.c_fc.*": "blocks.{i}.ffn.up.*",
     "model.layers.{i}.mlp.c_proj.*": "blocks.{i}.ffn.down.*",
 }
-for _name in ("gate_proj", "up_proj", "down_proj"):
-    del STARCODER2[f"model.layers.{{i}}.mlp.{_name}.*"]
 MIXTRAL = {
     **LLAMA,
     "model.layers.{i}.block_sparse_moe.gate.weight": "blocks.{i}.ffn.router.weight",
@@ -176,7 +175,7 @@ MOE = {
     "model.layers.{i}.mlp.shared_experts.down_proj.weight": "blocks.{i}.ffn.shared.down.weight",
 }
 DEEPSEEK = {
-    **MOE,
+    **{theirs: row for theirs, row in MOE.items() if not re.search(r"\.([qk]_norm|[kv]_proj)\.", theirs)},
     "model.layers.{i}.self_attn.q_proj.*": TensorRow(("blocks.{i}.attn.query.*",), **MLA_QUERY),
     "model.layers.{i}.self_attn.q_a_proj.*": "blocks.{i}.attn.query_down.*",
     "model.layers.{i}.self_attn.q_a_layernorm.weight": "blocks.{i}.attn.query_norm.weight",
@@ -190,9 +189,6 @@ DEEPSEEK = {
         sizes=lambda a: [a.n_head * a.head_dim] * 2,
     ),
 }
-for _name in ("q_norm.weight", "k_norm.weight", "k_proj.*", "v_proj.*"):
-    del DEEPSEEK[f"model.layers.{{i}}.self_attn.{_name}"]
-
 DEEPSEEK_V3 = {
     **DEEPSEEK,
     "model.layers.{i}.self_attn.q_a_proj.*": TensorRow(("blocks.{i}.attn.query_down.*",), **SMALL_QUERY),
@@ -200,6 +196,7 @@ DEEPSEEK_V3 = {
 }
 
 # ---- config.json ----
+# fmt: off
 
 
 def _gpt2(s: Structure) -> dict[str, Any]:
@@ -207,37 +204,23 @@ def _gpt2(s: Structure) -> dict[str, Any]:
     return {
         "n_positions": s.n_positions,
         "n_ctx": s.n_positions,  # gone from recent GPT2Config, but llama.cpp's converter reads it
-        "n_embd": s.width,
-        "n_layer": len(s.layers),
-        "n_head": s.first.attn.n_head,
-        "n_inner": ffn.width,
+        "n_embd": s.width, "n_layer": len(s.layers), "n_head": s.first.attn.n_head, "n_inner": ffn.width,
         "activation_function": {"gelu": "gelu_new"}.get(ffn.activation, ACTIVATIONS[ffn.activation]),
-        "resid_pdrop": s.dropout,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": s.dropout,
-        "layer_norm_epsilon": s.eps,
+        "resid_pdrop": s.dropout, "embd_pdrop": 0.0, "attn_pdrop": s.dropout, "layer_norm_epsilon": s.eps,
     }
 
 
 def _common(s: Structure) -> dict[str, Any]:
     """What the classes in the manner of Llama have in common."""
     a = s.first.attn
-    dense = [layer.ffn for layer in s.layers if isinstance(layer.ffn, FeedForward)]
-    ffn = (dense or [s.first.ffn])[0]
+    ffn = next((layer.ffn for layer in s.layers if isinstance(layer.ffn, FeedForward)), s.first.ffn)
     return {
-        "hidden_size": s.width,
-        "num_hidden_layers": len(s.layers),
-        "num_attention_heads": a.n_head,
-        "num_key_value_heads": a.n_kv_heads,
-        "head_dim": a.head_dim,
-        "intermediate_size": ffn.width,
-        "hidden_act": ACTIVATIONS[ffn.activation],
-        "max_position_embeddings": s.block_size,
-        "rms_norm_eps": s.eps,
-        "rope_theta": s.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": s.rope_base},
-        "attention_bias": a.bias,
-        "attention_dropout": s.dropout,
+        "hidden_size": s.width, "num_hidden_layers": len(s.layers),
+        "num_attention_heads": a.n_head, "num_key_value_heads": a.n_kv_heads, "head_dim": a.head_dim,
+        "intermediate_size": ffn.width, "hidden_act": ACTIVATIONS[ffn.activation],
+        "max_position_embeddings": s.block_size, "rms_norm_eps": s.eps,
+        "rope_theta": s.rope_base, "rope_parameters": {"rope_type": "default", "rope_theta": s.rope_base},
+        "attention_bias": a.bias, "attention_dropout": s.dropout,
     }
 
 
@@ -247,12 +230,8 @@ def _llama(s: Structure) -> dict[str, Any]:
 
 def _starcoder2(s: Structure) -> dict[str, Any]:
     return {
-        **_common(s),
-        "norm_epsilon": s.eps,
-        "use_bias": True,
-        "sliding_window": None,
-        "residual_dropout": s.dropout,
-        "embedding_dropout": 0.0,
+        **_common(s), "norm_epsilon": s.eps, "use_bias": True, "sliding_window": None,
+        "residual_dropout": s.dropout, "embedding_dropout": 0.0,
     }
 
 
@@ -264,36 +243,25 @@ def _experts_one_by_one(s: Structure, m: Experts) -> dict[str, str]:
 def _mixtral(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
     return {
-        **_common(s),
-        **_experts_one_by_one(s, m),
-        "num_local_experts": m.n,
-        "num_experts_per_tok": m.n_chosen,
-        "sliding_window": None,
+        **_common(s), **_experts_one_by_one(s, m),
+        "num_local_experts": m.n, "num_experts_per_tok": m.n_chosen, "sliding_window": None,
     }
 
 
 def _granite(s: Structure) -> dict[str, Any]:
     return {
         **_mixtral(s),
-        "shared_intermediate_size": s.first.ffn.shared_width,
-        "attention_multiplier": s.first.attn.head_dim**-0.5,
-        "embedding_multiplier": 1.0,
-        "residual_multiplier": 1.0,
-        "logits_scaling": 1.0,
+        "shared_intermediate_size": s.first.ffn.shared_width, "attention_multiplier": s.first.attn.head_dim**-0.5,
+        "embedding_multiplier": 1.0, "residual_multiplier": 1.0, "logits_scaling": 1.0,
     }
 
 
 def _qwen3_moe(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
     return {
-        **_common(s),
-        **_experts_one_by_one(s, m),
-        "num_experts": m.n,
-        "num_experts_per_tok": m.n_chosen,
-        "moe_intermediate_size": m.width,
-        "norm_topk_prob": m.renormalized,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
+        **_common(s), **_experts_one_by_one(s, m),
+        "num_experts": m.n, "num_experts_per_tok": m.n_chosen, "moe_intermediate_size": m.width,
+        "norm_topk_prob": m.renormalized, "decoder_sparse_step": 1, "mlp_only_layers": [],
     }
 
 
@@ -307,26 +275,16 @@ def _deepseek_experts(s: Structure) -> dict[str, Any]:
     m = mixtures[0]
     return {
         **_experts_one_by_one(s, m),
-        "first_k_dense_replace": n_dense,
-        "n_routed_experts": m.n,
-        "num_experts_per_tok": m.n_chosen,
-        "moe_intermediate_size": m.width,
-        "n_shared_experts": m.shared_width // m.width,
-        "norm_topk_prob": m.renormalized,
-        "routed_scaling_factor": 1.0,
-        "n_group": 1,
-        "topk_group": 1,
-        "topk_method": "noaux_tc",
-        "scoring_func": m.scoring,
+        "first_k_dense_replace": n_dense, "n_routed_experts": m.n, "num_experts_per_tok": m.n_chosen,
+        "moe_intermediate_size": m.width, "n_shared_experts": m.shared_width // m.width,
+        "norm_topk_prob": m.renormalized, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1,
+        "topk_method": "noaux_tc", "scoring_func": m.scoring,
     }
 
 
 def _glm4_moe(s: Structure) -> dict[str, Any]:
     return {
-        **_common(s),
-        **_deepseek_experts(s),
-        "use_qk_norm": s.first.attn.qk_norm,
-        "partial_rotary_factor": 1.0,
+        **_common(s), **_deepseek_experts(s), "use_qk_norm": s.first.attn.qk_norm, "partial_rotary_factor": 1.0,
         "num_nextn_predict_layers": 0,  # not in the class, but llama.cpp's converter takes 1 without it
     }
 
@@ -334,14 +292,9 @@ def _glm4_moe(s: Structure) -> dict[str, Any]:
 def _deepseek(s: Structure) -> dict[str, Any]:
     a = s.first.attn
     return {
-        **_common(s),
-        **_deepseek_experts(s),
-        "head_dim": a.rope_dim,
-        "q_lora_rank": a.q_latent or None,
-        "kv_lora_rank": a.kv_latent,
-        "qk_nope_head_dim": a.head_dim,
-        "qk_rope_head_dim": a.rope_dim,
-        "v_head_dim": a.head_dim,
+        **_common(s), **_deepseek_experts(s),
+        "head_dim": a.rope_dim, "q_lora_rank": a.q_latent or None, "kv_lora_rank": a.kv_latent,
+        "qk_nope_head_dim": a.head_dim, "qk_rope_head_dim": a.rope_dim, "v_head_dim": a.head_dim,
         "rope_interleave": True,
     }
 
@@ -351,7 +304,6 @@ def _lean_bias(graph: Graph) -> Graph:
     return bias_as_head(graph) if any(isinstance(layer.ffn, Experts) for layer in graph.s.layers) else graph
 
 
-# fmt: off
 HF_CLASSES = (
     HFClass(
         "GPT2LMHeadModel", Accepts(**CLASSIC, positions="table", shared_keys=("mha",), dense=ANY_PLAIN), GPT2,
