@@ -6,8 +6,8 @@
 
 Writes hf_model/ (loads in transformers) with a model card, model.gguf (F32), model.gguf.Q8_0.gguf and a Modelfile for
 Ollama. Every GGUF file is loaded in llama.cpp and compared with PyTorch on text and on random tokens before it gets its
-name. Where the folder llama.cpp/ is a
-checkout, its convert_hf_to_gguf.py and llama-quantize do the work; elsewhere the same is done without it.
+name; where llama.cpp is not installed it is read back and compared with the trained weights. Where the folder llama.cpp/
+is a checkout, its convert_hf_to_gguf.py and llama-quantize do the work; elsewhere the same is done without it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from custom_llm.export.graph.target import Target
 from custom_llm.export.graph.tensor_names import rename, restore
 from custom_llm.export.huggingface.classes import ACTIVATIONS, HF_CLASSES
 from custom_llm.export.read_back import STEPS
-from custom_llm.export.share.modelfile import PARAMETERS
+from custom_llm.export.share.companions import PARAMETERS
 from custom_llm.export.vocabulary import WRITERS
 from custom_llm.tokenizer.load import TOKENIZERS
 

@@ -81,13 +81,10 @@ class Accepts:
                 yield (ffn.activation, ffn.gated) in self.dense
                 yield ffn.bias in self.dense_bias
             else:
-                yield from self._expert_rules(ffn)
+                yield (ffn.activation, ffn.gated) in self.experts
+                yield bool(ffn.shared_width) in self.shared_expert
+                yield ffn.has_selection_bias in self.selection_bias
         yield self._fits_together(s)
-
-    def _expert_rules(self, m: Experts) -> Iterable[bool]:
-        yield (m.activation, m.gated) in self.experts
-        yield bool(m.shared_width) in self.shared_expert
-        yield m.has_selection_bias in self.selection_bias
 
     def _fits_together(self, s: Structure) -> bool:
         """Whether layers differ only where they may; nothing has more than one activation."""

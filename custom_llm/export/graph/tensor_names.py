@@ -55,7 +55,10 @@ def rename(tensors: Tensors, s: Structure, table: Table) -> Tensors:
         parts = [tensors[name] for name in row.ours]
         result[theirs] = row.pack(join(parts, row.dim), attn).contiguous()
         used.update(row.ours)
-    result |= _split_experts(tensors, s, table, used)
+    for theirs, ours in _expert_rows(s, table):
+        if ours in tensors:
+            used.add(ours)
+            result |= {theirs.replace("{e}", str(e)): x.contiguous() for e, x in enumerate(tensors[ours])}
     missing = sorted(set(tensors) - used)
     assert not missing, f"no name for {missing}"
     return result
@@ -102,15 +105,6 @@ def _expert_rows(s: Structure, table: Table):
         if "{e}" in theirs:
             for i in range(len(s.layers)):
                 yield _fill(theirs, i, None), _fill(value, i, None)
-
-
-def _split_experts(tensors: Tensors, s: Structure, table: Table, used: set[str]) -> Tensors:
-    result: Tensors = {}
-    for theirs, ours in _expert_rows(s, table):
-        if ours in tensors:
-            used.add(ours)
-            result |= {theirs.replace("{e}", str(e)): x.contiguous() for e, x in enumerate(tensors[ours])}
-    return result
 
 
 def _fill(text: str, i: int | None, kind: str | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +46,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table; the cells of `rows` are escaped."""
     lines = [head, ["---"] * len(head), *([escape(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def settings(values: Mapping[str, object]) -> str:
-    """A table of names and values."""
-    return table(("setting", "value"), list(values.items()))
 
 
 PICTURE = "loss.png"  # beside the card
@@ -112,15 +107,13 @@ class ModelCard:
         if REPOSITORY.fullmatch(self.origin.hub_dataset):
             values["datasets"] = [self.origin.hub_dataset]
             if self.origin.bits_per_byte is not None:
-                values["model-index"] = [self._result()]
+                # For a text from the hub only: on others nobody could measure it.
+                dataset = {"type": self.origin.hub_dataset, "name": f"{self.about.dataset} (held-out end of the text)"}
+                bits = round(self.origin.bits_per_byte, 4)
+                metric = {"type": "bits_per_byte", "name": "bits per byte", "value": bits}
+                result = {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": [metric]}
+                values["model-index"] = [{"name": self.about.name, "results": [result]}]
         return values
-
-    def _result(self) -> dict[str, Any]:
-        """The held-out figure, for a text from the hub only: on others nobody could measure it."""
-        dataset = {"type": self.origin.hub_dataset, "name": f"{self.about.dataset} (held-out end of the text)"}
-        metric = {"type": "bits_per_byte", "name": "bits per byte", "value": round(self.origin.bits_per_byte, 4)}
-        task = {"type": "text-generation"}
-        return {"name": self.about.name, "results": [{"task": task, "dataset": dataset, "metrics": [metric]}]}
 
     def _what(self) -> str:
         parts = [escape(self.about.description)]
@@ -141,12 +134,12 @@ class ModelCard:
         if origin.kept_step is not None and origin.kept_step != origin.steps:
             parts.append(
                 f"The weights are those of step {origin.kept_step:,}, where the held-out loss was lowest; after it the "
-                "model began to learn its text by heart."
+                "model began to memorise its text."
             )
         if self.has_picture:
             parts.append(f"![Loss over the steps of training]({PICTURE})")
-        known = {name: value for name, value in self._settings().items() if value not in (None, "")}
-        parts.append(settings(known))
+        rows = [(name, value) for name, value in self._settings().items() if value not in (None, "")]
+        parts.append(table(("setting", "value"), rows))
         return "\n\n".join(parts)
 
     def _settings(self) -> dict[str, object]:
@@ -159,18 +152,18 @@ class ModelCard:
             "parameters": f"{self.n_parameters:,}",
             **chosen,
             "tokenizer": origin.tokenizer,
-            "characters of text": _grouped(origin.characters),
-            "tokens of text": _grouped(origin.tokens),
-            "of these held out": _grouped(origin.held_out_tokens),
-            "epochs": None if origin.epochs is None else f"{origin.epochs:g}",
-            "steps": _grouped(origin.steps),
-            "tokens seen": _grouped(origin.tokens_seen),
+            "characters of text": _number(origin.characters, ","),
+            "tokens of text": _number(origin.tokens, ","),
+            "of these held out": _number(origin.held_out_tokens, ","),
+            "epochs": _number(origin.epochs, "g"),
+            "steps": _number(origin.steps, ","),
+            "tokens seen": _number(origin.tokens_seen, ","),
             "time": None if origin.minutes is None else _duration(origin.minutes),
             "batch_size": origin.batch_size,
-            "learning_rate": None if origin.learning_rate is None else f"{origin.learning_rate:g}",
+            "learning_rate": _number(origin.learning_rate, "g"),
             "optimizer": origin.optimizer,
             "schedule": origin.schedule,
-            "training loss at the end": _rounded(origin.loss),
+            "training loss at the end": _number(origin.loss, ".4f"),
             "device": origin.device,
             "PyTorch": origin.torch,
         }
@@ -258,12 +251,8 @@ def _cells(row: FileReport) -> list[str]:
     return [row.path.name, f"{row.n_bytes / 1e6:,.2f} MB", *cells]
 
 
-def _grouped(number: int | None) -> str | None:
-    return None if number is None else f"{number:,}"
-
-
-def _rounded(number: float | None) -> str | None:
-    return None if number is None else f"{number:.4f}"
+def _number(number: float | None, form: str) -> str | None:
+    return None if number is None else format(number, form)
 
 
 def _duration(minutes: float) -> str:
