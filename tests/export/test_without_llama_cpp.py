@@ -75,9 +75,10 @@ def test_the_files_are_those_of_llama_cpp(made, tmp_path, quant_type):
     assert tensor_types(shapes, quant_type) == {name: kind for name, (kind, _) in there.items()}
     for name, (kind, data) in there.items():
         assert here[name] == (kind, data) or (kind, here[name][0]) == ("Q6_K", "Q8_0"), name
-    reference = Reference(model, TOKENIZER, TEXT)
-    ours, theirs = reference.compare(folder / f"m.gguf.{quant_type}.gguf"), reference.compare(tmp_path / "m.gguf")
-    assert ours.kl <= 1.01 * theirs.kl + 1e-9
+    if here != there or quant_type in ("F16", "Q8_0"):  # else it is the same model
+        reference = Reference(model, TOKENIZER, TEXT)
+        ours = reference.compare(folder / f"m.gguf.{quant_type}.gguf")
+        assert ours.kl <= 1.01 * reference.compare(tmp_path / "m.gguf").kl + 1e-9
 
 
 def test_what_llama_cpp_wrote_is_within_the_bounds_too(made, tmp_path):

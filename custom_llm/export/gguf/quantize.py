@@ -87,6 +87,8 @@ def _quantize_here(source: Path, target: Path, quant_type: str) -> None:
     """
     from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, quants
 
+    from custom_llm.export.gguf.writer import finish
+
     reader = GGUFReader(source)
     writer = GGUFWriter(target, reader.get_field("general.architecture").contents())
     for field in reader.fields.values():
@@ -100,12 +102,7 @@ def _quantize_here(source: Path, target: Path, quant_type: str) -> None:
     for tensor in reader.tensors:
         kind = GGMLQuantizationType["Q8_0" if types[tensor.name] == "Q6_K" else types[tensor.name]]
         writer.add_tensor(tensor.name, quants.quantize(tensor.data, kind), raw_dtype=kind)
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-    finally:
-        writer.close()
+    finish(writer)
 
 
 def tensor_types(shapes: Shapes, quant_type: str) -> dict[str, str]:
