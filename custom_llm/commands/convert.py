@@ -6,8 +6,8 @@
 
 Writes hf_model/ (loads in transformers) with a model card, model.gguf (F32), model.gguf.Q8_0.gguf and a Modelfile for
 Ollama. Every GGUF file is loaded in llama.cpp and compared with PyTorch on text and on random tokens before it gets its
-name; where llama.cpp is not installed it is read back and compared with the trained weights. Where the folder llama.cpp/
-is a checkout, its convert_hf_to_gguf.py and llama-quantize do the work; elsewhere the same is done without it.
+name; where llama.cpp is not installed it is read back and compared with the trained weights. Where the folder
+llama.cpp/ is a checkout, its convert_hf_to_gguf.py and llama-quantize do the work; elsewhere the same is done without.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from custom_llm.common.notes import note, warn
 from custom_llm.export.about import parse_line
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
 from custom_llm.export.share.licenses import license_note
-from custom_llm.llamacpp.available import is_available
 
 
 def make_parser() -> StepParser:
@@ -117,15 +116,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     expected, compared = None, ""
     if not args.no_verify:
         from custom_llm.export.proof import Reference
-        from custom_llm.export.read_back import NOT_RUN, Original
+        from custom_llm.export.read_back import Original, why_not_run
 
         expected = Reference(model, tokenizer, saved.sample)
         if expected.text_loss() > math.log(model.config.vocab_size):
             warn("the model does worse on this text than guessing; was it trained on it?")
         compared = f", compared with PyTorch at {expected.n_positions:,} positions"
-        if not is_available():
+        if reason := why_not_run():
             expected = Original(model, tokenizer, saved.sample)
-            compared = f"; read back and compared tensor by tensor and token by token. {NOT_RUN}"
+            compared = f"; read back and compared tensor by tensor and token by token. {reason}"
     table = FileTable(expected, plan.shapes)
     convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, table.check)
     write_beside(args.gguf_output, parser, vars(args))

@@ -26,7 +26,7 @@ from custom_llm.export.vocabulary import (
     gguf_vocabulary,
     merges,
 )
-from custom_llm.llamacpp.available import MISSING
+from custom_llm.llamacpp.available import MISSING, is_available
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.added_tokens import Added
 from custom_llm.tokenizer.base import Tokenizer
@@ -34,7 +34,6 @@ from custom_llm.tokenizer.bpe import BPETokenizer, unspell
 from custom_llm.tokenizer.char import CharTokenizer
 from custom_llm.tokenizer.pre_tokenizers import PRE_TOKENIZERS
 
-NOT_RUN = f"{MISSING}, so it has not run these files"
 # The directory that files are made of holds them multiplied for its class (`huggingface.classes.SHRINK`), and they are
 # divided again: two roundings in float32.
 ROUNDED_TWICE = ("attn_q_a.weight", "attn_kv_a_mqa.weight")
@@ -49,6 +48,11 @@ class Agreement:
     n_tokens: int
     max_difference: float  # of any weight
     relative_error: float  # root of the mean square of all differences, as a share of that of the weights
+
+
+def why_not_run() -> str:
+    """Why llama.cpp does not run the files that are written here; empty where it does."""
+    return "" if is_available() else f"{MISSING}, so it has not run these files"
 
 
 class Original:
