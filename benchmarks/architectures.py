@@ -23,7 +23,7 @@ from custom_llm.config.model import ModelConfig
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.gguf.writer import write_gguf
 from custom_llm.export.graph.graph import Graph
-from custom_llm.export.huggingface.classes import choose_class
+from custom_llm.export.huggingface.classes import in_directory
 from custom_llm.export.huggingface.directory import read_hf_directory, write_hf_directory
 from custom_llm.export.proof import Parity, Reference
 from custom_llm.export.vocabulary import read_vocabulary
@@ -127,8 +127,8 @@ def export(model: GPTLanguageModel, folder: Path) -> Outcome:
 def plan(values: dict[str, Any]) -> tuple[str | None, str | None]:
     """(architecture, class) as promised before there are weights."""
     graph = Graph.of_config(ModelConfig(**values))
-    names = (choice[0].name if choice else None for choice in (choose_architecture(graph), choose_class(graph)))
-    return tuple(names)
+    found, hf_class = choose_architecture(graph), in_directory(graph)[0]
+    return found and found[0].name, hf_class and hf_class.name
 
 
 def _hf_difference(model: GPTLanguageModel, folder: Path) -> float:

@@ -65,13 +65,6 @@ def in_words(kind: type) -> str:
     return {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[kind]
 
 
-def as_flag(name: str, value: Any) -> str:
-    """What was typed to give a field this value: `--n_embd 64`, `--moe`, `--no_moe`."""
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no_{name}"
-    return f"--{name} {value}"
-
-
 def parse(item: Any, text: str) -> Any:
     """`text` as the field's value.
 

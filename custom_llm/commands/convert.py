@@ -6,8 +6,8 @@
 
 Writes hf_model/ (loads in transformers) with a model card, model.gguf (F32), model.gguf.Q8_0.gguf and a Modelfile for
 Ollama. Every GGUF file is loaded in llama.cpp and compared with PyTorch on text and on random tokens before it gets its
-name. Where the folder llama.cpp/ is a
-checkout, its convert_hf_to_gguf.py and llama-quantize do the work; elsewhere the same is done without it.
+name; where llama.cpp is not installed it is read back and compared with the trained weights. Where the folder
+llama.cpp/ is a checkout, its convert_hf_to_gguf.py and llama-quantize do the work; elsewhere the same is done without.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from custom_llm.cli.parser import StepParser
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import Kind, beside, check_target
 from custom_llm.common.notes import log_to, note, warn
 from custom_llm.export.about import parse_line
-from custom_llm.export.gguf.quantize import parse_quant_types
+from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
 from custom_llm.export.share.licenses import license_note
-
-if TYPE_CHECKING:
-    pass
 
 
 def make_parser() -> StepParser:
@@ -82,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
     check_target(args.gguf_output, Kind.GGUF)
+    check_possible(parse_quant_types(args.quant_type), args.llama_cpp_path)
     log_to("conversion.log").info("convert_to_gguf.py %s", vars(args))
 
     if args.public and args.push_to_hub is None:
@@ -97,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from custom_llm.export.huggingface.directory import write_hf_directory
     from custom_llm.export.pipeline import convert_to_gguf
     from custom_llm.export.plan import plan_export
-    from custom_llm.export.report import Report
+    from custom_llm.export.report import FileTable
     from custom_llm.export.share.card import ModelCard
     from custom_llm.export.share.companions import write_companions
     from custom_llm.model.files import load_trained
@@ -115,25 +112,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     hf_class = write_hf_directory(model, tokenizer, args.output_dir, about)
     described = f"a Hugging Face model ({hf_class})" if hf_class else "no Hugging Face class fits, so only we read it"
     print(f"{args.output_dir}/: {described}; llama.cpp runs it as {plan.architecture}")
-    reference = None
+    expected, compared = None, ""
     if not args.no_verify:
         from custom_llm.export.proof import Reference
+        from custom_llm.export.read_back import Original, why_not_run
 
-        reference = Reference(model, tokenizer, saved.sample)
-        if reference.text_loss() > math.log(model.config.vocab_size):
+        expected = Reference(model, tokenizer, saved.sample)
+        if expected.text_loss() > math.log(model.config.vocab_size):
             warn("the model does worse on this text than guessing; was it trained on it?")
-    report = Report(reference, plan.shapes)
-    convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, report.check)
+        compared = f", compared with PyTorch at {expected.n_positions:,} positions"
+        if reason := why_not_run():
+            expected = Original(model, tokenizer, saved.sample)
+            compared = f"; read back and compared tensor by tensor and token by token. {reason}"
+    table = FileTable(expected, plan.shapes)
+    convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, table.check)
     write_beside(args.gguf_output, parser, vars(args))
     folder = Path(args.output_dir)
     card = ModelCard(
-        about, saved.training, model.config, model.n_parameters(), plan.architecture, hf_class, report.rows,
+        about, saved.training, model.config, model.n_parameters(), plan.architecture, hf_class, table.rows,
         args.push_to_hub or folder.name, has_end=tokenizer.end_of_text_id is not None,
     )  # fmt: skip
     end_of_text = tokenizer.end_of_text if card.has_end else None
     for problem in write_companions(card, folder, beside(args.model_path, ".loss.png"), end_of_text):
         note(problem)
-    compared = f", compared with PyTorch at {reference.n_positions:,} positions" if reference else ""
     print(f"done in {time.monotonic() - start:.1f} s{compared}")
     if args.push_to_hub is not None:
         from custom_llm.export.share.companions import files_to_push

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from custom_llm.cli.ask import ask
-from custom_llm.cli.fields import as_flag
 from custom_llm.cli.parser import StepParser, add_flags, given
 from custom_llm.cli.run_file import write_beside
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import Kind, check_target
+from custom_llm.common.text import as_flag
 from custom_llm.config.layers import read_jsonl
 from custom_llm.config.model import PER_LAYER, ModelConfig, check_choices, meaningful
 from custom_llm.config.presets import PRESETS, complete

@@ -30,6 +30,17 @@ def counted(n: int, unit: str) -> str:
     return f"{n:,} {unit}{'' if n == 1 else 's'}"
 
 
+def as_flag(name: str, value: Any) -> str:
+    """What is typed to give an option this value.
+
+    >>> as_flag("n_embd", 64), as_flag("moe", True), as_flag("moe", False)
+    ('--n_embd 64', '--moe', '--no_moe')
+    """
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no_{name}"
+    return f"--{name} {value}"
+
+
 def has_half_pair(text: str) -> bool:
     """Whether `text` holds half a surrogate pair, which is no character and cannot be written as UTF-8."""
     try:

@@ -16,7 +16,7 @@ from custom_llm.common.steps import command, step
 from custom_llm.export.about import about_model
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.gguf.llama_cpp_tools import find_converter, run_converter
-from custom_llm.export.gguf.quantize import parse_quant_types, quantize
+from custom_llm.export.gguf.quantize import check_possible, parse_quant_types, quantize
 from custom_llm.export.gguf.writer import write_gguf
 from custom_llm.export.huggingface.directory import read_about, read_hf_directory, write_hf_directory, write_model
 from custom_llm.export.vocabulary import read_vocabulary
@@ -66,6 +66,7 @@ def convert_to_gguf(
     """
     quant_types = parse_quant_types(quant_type)
     base, checkout = check_target(gguf_output, Kind.GGUF), llama_cpp_path or ""
+    check_possible(quant_types, checkout)
     title = base.stem.encode("utf-8", "replace").decode()
     with replacing(base) as temporary:
         _write_f32(hf_dir, temporary, title, checkout)

@@ -11,7 +11,6 @@ import torch
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.logits import log_softmax
-from custom_llm.llamacpp import Model, score_windows
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import Tokenizer
 
@@ -49,9 +48,7 @@ class Reference:
     """PyTorch's logits on a text of the training file and on random tokens, to hold files against."""
 
     def __init__(self, model: GPTLanguageModel, tokenizer: Tokenizer, text: str) -> None:
-        """Args:
-        text: a few thousand characters the model was trained on; only the known ones count.
-        """
+        """`text`: a few thousand characters the model was trained on; only the known ones count."""
         self.tokenizer = tokenizer
         self.text = text.translate(dict.fromkeys(map(ord, tokenizer.unknown(text))))
         block_size = model.config.block_size
@@ -80,32 +77,32 @@ class Reference:
         Raises:
             UserError: the file does not load, or reads text as other token ids.
         """
-        self._check_token_ids(path)
+        from custom_llm.llamacpp import Model, score_windows
+
+        with Model(path) as model:
+            if list(model.tokenize(self.text)) != self.tokenizer.encode(self.text).tolist():
+                raise UserError(f"{path}: llama.cpp reads the training text as other token ids than PyTorch")
         kls, same, untied, worst = [], [], [], 0.0
         for expected, actual in zip(self.logits, score_windows(path, self.windows), strict=True):
             worst = max(worst, float(np.abs(expected - actual).max()))
-            kls.append(_kl(expected, actual))
+            log_p, log_q = log_softmax(expected), log_softmax(actual)
+            kls.append((np.exp(log_p) * (log_p - log_q)).sum(-1))  # KL(PyTorch ‖ file) at each position
             same.append(expected.argmax(-1) == actual.argmax(-1))
             ranked = np.sort(expected, axis=-1)[:, -2:]
             untied.append(ranked[:, -1] - ranked[:, 0] > CLEAR_TOKEN)
         kl, agree, clear = np.concatenate(kls), np.concatenate(same), np.concatenate(self.clear_choices)
-        n_text = sum(map(len, self.windows[: self.n_text_windows]))
+        sure, n_text = np.concatenate(untied) & clear, sum(map(len, self.windows[: self.n_text_windows]))
         return Parity(
             positions=len(kl),
             max_difference=worst,
             kl=float(kl.mean()),
             top1_text=float(agree[:n_text].mean()),
             top1_random=float(agree[n_text:].mean()),
-            top1_clear=_share(agree[np.concatenate(untied) & clear]),
+            top1_clear=float(agree[sure].mean()) if sure.any() else 1.0,
             kl_clear=float(kl[clear].mean()) if clear.any() else float(kl.mean()),
             kl_median=float(np.median(kl)),
             has_experts=self.has_experts,
         )
-
-    def _check_token_ids(self, path: str | Path) -> None:
-        with Model(path) as model:
-            if list(model.tokenize(self.text)) != self.tokenizer.encode(self.text).tolist():
-                raise UserError(f"{path}: llama.cpp reads the training text as other token ids than PyTorch")
 
 
 def check_bound(path: str | Path, quant_type: str, parity: Parity) -> None:
@@ -131,16 +128,6 @@ def _torch_logits(model: GPTLanguageModel, window: Sequence[int]) -> tuple[np.nd
         hook.remove()
     clear = (torch.stack(margins).amin(0) > CLEAR_CHOICE).cummin(0).values
     return logits, clear.numpy()
-
-
-def _kl(p_logits: np.ndarray, q_logits: np.ndarray) -> np.ndarray:
-    """KL(p ‖ q) at each of T positions, in float64."""
-    log_p, log_q = log_softmax(p_logits), log_softmax(q_logits)
-    return (np.exp(log_p) * (log_p - log_q)).sum(-1)
-
-
-def _share(agree: np.ndarray) -> float:
-    return float(agree.mean()) if agree.size else 1.0
 
 
 def _split(ids: list[int], size: int) -> list[list[int]]:

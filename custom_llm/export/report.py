@@ -6,61 +6,68 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from custom_llm.export.gguf.quantize import fallback_note
+from custom_llm.export.gguf.quantize import Shapes, fallback_note
 from custom_llm.export.proof import Parity, Reference, check_bound
+from custom_llm.export.read_back import Agreement, Original
 
 # The share of positions whose likeliest token is PyTorch's, on the text and on random tokens.
 TOP1 = "same top-1 (text, random)"
-HEADER = f"{'file':<32}{'size':>10}{'KL to PyTorch':>16}{'max logit diff':>16}{TOP1:>28}"
+HEADERS = {
+    Reference: f"{'KL to PyTorch':>16}{'max logit diff':>16}{TOP1:>28}",
+    Original: f"{'tensors':>10}{'tokens':>10}{'max weight diff':>18}{'relative error':>17}",
+    type(None): "",
+}
 
 logger = logging.getLogger("custom_llm")
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was measured of a file; `parity` is None where it was not held against PyTorch."""
+class FileReport:
+    """What was measured of a file; `proof` is None where it was not held against the model."""
 
     path: Path
     quant_type: str
     n_bytes: int
-    parity: Parity | None
+    proof: Parity | Agreement | None
 
 
-class Report:
-    """Checks each finished file against PyTorch before it gets its name, and prints a row about it.
+class FileTable:
+    """Checks each finished file against the trained model before it gets its name, and prints a row about it.
 
     Attributes:
         rows: of the files so far.
     """
 
-    def __init__(self, reference: Reference | None, shapes: dict[str, tuple[int, ...]]) -> None:
+    def __init__(self, expected: Reference | Original | None, shapes: Shapes) -> None:
         """Args:
-        reference: what to hold the files against; None only reports their size.
+        expected: what to hold the files against: PyTorch's logits, or where llama.cpp is not installed the weights;
+            None only reports their size.
         shapes: of the files' tensors (`ExportPlan.shapes`).
         """
-        self.reference = reference
+        self.expected = expected
         self._shapes = shapes
-        self.rows: list[Row] = []
+        self.rows: list[FileReport] = []
 
     def check(self, path: Path, quant_type: str, name: Path) -> None:
         """Print the row of the file at `path`, which is to be called `name`.
 
         Raises:
-            UserError: a file of an exact type is not the trained model.
+            UserError: a file is not the trained model, or one of an exact type does not compute it.
         """
         note = fallback_note(quant_type, path, self._shapes)
         if note:
             print(f"note: {note}")
-        n_bytes, parity = path.stat().st_size, None
+        n_bytes, proof = path.stat().st_size, None
         row = f"{name!s:<32}{n_bytes / 1e6:>7.2f} MB"
-        if self.reference:
-            parity = self.reference.compare(path)
-            check_bound(name, quant_type, parity)
-            row += (
-                f"{parity.kl:>16.1e}{parity.max_difference:>16.4f}{parity.top1_text:>18.1%}{parity.top1_random:>10.1%}"
-            )
+        if isinstance(self.expected, Reference):
+            proof = p = self.expected.compare(path)
+            check_bound(name, quant_type, p)
+            row += f"{p.kl:>16.1e}{p.max_difference:>16.4f}{p.top1_text:>18.1%}{p.top1_random:>10.1%}"
+        elif self.expected:
+            proof = a = self.expected.compare(path, name)
+            row += f"{a.n_tensors:>10}{a.n_tokens:>10}{a.max_difference:>18.2g}{a.relative_error:>17.3%}"
         if not self.rows:
-            print(HEADER if self.reference else HEADER[:42])
-        self.rows.append(Row(name, quant_type, n_bytes, parity))
+            print(f"{'file':<32}{'size':>10}{HEADERS[type(self.expected)]}")
+        self.rows.append(FileReport(name, quant_type, n_bytes, proof))
         print(row, flush=True)
         logger.info(row)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from custom_llm.config.block import defaults, known_keys
+from custom_llm.common.text import as_flag
+from custom_llm.config.block import TRAIN_ONLY, defaults, known_keys
 from custom_llm.config.model import PER_LAYER, ModelConfig
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.graph.graph import Graph
@@ -46,8 +46,10 @@ def nearest_changes(config: ModelConfig) -> Changes | None:
     More than four are not searched for, but found by taking changes back from one that exports, as many as may be.
     """
     config = _in_small(config)
-    possible = [change for change in CHANGES if any(_differs(config, *change))]
-    chosen = {name for name, _ in possible if _is_chosen(config, name)}
+    possible = [change for change in CHANGES if _values(config, change[0]) != {change[1]}]
+    defaults = ModelConfig.__dataclass_fields__
+    chosen = {name for name, _ in possible if name == "layers" or _values(config, name) != {defaults[name].default}}
+    never = not _values(config, "non_linearity").isdisjoint(TRAIN_ONLY)  # then there is no need to try the rest
 
     def weight(changes: Changes) -> tuple[int, int, int]:
         names = {name for name, _ in changes}
@@ -55,7 +57,7 @@ def nearest_changes(config: ModelConfig) -> Changes | None:
 
     sets = (changes for n in range(1, 5) for changes in combinations(possible, n))
     for changes in sorted((changes for changes in sets if len(dict(changes)) == len(changes)), key=weight):
-        if _exports(apply_changes(config, changes)):
+        if (not never or "non_linearity" in dict(changes)) and _exports(apply_changes(config, changes)):
             return changes
     for certain in CERTAIN:
         changes = tuple(change for change in certain if change in possible)
@@ -77,25 +79,20 @@ def apply_changes(config: ModelConfig, changes: Changes) -> ModelConfig | None:
         layers = [dict(layers[0]) for _ in layers]
     for layer in layers:
         layer.update((name, value) for name, value in changes if name in PER_LAYER)
-        _fit(layer, values["pos_emb"], config.n_embd // layer["n_head"])
+        known = known_keys(layer, values["pos_emb"])
+        for name in PER_LAYER:
+            if name in layer and name not in known:
+                del layer[name]
+        for name, value in defaults(known).items():
+            layer.setdefault(name, value)
+        if "rope_head_dim" in known and layer.get("rope_head_dim") is None:
+            layer["rope_head_dim"] = _rotating_head(config.n_embd // layer["n_head"])
     if config.layer_configs:
         values["layer_configs"] = json.dumps(layers)
     try:
         return ModelConfig(**values)
     except ValueError:
         return None
-
-
-def _fit(layer: dict[str, Any], pos_emb: str, head_dim: int) -> None:
-    """Leave out the options of a layer that its choices do not need, and give it a rotating head that is new."""
-    known = known_keys(layer, pos_emb)
-    for name in PER_LAYER:
-        if name in layer and name not in known:
-            del layer[name]
-    for name, value in defaults(known).items():
-        layer.setdefault(name, value)
-    if "rope_head_dim" in known and layer.get("rope_head_dim") is None:
-        layer["rope_head_dim"] = _rotating_head(head_dim)
 
 
 def _rotating_head(head_dim: int) -> int:
@@ -123,25 +120,14 @@ def _in_small(config: ModelConfig) -> ModelConfig:
 
 
 def _exports(config: ModelConfig | None) -> bool:
-    if config is None:
-        return False
-    graph = Graph.of_config(config)
-    return choose_architecture(in_directory(graph)[1]) is not None
+    return config is not None and choose_architecture(in_directory(Graph.of_config(config))[1]) is not None
 
 
-def _differs(config: ModelConfig, name: str, value: Any) -> Iterator[bool]:
-    """For each layer, or once for an option of the model, whether a change makes a difference."""
+def _values(config: ModelConfig, name: str) -> set[Any]:
+    """The values that an option has in the layers, or the one of the model."""
     if name == "layers":
-        yield len(set(config.blocks)) > 1
-    elif name in PER_LAYER:
-        yield from (getattr(block, name) != value for block in config.blocks)
-    else:
-        yield getattr(config, name) != value
-
-
-def _is_chosen(config: ModelConfig, name: str) -> bool:
-    """Whether an option is not at its default."""
-    return name == "layers" or any(_differs(config, name, ModelConfig.__dataclass_fields__[name].default))
+        return {"alike" if len(set(config.blocks)) == 1 else "different"}
+    return {getattr(block, name) for block in (config.blocks if name in PER_LAYER else [config])}
 
 
 def _describe(config: ModelConfig) -> str:
@@ -153,21 +139,17 @@ def _describe(config: ModelConfig) -> str:
         parts.append("QK-norm")
     if c.head_bias:
         parts.append("a bias on the output layer")
-    kinds = dict.fromkeys(_layer_words(block) for block in c.blocks)
-    return ", ".join(parts) + " and " + " beside ".join(kinds)
-
-
-def _layer_words(block: Any) -> str:
-    experts = ""
-    if block.moe:
-        experts = f" in {block.n_act} of {block.n_exp} experts" + (" (aux_free)" if block.aux_free else "")
-    return f"{block.attn} with {block.non_linearity}{experts}"
+    kinds = []
+    for block in c.blocks:
+        experts = f" in {block.n_act} of {block.n_exp} experts{' (aux_free)' * block.aux_free}" if block.moe else ""
+        kinds.append(f"{block.attn} with {block.non_linearity}{experts}")
+    return ", ".join(parts) + " and " + " beside ".join(dict.fromkeys(kinds))
 
 
 def _spell(config: ModelConfig, changes: Changes) -> str:
     """Changes as they are written: flags, and keys of layers where those are listed."""
     keys = PER_LAYER if config.layer_configs else ()
-    parts = [" ".join(_flag(*change) for change in changes if change[0] not in (*keys, "layers"))]
+    parts = [" ".join(as_flag(*change) for change in changes if change[0] not in (*keys, "layers"))]
     in_layers = {name: value for name, value in changes if name in keys}
     turns = ("pos_emb", "rope") in changes and ("attn", "mha") not in changes
     if turns and any(block.attn == "mla" for block in config.blocks):
@@ -181,10 +163,3 @@ def _spell(config: ModelConfig, changes: Changes) -> str:
     if in_layers:
         parts.append(f"{json.dumps(in_layers)[1:-1]} in every layer")
     return " and ".join(filter(None, parts))
-
-
-def _flag(name: str, value: Any) -> str:
-    """An option as it is written on the command line."""
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no_{name}"
-    return f"--{name} {value}"

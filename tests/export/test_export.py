@@ -140,12 +140,12 @@ def test_llama_cpp_computes_the_trained_model(tmp_path, changes):
 
 def test_a_wrong_export_would_be_noticed(tmp_path):
     """The proof can fail: a file of another model is far outside the bound, and no file is left."""
-    from custom_llm.export.report import Report
+    from custom_llm.export.report import FileTable
 
     model, other = random_model(0), random_model(1)
     tokenizer = tokenizer_for(model)
     write_hf_directory(other, tokenizer, tmp_path / "hf")
-    report = Report(Reference(model, tokenizer, tokenizer.chars * 10), plan_export(model.config).shapes)
+    report = FileTable(Reference(model, tokenizer, tokenizer.chars * 10), plan_export(model.config).shapes)
     with pytest.raises(UserError, match="differs from PyTorch by KL"):
         convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "Q8_0", None, report.check)
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
@@ -188,19 +188,19 @@ def test_other_programs_cannot_be_made_to_read_past_the_position_table(tmp_path)
 
 @pytest.mark.parametrize("quant_type", FILE_TYPES)
 def test_every_type_by_name(tmp_path, quant_type, capsys):
-    from custom_llm.export.report import Report
+    from custom_llm.export.report import FileTable
 
     model = random_model(n_embd=256, n_head=4, n_layer=1)
     tokenizer = tokenizer_for(model)
     write_hf_directory(model, tokenizer, tmp_path / "hf")
-    report = Report(Reference(model, tokenizer, tokenizer.chars * 4), plan_export(model.config).shapes)
+    report = FileTable(Reference(model, tokenizer, tokenizer.chars * 4), plan_export(model.config).shapes)
     [path] = convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), quant_type.lower(), None, report.check)
     assert Path(path).name == f"model.gguf.{quant_type}.gguf"
     assert "note:" not in capsys.readouterr().out, "rows of 256 hold every type"
 
 
 def test_what_llama_cpp_really_stores_is_said(tmp_path, capsys):
-    from custom_llm.export.report import Report
+    from custom_llm.export.report import FileTable
 
     model = random_model()
     write_hf_directory(model, tokenizer_for(model), tmp_path / "hf")
@@ -209,7 +209,7 @@ def test_what_llama_cpp_really_stores_is_said(tmp_path, capsys):
         str(tmp_path / "model.gguf"),
         "Q4_K_M",
         None,
-        Report(None, plan_export(model.config).shapes).check,
+        FileTable(None, plan_export(model.config).shapes).check,
     )
     out = capsys.readouterr().out
     assert "note: Q4_K_M needs rows of a multiple of 256 values, not 64; llama.cpp stores this model as Q5_0 " in out

@@ -21,7 +21,7 @@ from custom_llm.common.errors import UserError
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.graph.check import expected_shapes
 from custom_llm.export.graph.graph import Graph
-from custom_llm.export.huggingface.classes import choose_class
+from custom_llm.export.huggingface.classes import in_directory
 from custom_llm.export.huggingface.directory import write_hf_directory
 from custom_llm.export.pipeline import convert_to_gguf
 from custom_llm.export.plan import plan_export
@@ -107,7 +107,7 @@ def test_what_was_planned_happens(tmp_path: Path, seed):
 @pytest.mark.parametrize("seed", range(40))
 def test_the_shapes_of_a_graph_follow_from_its_structure(seed):
     graph = Graph.of_config(draw_config(seed))
-    for each in (graph, (choose_class(graph) or (None, graph))[1]):
+    for each in (graph, in_directory(graph)[1]):
         assert {name: tuple(x.shape) for name, x in each.tensors.items()} == expected_shapes(each.s)
 
 

@@ -24,10 +24,10 @@ import convert_to_gguf
 from custom_llm.common.errors import UserError
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.about import About, clean_line, clean_text, describe_training
-from custom_llm.export.report import Row
+from custom_llm.export.report import FileReport
 from custom_llm.export.share.card import ModelCard, escape, fenced
+from custom_llm.export.share.companions import make_modelfile
 from custom_llm.export.share.licenses import license_note
-from custom_llm.export.share.modelfile import make_modelfile
 from custom_llm.inference.card import card_of
 from custom_llm.llamacpp import Model
 from custom_llm.model.files import SavedConfig, load_config, save_config
@@ -254,7 +254,10 @@ def test_licenses_are_looked_up_gently():
 
 
 def card(about: About = About("m"), origin: Provenance = ORIGIN, hf_class: str | None = "GPT2LMHeadModel") -> ModelCard:  # noqa: B008
-    rows = [Row(Path("model.gguf"), "F32", 2_000_000, None), Row(Path("model.gguf.Q8_0.gguf"), "Q8_0", 500_000, None)]
+    rows = [
+        FileReport(Path("model.gguf"), "F32", 2_000_000, None),
+        FileReport(Path("model.gguf.Q8_0.gguf"), "Q8_0", 500_000, None),
+    ]
     return ModelCard(about, origin, ModelConfig(), 1000, "gpt2", hf_class, rows, "hf_model")
 
 

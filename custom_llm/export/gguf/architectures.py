@@ -1,40 +1,36 @@
 """The graphs of llama.cpp that models are exported as: what each computes, its names, its metadata.
 
-To add one: a `Kind`, a table of names, metadata, and tests/export/test_architectures.py shows whether it is right.
+To add one: an entry in ARCHITECTURES, which needs what it accepts, a table of names and its metadata. Only a tensor of
+a new kind needs more: its shape in `graph.check`. tests/export/test_tables.py tells what is missing,
+test_architectures.py whether it is right.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from custom_llm.export.graph.accepts import CLASSIC, EITHER, SWIGLU, Accepts
 from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure, Tensors
-from custom_llm.export.graph.kinds import CLASSIC, EITHER, SWIGLU, Kind
-from custom_llm.export.graph.rewrites import (
-    Rewrite,
-    align_heads,
-    align_widths,
-    all_as_experts,
+from custom_llm.export.graph.rewrites.activations import gated_silu, plain_gelu, plain_silu, squares_as_gates
+from custom_llm.export.graph.rewrites.experts import all_as_experts, some_selection_bias, some_shared_expert
+from custom_llm.export.graph.rewrites.layers import align_heads, align_widths, deepen, pad_positions
+from custom_llm.export.graph.rewrites.norms import (
     bias_as_head,
     centre,
-    deepen,
     drop_blank_biases,
     fold_head_bias,
-    gated_silu,
     mirror,
-    pad_positions,
-    plain_gelu,
-    plain_silu,
     some_head_bias,
-    some_selection_bias,
-    some_shared_expert,
-    squares_as_gates,
     untie,
     zero_biases,
 )
+from custom_llm.export.graph.target import Target, choose
+from custom_llm.export.graph.tensor_names import TensorRow, rename
 from custom_llm.export.huggingface.classes import (
     BY_NAME,
     DEEPSEEK_FOR_CONVERTER,
@@ -44,44 +40,28 @@ from custom_llm.export.huggingface.classes import (
     HFClass,
     qkv_sizes,
 )
-from custom_llm.export.huggingface.tensor_names import Row, Table, rename
 
 GATING = {"softmax": 1, "sigmoid": 2}  # llama.cpp's `llama_expert_gating_func_type`
 Metadata = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """A graph of llama.cpp.
+class Architecture(Target):
+    """A graph of llama.cpp, called as its `general.architecture`.
 
     Args:
-        name: `general.architecture`.
-        steps: exact rewrites that bring models nearer to what it computes.
         metadata: its keys without the name in front, beyond those all have.
         converted_from: the Hugging Face class of which llama.cpp's own converter makes this,
         converted_if: unless it reads a structure wrongly.
     """
 
-    name: str
-    kind: Kind
-    names: Table
     metadata: Callable[[Structure], Metadata]
-    steps: tuple[Rewrite, ...]
     converted_from: HFClass | None = None
     converted_if: Callable[[Structure], bool] = lambda s: True
 
-    def prepare(self, graph: Graph) -> Graph | None:
-        """The graph as llama.cpp computes it, or None if this one cannot."""
-        if not self.kind.may_fit(graph.s):
-            return None
-        graph = drop_blank_biases(graph)
-        for step in self.steps:
-            graph = step(graph)
-        return graph if self.kind.fits(graph.s) else None
-
     def is_converted(self, s: Structure) -> bool:
         """Whether llama.cpp's own converter writes this of a Hugging Face directory with that structure."""
-        return self.converted_from is not None and self.converted_if(s) and self.converted_from.kind.fits(s)
+        return self.converted_from is not None and self.converted_if(s) and self.converted_from.accepts.fits(s)
 
     def tensors(self, graph: Graph) -> Tensors:
         """A prepared graph's tensors under GGUF's names."""
@@ -96,11 +76,7 @@ class Architecture:
 
 def choose_architecture(graph: Graph) -> tuple[Architecture, Graph] | None:
     """The first architecture that computes what a graph computes, and the graph as it does, or None."""
-    for candidate in ARCHITECTURES:
-        prepared = candidate.prepare(graph)
-        if prepared:
-            return candidate, prepared
-    return None
+    return choose(ARCHITECTURES, drop_blank_biases(graph))
 
 
 # ---- layouts ----
@@ -145,30 +121,30 @@ BASIC = {
     "output_norm.*": "ln_f.*",
     "output.weight": "head.weight",
 }
-FUSED = {"blk.{i}.attn_qkv.*": Row(QKV, sizes=qkv_sizes), **{k: v for k, v in BASIC.items() if "attn_q" not in k}}
-for _name in ("attn_k", "attn_v"):
-    del FUSED[f"blk.{{i}}.{_name}.*"]
+WITHOUT_HEADS = {theirs: ours for theirs, ours in BASIC.items() if not re.search("attn_[qkv]", theirs)}
+FUSED = {"blk.{i}.attn_qkv.*": TensorRow(QKV, sizes=qkv_sizes), **WITHOUT_HEADS}
 NEIGHBOURS = {
     **BASIC,
-    "blk.{i}.attn_q.*": Row(("blocks.{i}.attn.query.*",), **ROTATED),
-    "blk.{i}.attn_k.*": Row(("blocks.{i}.attn.key.*",), **ROTATED),
+    "blk.{i}.attn_q.*": TensorRow(("blocks.{i}.attn.query.*",), **ROTATED),
+    "blk.{i}.attn_k.*": TensorRow(("blocks.{i}.attn.key.*",), **ROTATED),
 }
 POST_NORM = {("blk.{i}.post_attention_norm.*" if "ffn_norm" in k else k): v for k, v in BASIC.items()}
 LATENT = {
-    **{k: v for k, v in BASIC.items() if "attn_k" not in k and "attn_v" not in k and "attn_q" not in k},
-    "blk.{i}.attn_q.weight": Row(("blocks.{i}.attn.query.weight",), **MLA_QUERY),
+    **WITHOUT_HEADS,
+    "blk.{i}.attn_q.weight": TensorRow(("blocks.{i}.attn.query.weight",), **MLA_QUERY),
     "blk.{i}.attn_q_a.weight": "blocks.{i}.attn.query_down.weight",
     "blk.{i}.attn_q_a_norm.weight": "blocks.{i}.attn.query_norm.weight",
-    "blk.{i}.attn_q_b.weight": Row(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
-    "blk.{i}.attn_kv_a_mqa.weight": Row(("blocks.{i}.attn.kv_down.weight",), **MLA_KEY),
+    "blk.{i}.attn_q_b.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
+    "blk.{i}.attn_kv_a_mqa.weight": TensorRow(("blocks.{i}.attn.kv_down.weight",), **MLA_KEY),
     "blk.{i}.attn_kv_a_norm.weight": "blocks.{i}.attn.kv_norm.weight",
-    "blk.{i}.attn_k_b.weight": Row(("blocks.{i}.attn.key_up.weight",), pack=_key_up),
-    "blk.{i}.attn_v_b.weight": Row(
+    "blk.{i}.attn_k_b.weight": TensorRow(("blocks.{i}.attn.key_up.weight",), pack=_key_up),
+    "blk.{i}.attn_v_b.weight": TensorRow(
         ("blocks.{i}.attn.value_up.weight",), pack=lambda x, a: x.unflatten(0, (a.n_head, a.head_dim))
     ),
 }
 
 # ---- metadata ----
+# fmt: off
 
 
 def _each(values: list[int]) -> int | list[int]:
@@ -178,52 +154,50 @@ def _each(values: list[int]) -> int | list[int]:
 
 def _common(s: Structure) -> Metadata:
     """What every architecture has."""
-    attns = [layer.attn for layer in s.layers]
     ffns = [layer.ffn for layer in s.layers]
     dense = [ffn.width for ffn in ffns if isinstance(ffn, FeedForward)]
     widths = [ffn.width if isinstance(ffn, FeedForward) or not dense else dense[0] for ffn in ffns]
     norm = "layer_norm_epsilon" if s.norm == "layer" else "layer_norm_rms_epsilon"
     return {
-        "context_length": s.n_positions or s.block_size,
-        "embedding_length": s.width,
-        "block_count": len(s.layers),
+        "context_length": s.n_positions or s.block_size, "embedding_length": s.width, "block_count": len(s.layers),
         "feed_forward_length": _each(widths),
-        "attention.head_count": _each([a.n_head for a in attns]),
-        "attention.head_count_kv": _each([a.n_kv_heads for a in attns]),
+        "attention.head_count": _each([layer.attn.n_head for layer in s.layers]),
+        "attention.head_count_kv": _each([layer.attn.n_kv_heads for layer in s.layers]),
         f"attention.{norm}": s.eps,
     }
-
-
-def _table(s: Structure) -> Metadata:
-    return {}
 
 
 def _rotating(s: Structure) -> Metadata:
     width = s.first.attn.head_dim
     return {
-        "attention.key_length": width,
-        "attention.value_length": width,
-        "rope.dimension_count": s.first.attn.rope_dim or width,
-        "rope.freq_base": s.rope_base,
+        "attention.key_length": width, "attention.value_length": width,
+        "rope.dimension_count": s.first.attn.rope_dim or width, "rope.freq_base": s.rope_base,
     }
 
 
-def _experts(s: Structure) -> Metadata:
-    m = next(layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts))
+def _mixture(s: Structure) -> Experts | None:
+    """The first layer's experts that has some; they are alike in all of these architectures."""
+    return next((layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)), None)
+
+
+def _experts(m: Experts) -> Metadata:
     return {"expert_count": m.n, "expert_used_count": m.n_chosen, "expert_feed_forward_length": m.width}
 
 
+def _scores(m: Experts) -> Metadata:
+    return {
+        "expert_gating_func": GATING[m.scoring], "expert_weights_norm": m.renormalized, "expert_weights_scale": 1.0,
+    }
+
+
 def _mixtral(s: Structure) -> Metadata:
-    return _rotating(s) | (_experts(s) if isinstance(s.first.ffn, Experts) else {})
+    return _rotating(s) | (_experts(s.first.ffn) if isinstance(s.first.ffn, Experts) else {})
 
 
 def _phimoe(s: Structure) -> Metadata:
     m = s.first.ffn
     return {
-        **_rotating(s),
-        "feed_forward_length": m.width,
-        "expert_count": m.n,
-        "expert_used_count": m.n_chosen,
+        **_rotating(s), "feed_forward_length": m.width, "expert_count": m.n, "expert_used_count": m.n_chosen,
         "expert_weights_scale": 1.0,
     }
 
@@ -231,62 +205,39 @@ def _phimoe(s: Structure) -> Metadata:
 def _granite(s: Structure) -> Metadata:
     shared = s.first.ffn.shared_width if isinstance(s.first.ffn, Experts) else 0
     return {
-        **_mixtral(s),
-        "expert_shared_feed_forward_length": shared,
-        "attention.scale": s.first.attn.head_dim**-0.5,
-        "embedding_scale": 1.0,
-        "residual_scale": 1.0,
-        "logit_scale": 1.0,
+        **_mixtral(s), "expert_shared_feed_forward_length": shared, "attention.scale": s.first.attn.head_dim**-0.5,
+        "embedding_scale": 1.0, "residual_scale": 1.0, "logit_scale": 1.0,
     }
 
 
 def _sigmoid_experts(s: Structure) -> Metadata:
     """Experts in the manner of DeepSeek-V3, behind so many dense layers."""
-    mixtures = [layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)]
-    if not mixtures:
+    m = _mixture(s)
+    if m is None:
         return {"leading_dense_block_count": len(s.layers), "expert_feed_forward_length": 1, "expert_shared_count": 0}
-    m = mixtures[0]
     return {
-        **_experts(s),
-        "leading_dense_block_count": len(s.layers) - len(mixtures),
-        "expert_shared_count": m.shared_width // m.width,
-        "expert_gating_func": GATING[m.scoring],
-        "expert_weights_norm": m.renormalized,
-        "expert_weights_scale": 1.0,
-        "expert_group_count": 1,
-        "expert_group_used_count": 1,
+        **_experts(m), "leading_dense_block_count": sum(isinstance(layer.ffn, FeedForward) for layer in s.layers),
+        "expert_shared_count": m.shared_width // m.width, **_scores(m),
+        "expert_group_count": 1, "expert_group_used_count": 1,
     }
-
-
-def _glm4(s: Structure) -> Metadata:
-    return _rotating(s) | _sigmoid_experts(s)
 
 
 def _everywhere_windowed(s: Structure) -> Metadata:
     """A sliding window in every layer that is never left, for graphs that insist on one."""
     width = s.first.attn.head_dim
     return {
-        **_rotating(s),
-        "attention.key_length_swa": width,
-        "attention.value_length_swa": width,
-        "rope.dimension_count_swa": width,
-        "rope.freq_base_swa": s.rope_base,
-        "attention.sliding_window": 1 << 24,
-        "attention.sliding_window_pattern": [True] * len(s.layers),
+        **_rotating(s), "attention.key_length_swa": width, "attention.value_length_swa": width,
+        "rope.dimension_count_swa": width, "rope.freq_base_swa": s.rope_base,
+        "attention.sliding_window": 1 << 24, "attention.sliding_window_pattern": [True] * len(s.layers),
     }
 
 
 def _step35(s: Structure) -> Metadata:
-    m = next((layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)), None)
+    m = _mixture(s)
     if m is None:
         return {**_everywhere_windowed(s), "expert_feed_forward_length": 0}
     return {
-        **_everywhere_windowed(s),
-        **_experts(s),
-        "expert_shared_feed_forward_length": m.shared_width,
-        "expert_gating_func": GATING[m.scoring],
-        "expert_weights_norm": m.renormalized,
-        "expert_weights_scale": 1.0,
+        **_everywhere_windowed(s), **_experts(m), "expert_shared_feed_forward_length": m.shared_width, **_scores(m),
     }
 
 
@@ -295,14 +246,10 @@ def _deepseek2(s: Structure) -> Metadata:
     return {
         **_sigmoid_experts(s),
         "attention.head_count_kv": 1,  # the latent, which all heads read
-        "attention.q_lora_rank": a.q_latent,
-        "attention.kv_lora_rank": a.kv_latent,
-        "attention.key_length": a.kv_latent + a.rope_dim,
-        "attention.value_length": a.kv_latent,
-        "attention.key_length_mla": a.head_dim + a.rope_dim,
-        "attention.value_length_mla": a.head_dim,
-        "rope.dimension_count": a.rope_dim,
-        "rope.freq_base": s.rope_base,
+        "attention.q_lora_rank": a.q_latent, "attention.kv_lora_rank": a.kv_latent,
+        "attention.key_length": a.kv_latent + a.rope_dim, "attention.value_length": a.kv_latent,
+        "attention.key_length_mla": a.head_dim + a.rope_dim, "attention.value_length_mla": a.head_dim,
+        "rope.dimension_count": a.rope_dim, "rope.freq_base": s.rope_base,
     }
 
 
@@ -326,173 +273,96 @@ def _unlike_lite(graph: Graph) -> Graph:
     return deepen(graph, 28 if len(s.layers) < 28 else 49)
 
 
+STARCODER2 = dict(accepts=Accepts(**CLASSIC, dense=[("gelu", False)]), names=BASIC, metadata=_rotating,
+                  converted_from=BY_NAME["Starcoder2ForCausalLM"])
 ARCHITECTURES = (
     Architecture(
-        "gpt2",
-        Kind(**CLASSIC, positions="table", dense=[("gelu", False)]),
-        FUSED,
-        _table,
-        (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths, pad_positions),
+        "gpt2", Accepts(**CLASSIC, positions="table", dense=[("gelu", False)]), FUSED,
+        (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths, pad_positions), lambda s: {},
         converted_from=BY_NAME["GPT2LMHeadModel"],
         converted_if=lambda s: s.first.ffn.width == 4 * s.width,  # it ignores n_inner
     ),
+    Architecture("starcoder2", steps=(zero_biases, fold_head_bias, plain_gelu, align_widths), **STARCODER2),
     Architecture(
-        "starcoder2",
-        Kind(**CLASSIC, dense=[("gelu", False)]),
-        BASIC,
-        _rotating,
-        (zero_biases, fold_head_bias, plain_gelu, align_widths),
-        converted_from=BY_NAME["Starcoder2ForCausalLM"],
-    ),
-    Architecture(
-        "arcee",
-        Kind(attn_bias=EITHER, dense=[("relu2", False)]),
-        NEIGHBOURS,
-        _rotating,
-        (centre,),
+        "arcee", Accepts(attn_bias=EITHER, dense=[("relu2", False)]), NEIGHBOURS, (centre,), _rotating,
         converted_from=BY_NAME["ArceeForCausalLM"],
     ),
     Architecture(
-        "llama",
-        Kind(attn_bias=EITHER, out_bias=EITHER, dense=[SWIGLU], dense_bias=EITHER),
-        NEIGHBOURS,
-        _rotating,
-        (centre, gated_silu),
-        converted_from=BY_NAME["LlamaForCausalLM"],
+        "llama", Accepts(attn_bias=EITHER, out_bias=EITHER, dense=[SWIGLU], dense_bias=EITHER), NEIGHBOURS,
+        (centre, gated_silu), _rotating, converted_from=BY_NAME["LlamaForCausalLM"],
     ),
     Architecture(
         "llama",
-        Kind(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU, ("silu", False)], single_choice=False),
-        NEIGHBOURS,
-        _mixtral,
-        (centre, squares_as_gates, plain_silu),
-        converted_from=BY_NAME["MixtralForCausalLM"],
+        Accepts(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU, ("silu", False)], single_choice=False),
+        NEIGHBOURS, (centre, squares_as_gates, plain_silu), _mixtral, converted_from=BY_NAME["MixtralForCausalLM"],
     ),
     Architecture(
-        "jais2",
-        Kind(**CLASSIC, dense=[("relu2", False)]),
-        BASIC,
-        _rotating,
-        (zero_biases, fold_head_bias),
+        "jais2", Accepts(**CLASSIC, dense=[("relu2", False)]), BASIC, (zero_biases, fold_head_bias), _rotating,
         converted_from=BY_NAME["Jais2ForCausalLM"],
     ),
     Architecture(
-        "qwen3",
-        Kind(qk_norm=(True,), attn_bias=EITHER, dense=[SWIGLU]),
-        BASIC,
-        _rotating,
-        (centre, squares_as_gates, bias_as_head),
-        converted_from=BY_NAME["Qwen3ForCausalLM"],
+        "qwen3", Accepts(qk_norm=(True,), attn_bias=EITHER, dense=[SWIGLU]), BASIC,
+        (centre, squares_as_gates, bias_as_head), _rotating, converted_from=BY_NAME["Qwen3ForCausalLM"],
     ),
     Architecture(
-        "qwen3moe",
-        Kind(qk_norm=(True,), attn_bias=EITHER, experts=[SWIGLU], single_choice=False),
-        BASIC,
-        _mixtral,
-        (centre, squares_as_gates, bias_as_head),
-        converted_from=BY_NAME["Qwen3MoeForCausalLM"],
+        "qwen3moe", Accepts(qk_norm=(True,), attn_bias=EITHER, experts=[SWIGLU], single_choice=False), BASIC,
+        (centre, squares_as_gates, bias_as_head), _mixtral, converted_from=BY_NAME["Qwen3MoeForCausalLM"],
     ),
     Architecture(
         "granitemoe",
-        Kind(
-            attn_bias=EITHER,
-            out_bias=EITHER,
-            experts=[SWIGLU],
-            shared_expert=(True,),
-            single_choice=False,
+        Accepts(
+            attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU], shared_expert=(True,), single_choice=False,
         ),
-        NEIGHBOURS,
-        _granite,
-        (centre, squares_as_gates),
-        converted_from=BY_NAME["GraniteMoeSharedForCausalLM"],
+        NEIGHBOURS, (centre, squares_as_gates), _granite, converted_from=BY_NAME["GraniteMoeSharedForCausalLM"],
     ),
     Architecture(
         "glm4moe",
-        Kind(
-            qk_norm=EITHER,
-            attn_bias=EITHER,
-            dense=[SWIGLU],
-            experts=[SWIGLU],
-            scoring=("softmax", "sigmoid"),
-            shared_expert=(True,),
-            selection_bias=(True,),
-            layers="dense first",
+        Accepts(
+            qk_norm=EITHER, attn_bias=EITHER, dense=[SWIGLU], experts=[SWIGLU], scoring=("softmax", "sigmoid"),
+            shared_expert=(True,), selection_bias=(True,), layers="dense first",
         ),
-        POST_NORM,
-        _glm4,
-        (centre, squares_as_gates, some_shared_expert, some_selection_bias, bias_as_head),
-        converted_from=BY_NAME["Glm4MoeForCausalLM"],
+        POST_NORM, (centre, squares_as_gates, some_shared_expert, some_selection_bias, bias_as_head),
+        lambda s: _rotating(s) | _sigmoid_experts(s), converted_from=BY_NAME["Glm4MoeForCausalLM"],
     ),
     Architecture(
         "deepseek2",
-        Kind(
-            attention="latent",
-            dense=[SWIGLU],
-            experts=[SWIGLU],
-            scoring=("softmax", "sigmoid"),
-            shared_expert=(True,),
-            selection_bias=EITHER,
-            layers="dense first",
+        Accepts(
+            attention="latent", dense=[SWIGLU], experts=[SWIGLU], scoring=("softmax", "sigmoid"),
+            shared_expert=(True,), selection_bias=EITHER, layers="dense first",
         ),
-        LATENT,
-        _deepseek2,
-        (centre, squares_as_gates, some_shared_expert, align_widths, _unlike_lite),
+        LATENT, (centre, squares_as_gates, some_shared_expert, align_widths, _unlike_lite), _deepseek2,
         converted_from=DEEPSEEK_FOR_CONVERTER,
         converted_if=lambda s: bool(s.first.attn.q_latent),  # it leaves out a rank of 0, and llama.cpp misses it
     ),
     Architecture(
-        "spark2_5",
-        Kind(attn_bias=EITHER, dense=[("gelu", True)]),
+        "spark2_5", Accepts(attn_bias=EITHER, dense=[("gelu", True)]),
         {**BASIC, "blk.{i}.attn_gate.weight": "blocks.{i}.attn.gate.weight"},
-        _everywhere_windowed,
-        (centre, bias_as_head, _half_open_gates),
+        (centre, bias_as_head, _half_open_gates), _everywhere_windowed,
     ),
     Architecture(
         "deci",
-        Kind(attn_bias=EITHER, out_bias=EITHER, dense=[SWIGLU], dense_bias=EITHER, layers="any heads and widths"),
-        NEIGHBOURS,
-        _rotating,
-        (centre, align_heads, gated_silu),
+        Accepts(attn_bias=EITHER, out_bias=EITHER, dense=[SWIGLU], dense_bias=EITHER, layers="any heads and widths"),
+        NEIGHBOURS, (centre, align_heads, gated_silu), _rotating,
     ),
     Architecture(
         "step35",
-        Kind(
-            qk_norm=EITHER,
-            attn_bias=EITHER,
-            dense=[SWIGLU, ("silu", False)],
-            experts=[SWIGLU, ("silu", False)],
-            scoring=("softmax", "sigmoid"),
-            shared_expert=(True,),
-            selection_bias=EITHER,
-            tied=(False,),
-            layers="any",
+        Accepts(
+            qk_norm=EITHER, attn_bias=EITHER, dense=[SWIGLU, ("silu", False)], experts=[SWIGLU, ("silu", False)],
+            scoring=("softmax", "sigmoid"), shared_expert=(True,), selection_bias=EITHER, tied=(False,), layers="any",
         ),
         BASIC,
-        _step35,
         (centre, untie, align_heads, squares_as_gates, plain_silu, some_shared_expert, align_widths, bias_as_head),
+        _step35,
     ),
-    Architecture(
-        "starcoder2",
-        Kind(**CLASSIC, dense=[("gelu", False)]),
-        BASIC,
-        _rotating,
-        (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths),
-        converted_from=BY_NAME["Starcoder2ForCausalLM"],
-    ),
+    Architecture("starcoder2", steps=(zero_biases, fold_head_bias, mirror, plain_gelu, align_widths), **STARCODER2),
     Architecture(
         "phimoe",
-        Kind(
-            norm_bias=(True,),
-            attn_bias=(True,),
-            out_bias=(True,),
-            square_heads=True,
-            experts=[SWIGLU],
-            single_choice=False,
-            head_bias=(True,),
-            tied=(False,),
+        Accepts(
+            norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=True, experts=[SWIGLU],
+            single_choice=False, head_bias=(True,), tied=(False,),
         ),
         {**BASIC, "output.bias": "head.bias"},
-        _phimoe,
-        (zero_biases, centre, squares_as_gates, all_as_experts, untie, some_head_bias),
+        (zero_biases, centre, squares_as_gates, all_as_experts, untie, some_head_bias), _phimoe,
     ),
 )
+# fmt: on

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from custom_llm.common.errors import UserError
 
@@ -34,15 +35,7 @@ def run_converter(checkout: str | Path, hf_dir: str | Path, path: str | Path, na
     Raises:
         UserError: the converter failed.
     """
-    child = [
-        sys.executable,
-        "-m",
-        "custom_llm.export.gguf.converter_child",
-        str(checkout),
-        str(hf_dir),
-        str(path),
-        name,
-    ]
+    child = [sys.executable, "-m", __name__, str(checkout), str(hf_dir), str(path), name]
     search = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     _run(child, f"{checkout}/{CONVERTER}", {**os.environ, "PYTHONPATH": search})
 
@@ -72,3 +65,41 @@ def _run(command: list[str], name: str, environment: dict[str, str]) -> None:
         raise UserError(
             f"{name} failed: {last} (all of it is in conversion.log; give --llama_cpp_path none to do without)"
         )
+
+
+def convert(checkout: str, hf_dir: str, outfile: str, name: str) -> None:
+    """Run the converter of a checkout with our vocabulary step, in this process, which is of its own.
+
+    It knows a BPE vocabulary only by a hash over the ids of a test text, and refuses every vocabulary that was trained
+    at home ("BPE pre-tokenizer was not recognized"). Everything else of it is used as it is.
+    """
+    sys.path.insert(0, checkout)
+    import convert_hf_to_gguf as converter  # first, since it brings its own `gguf`  # isort: split
+
+    from custom_llm.export.gguf.writer import add_about, add_block_size, add_vocabulary
+    from custom_llm.export.huggingface.directory import read_about, read_config
+    from custom_llm.export.vocabulary import read_vocabulary
+
+    config = read_config(hf_dir)
+    # In recent checkouts, and in older ones.
+    find = getattr(converter, "get_model_class", None) or converter.ModelBase.from_model_architecture
+    model_class = find(config["architectures"][0])
+    original_parameters = model_class.set_gguf_parameters
+
+    def set_gguf_parameters(self: Any) -> None:
+        original_parameters(self)
+        add_block_size(self.gguf_writer, config["custom_llm"]["block_size"])
+        add_about(self.gguf_writer, read_about(hf_dir))
+
+    def set_vocab(self: Any) -> None:
+        add_vocabulary(self.gguf_writer, read_vocabulary(hf_dir))
+
+    model_class.set_gguf_parameters = set_gguf_parameters
+    model_class.set_vocab = set_vocab
+    words = ["--model-name", name, "--metadata", f"{hf_dir}/metadata.json"]
+    sys.argv = ["convert_hf_to_gguf.py", hf_dir, "--outfile", outfile, "--outtype", "f32", *words]
+    converter.main()
+
+
+if __name__ == "__main__":
+    convert(*sys.argv[1:])

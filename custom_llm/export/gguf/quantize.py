@@ -1,13 +1,21 @@
-"""Quantization by llama.cpp: its types by name, and what they really become in a given file."""
+"""Quantization: the types by name, which of them a tensor gets, and the file of a type.
+
+llama.cpp does it, by its program in a checkout or by its library. Where neither is there the `gguf` package does, for
+the types of HERE. To add a type: FILE_TYPES, and if blocks of it are new, BLOCKS; tests/export/test_tables.py tells.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
 from custom_llm.export.gguf.llama_cpp_tools import find_quantizer, run_quantizer
+from custom_llm.llamacpp.available import MISSING, is_available
+
+Shapes = dict[str, tuple[int, ...]]  # of the tensors of a file by name, in PyTorch's order
 
 # llama.cpp's `enum llama_ftype`, by the names llama-quantize takes.
 FILE_TYPES = {
@@ -21,6 +29,13 @@ FILE_TYPES = {
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 # These choose each weight's value by how much it matters, measured beforehand on text.
 NEED_IMPORTANCE = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
+HERE = ("F32", "F16", "BF16", "Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1")
+# Bytes of a block of values, and how many values it holds.
+BLOCKS = {
+    "F32": (4, 1), "F16": (2, 1), "BF16": (2, 1), "Q8_0": (34, 32), "Q4_0": (18, 32), "Q4_1": (20, 32),
+    "Q5_0": (22, 32), "Q5_1": (24, 32), "Q4_K": (144, 256), "Q5_K": (176, 256), "Q6_K": (210, 256),
+}  # fmt: skip
+FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # where rows are no multiple of 256
 
 
 def parse_quant_types(text: str) -> list[str]:
@@ -40,6 +55,14 @@ def parse_quant_types(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def check_possible(quant_types: Sequence[str], checkout: str | Path | None) -> None:
+    """Raise UserError, before the work begins, for a type that takes llama.cpp where it is not installed."""
+    if not is_available() and not (checkout and find_quantizer(checkout)):
+        for name in quant_types:
+            if name not in HERE:
+                raise UserError(f"--quant_type {name}: {MISSING}; without it there are {', '.join(HERE)}")
+
+
 def quantize(source: Path, target: Path, quant_type: str, checkout: str | Path | None) -> None:
     """Write the F32 GGUF `source` to `target` in `quant_type`, with the checkout's llama-quantize if it has one.
 
@@ -47,49 +70,116 @@ def quantize(source: Path, target: Path, quant_type: str, checkout: str | Path |
         UserError: llama.cpp refused.
     """
     quant_type = ALIASES.get(quant_type, quant_type)
-    program = checkout and find_quantizer(checkout)
-    if program:
+    if program := checkout and find_quantizer(checkout):
         run_quantizer(program, source, target, quant_type)
-    else:
+    elif is_available():
         from custom_llm.llamacpp import quantize_file
 
         quantize_file(source, target, FILE_TYPES[quant_type])
+    else:
+        _quantize_here(source, target, quant_type)
 
 
-def fallback_note(quant_type: str, path: Path, shapes: dict[str, tuple[int, ...]]) -> str | None:
+def _quantize_here(source: Path, target: Path, quant_type: str) -> None:
+    """The same without llama.cpp: all it says, and its tensors as `tensor_types` has them.
+
+    Q6_K, in which llama.cpp holds the output layer of most types, is not among HERE; Q8_0 takes its place.
+    """
+    from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, quants
+
+    from custom_llm.export.gguf.writer import finish
+
+    reader = GGUFReader(source)
+    writer = GGUFWriter(target, reader.get_field("general.architecture").contents())
+    for field in reader.fields.values():
+        if field.name == "general.file_type":
+            writer.add_file_type(FILE_TYPES[quant_type])
+        elif not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            element = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], element)
+    shapes = {tensor.name: tuple(map(int, tensor.shape[::-1])) for tensor in reader.tensors}
+    types = tensor_types(shapes, quant_type)
+    for tensor in reader.tensors:
+        kind = GGMLQuantizationType["Q8_0" if types[tensor.name] == "Q6_K" else types[tensor.name]]
+        writer.add_tensor(tensor.name, quants.quantize(tensor.data, kind), raw_dtype=kind)
+    finish(writer)
+
+
+def tensor_types(shapes: Shapes, quant_type: str) -> dict[str, str]:
+    """The type each tensor has in a file, by the rules of llama.cpp (src/llama-quant.cpp); of HERE, and Q4_K_M."""
+    n_layer = 1 + max((_layer(name) for name in shapes), default=0)
+    n_expert = next((shape[0] for name, shape in shapes.items() if name.endswith("ffn_gate_inp.weight")), 0)
+    tied = "output.weight" not in shapes
+    return {name: _tensor_type(name, shape, quant_type, n_layer, n_expert, tied) for name, shape in shapes.items()}
+
+
+def _tensor_type(name: str, shape: tuple[int, ...], quant_type: str, n_layer: int, n_expert: int, tied: bool) -> str:
+    if not is_quantized(name, shape):
+        return "F32"
+    kind = {"Q4_K_M": "Q4_K"}.get(quant_type, quant_type)
+    if BLOCKS[kind][1] == 1:
+        return kind
+    row = shape[-1]
+    if name == "output.weight" or (tied and name == "token_embd.weight"):
+        kind = "Q8_0" if row % BLOCKS[kind][1] or kind == "Q8_0" else "Q6_K"
+    elif re.search(r"attn_(qkv|kv_b|v)\.weight", name):
+        if quant_type == "Q4_K_M" and _has_more_bits(_layer(name), n_layer):
+            kind = "Q6_K"
+        kind = "Q8_0" if n_expert == 8 else kind
+    elif "attn_k.weight" in name:
+        kind = "Q8_0" if n_expert == 8 else kind
+    elif "ffn_down" in name and quant_type == "Q4_K_M" and _has_more_bits(_layer(name), n_layer):
+        kind = "Q6_K"
+    elif "attn_output.weight" in name and quant_type == "Q4_K_M" and n_expert == 8:
+        kind = "Q5_K"
+    if row % BLOCKS[kind][1]:
+        kind = FALLBACKS.get(kind, kind)
+    return "F16" if row % BLOCKS[kind][1] else kind
+
+
+def is_quantized(name: str, shape: Sequence[int]) -> bool:
+    """Whether llama.cpp quantizes a tensor of a GGUF file: matrices, but not the table of positions, nor a router."""
+    return (
+        len(shape) > 1
+        and name.endswith("weight")
+        and not name.endswith(("position_embd.weight", "ffn_gate_inp.weight"))
+    )
+
+
+def _has_more_bits(layer: int, n_layer: int) -> bool:
+    """The first and last eighth of the layers, and every third between them."""
+    return layer < n_layer // 8 or layer >= 7 * n_layer // 8 or (layer - n_layer // 8) % 3 == 2
+
+
+def _layer(name: str) -> int:
+    match = re.match(r"blk\.(\d+)\.", name)
+    return int(match[1]) if match else 0
+
+
+def fallback_note(quant_type: str, path: Path, shapes: Shapes) -> str | None:
     """A sentence for a file some of whose matrices cannot be held in the type it is named after.
 
     A type packs values in blocks of 32 (Q4_0, Q8_0, IQ4_NL, …) or of 256 (Q4_K_M, IQ3_S, TQ1_0, …). For a matrix whose
     rows are no multiple of that, llama.cpp takes another type.
-
-    Args:
-        shapes: of the file's tensors by name, in PyTorch's order.
     """
-    block = _block(ALIASES.get(quant_type, quant_type))
-    uneven = sorted({shape[-1] for name, shape in shapes.items() if _is_quantized(name, shape) and shape[-1] % block})
+    block = block_size(ALIASES.get(quant_type, quant_type))
+    uneven = sorted({shape[-1] for name, shape in shapes.items() if is_quantized(name, shape) and shape[-1] % block})
     if not uneven:
         return None
     from gguf import GGUFReader  # takes a moment for a large vocabulary
 
     sizes: Counter[str] = Counter()
     for tensor in GGUFReader(path).tensors:
-        if _is_quantized(tensor.name, tensor.shape):
+        if is_quantized(tensor.name, tensor.shape):
             sizes[tensor.tensor_type.name] += int(tensor.n_bytes)
     shares = ", ".join(f"{kind} {size / sizes.total():.0%}" for kind, size in sizes.most_common())
     rows = ", ".join(map(str, uneven[:-1])) + " and " * (len(uneven) > 1) + str(uneven[-1])
-    return (
-        f"{quant_type} needs rows of a multiple of {block} values, not {rows}; llama.cpp stores this model as {shares}"
-    )
+    who = "llama.cpp stores this model as" if is_available() else "as in llama.cpp, this model is stored as"
+    return f"{quant_type} needs rows of a multiple of {block} values, not {rows}; {who} {shares}"
 
 
-def _block(quant_type: str) -> int:
+def block_size(quant_type: str) -> int:
     """Values in a block of a type; rows must be multiples of it."""
-    if quant_type in ("F32", "F16", "BF16"):
-        return 1
-    big = "_K" in quant_type or quant_type.startswith(("IQ", "TQ"))
-    return 256 if big and quant_type != "IQ4_NL" else 32
-
-
-def _is_quantized(name: str, shape: Sequence[int]) -> bool:
-    """Whether llama.cpp quantizes a tensor of a GGUF file: matrices, but not the table of positions, nor a router."""
-    return len(shape) > 1 and not name.endswith(("position_embd.weight", "ffn_gate_inp.weight"))
+    if quant_type in BLOCKS:
+        return BLOCKS[quant_type][1]
+    return 32 if quant_type == "IQ4_NL" else 256

@@ -36,6 +36,11 @@ def write_gguf(
     # As llama.cpp's converter has it.
     writer.add_size_label(size_label(*writer.get_total_parameter_count()))
     writer.add_quantization_version(GGML_QUANT_VERSION)
+    finish(writer)
+
+
+def finish(writer: GGUFWriter) -> None:
+    """Write the file that was described."""
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -18,7 +18,7 @@ MOST = 1 << 24  # of any number; the largest that makes sense is a vocabulary
 
 
 def check_graph(graph: Graph) -> None:
-    """Raise ValueError for a structure that is none, or one whose tensors are missing, surplus or of other shapes."""
+    """Raise ValueError for an invalid structure, or one whose tensors are missing, unexpected or of other shapes."""
     check_structure(graph.s)
     shapes = expected_shapes(graph.s)
     for name in sorted({*shapes, *graph.tensors}):

@@ -1,31 +1,25 @@
 """The classes of Hugging Face `transformers` that models are exported as: what each computes, its names, its config.
 
-To add one: a `Kind`, a table of names, the content of its config.json, and
-tests/export/test_architectures.py shows whether it is right.
+To add one: an entry in HF_CLASSES, which needs what it accepts, a table of names, and the content of its config.json.
+tests/export/test_tables.py tells what of it is missing, test_architectures.py whether it is right.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from custom_llm.export.graph.accepts import CLASSIC, EITHER, Accepts
 from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure, join
-from custom_llm.export.graph.kinds import CLASSIC, EITHER, Kind
-from custom_llm.export.graph.rewrites import (
-    Rewrite,
-    bias_as_head,
-    centre,
-    fold_head_bias,
-    mirror,
-    some_selection_bias,
-    some_shared_expert,
-    squares_as_relu_gates,
-    zero_biases,
-)
-from custom_llm.export.huggingface.tensor_names import Row, Table, transposed
+from custom_llm.export.graph.rewrites.activations import squares_as_relu_gates
+from custom_llm.export.graph.rewrites.experts import some_selection_bias, some_shared_expert
+from custom_llm.export.graph.rewrites.norms import bias_as_head, centre, fold_head_bias, mirror, zero_biases
+from custom_llm.export.graph.target import Target, choose
+from custom_llm.export.graph.tensor_names import TensorRow, transposed
 from custom_llm.model.layers import EPS
 
 # ours → transformers' name of an activation
@@ -33,47 +27,28 @@ ACTIVATIONS = {
     "gelu": "gelu_pytorch_tanh", "relu": "relu", "relu2": "relu2", "silu": "silu", "tanh": "tanh",
     "sigmoid": "sigmoid", "mish": "mish", "leaky_relu": "leaky_relu",
 }  # fmt: skip
-GATED = [(name, True) for name in ACTIVATIONS]
-PLAIN = [(name, False) for name in ACTIVATIONS]
+ANY_GATED = [(name, True) for name in ACTIVATIONS]
+ANY_PLAIN = [(name, False) for name in ACTIVATIONS]
 
 
 @dataclass(frozen=True)
-class HFClass:
+class HFClass(Target):
     """A stock class.
 
     Args:
-        steps: exact rewrites that bring models nearer to what it computes.
         config: the further content of config.json.
     """
 
-    name: str
     model_type: str
-    kind: Kind
-    names: Table
     config: Callable[[Structure], dict[str, Any]]
-    steps: tuple[Rewrite, ...] = ()
-
-    def prepare(self, graph: Graph) -> Graph | None:
-        """The graph as this class computes it, or None if it cannot."""
-        if not self.kind.may_fit(graph.s):
-            return None
-        for step in self.steps:
-            graph = step(graph)
-        return graph if self.kind.fits(graph.s) else None
-
-
-def choose_class(graph: Graph) -> tuple[HFClass, Graph] | None:
-    """The first class that computes what a graph computes, and the graph as it does, or None."""
-    for candidate in HF_CLASSES:
-        prepared = candidate.prepare(graph)
-        if prepared:
-            return candidate, prepared
-    return None
 
 
 def in_directory(graph: Graph) -> tuple[HFClass | None, Graph]:
-    """The Hugging Face class of a graph, and the graph as its directory holds it, from which GGUF files are made."""
-    return choose_class(graph) or (None, graph)
+    """The Hugging Face class of a graph, if there is one, and the graph as its directory holds it.
+
+    GGUF files are made from that.
+    """
+    return choose(HF_CLASSES, graph) or (None, graph)
 
 
 # ---- layouts ----
@@ -136,16 +111,18 @@ GPT2 = {
     "transformer.wte.weight": "token_embedding.weight",
     "transformer.wpe.weight": "position_embedding.weight",
     "transformer.h.{i}.ln_1.*": "blocks.{i}.ln1.*",
-    "transformer.h.{i}.attn.c_attn.*": Row(QKV, **TRANSPOSED, sizes=qkv_sizes),
-    "transformer.h.{i}.attn.c_proj.*": Row(("blocks.{i}.attn.proj.*",), **TRANSPOSED),
+    "transformer.h.{i}.attn.c_attn.*": TensorRow(QKV, **TRANSPOSED, sizes=qkv_sizes),
+    "transformer.h.{i}.attn.c_proj.*": TensorRow(("blocks.{i}.attn.proj.*",), **TRANSPOSED),
     "transformer.h.{i}.ln_2.*": "blocks.{i}.ln2.*",
-    "transformer.h.{i}.mlp.c_fc.*": Row(("blocks.{i}.ffn.up.*",), **TRANSPOSED),
-    "transformer.h.{i}.mlp.c_proj.*": Row(("blocks.{i}.ffn.down.*",), **TRANSPOSED),
+    "transformer.h.{i}.mlp.c_fc.*": TensorRow(("blocks.{i}.ffn.up.*",), **TRANSPOSED),
+    "transformer.h.{i}.mlp.c_proj.*": TensorRow(("blocks.{i}.ffn.down.*",), **TRANSPOSED),
     "transformer.ln_f.*": "ln_f.*",
     "lm_head.weight": "head.weight",
 }
 # GPT-BigCode keeps its matrices as torch.nn.Linear does.
-BIGCODE = {theirs: Row(row.ours, sizes=row.sizes) if isinstance(row, Row) else row for theirs, row in GPT2.items()}
+BIGCODE = {
+    theirs: TensorRow(row.ours, sizes=row.sizes) if isinstance(row, TensorRow) else row for theirs, row in GPT2.items()
+}
 LLAMA = {
     "model.embed_tokens.weight": "token_embedding.weight",
     "model.layers.{i}.input_layernorm.*": "blocks.{i}.ln1.*",
@@ -163,12 +140,10 @@ LLAMA = {
     "lm_head.weight": "head.weight",
 }
 STARCODER2 = {
-    **LLAMA,
+    **{theirs: row for theirs, row in LLAMA.items() if ".mlp." not in theirs},
     "model.layers.{i}.mlp.c_fc.*": "blocks.{i}.ffn.up.*",
     "model.layers.{i}.mlp.c_proj.*": "blocks.{i}.ffn.down.*",
 }
-for _name in ("gate_proj", "up_proj", "down_proj"):
-    del STARCODER2[f"model.layers.{{i}}.mlp.{_name}.*"]
 MIXTRAL = {
     **LLAMA,
     "model.layers.{i}.block_sparse_moe.gate.weight": "blocks.{i}.ffn.router.weight",
@@ -179,11 +154,11 @@ MIXTRAL = {
 GRANITE = {
     **LLAMA,
     "model.layers.{i}.block_sparse_moe.router.layer.weight": "blocks.{i}.ffn.router.weight",
-    "model.layers.{i}.block_sparse_moe.input_linear.weight": Row(
+    "model.layers.{i}.block_sparse_moe.input_linear.weight": TensorRow(
         ("blocks.{i}.ffn.experts.gate.weight", "blocks.{i}.ffn.experts.up.weight"), dim=-2
     ),
     "model.layers.{i}.block_sparse_moe.output_linear.weight": "blocks.{i}.ffn.experts.down.weight",
-    "model.layers.{i}.shared_mlp.input_linear.weight": Row(
+    "model.layers.{i}.shared_mlp.input_linear.weight": TensorRow(
         ("blocks.{i}.ffn.shared.gate.weight", "blocks.{i}.ffn.shared.up.weight")
     ),
     "model.layers.{i}.shared_mlp.output_linear.weight": "blocks.{i}.ffn.shared.down.weight",
@@ -200,30 +175,28 @@ MOE = {
     "model.layers.{i}.mlp.shared_experts.down_proj.weight": "blocks.{i}.ffn.shared.down.weight",
 }
 DEEPSEEK = {
-    **MOE,
-    "model.layers.{i}.self_attn.q_proj.*": Row(("blocks.{i}.attn.query.*",), **MLA_QUERY),
+    **{theirs: row for theirs, row in MOE.items() if not re.search(r"\.([qk]_norm|[kv]_proj)\.", theirs)},
+    "model.layers.{i}.self_attn.q_proj.*": TensorRow(("blocks.{i}.attn.query.*",), **MLA_QUERY),
     "model.layers.{i}.self_attn.q_a_proj.*": "blocks.{i}.attn.query_down.*",
     "model.layers.{i}.self_attn.q_a_layernorm.weight": "blocks.{i}.attn.query_norm.weight",
-    "model.layers.{i}.self_attn.q_b_proj.weight": Row(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
-    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": Row(("blocks.{i}.attn.kv_down.*",), **MLA_KEY),
+    "model.layers.{i}.self_attn.q_b_proj.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
+    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": TensorRow(("blocks.{i}.attn.kv_down.*",), **MLA_KEY),
     "model.layers.{i}.self_attn.kv_a_layernorm.weight": "blocks.{i}.attn.kv_norm.weight",
-    "model.layers.{i}.self_attn.kv_b_proj.weight": Row(
+    "model.layers.{i}.self_attn.kv_b_proj.weight": TensorRow(
         ("blocks.{i}.attn.key_up.weight", "blocks.{i}.attn.value_up.weight"),
         pack=_by_head,
         unpack=_by_part,
         sizes=lambda a: [a.n_head * a.head_dim] * 2,
     ),
 }
-for _name in ("q_norm.weight", "k_norm.weight", "k_proj.*", "v_proj.*"):
-    del DEEPSEEK[f"model.layers.{{i}}.self_attn.{_name}"]
-
 DEEPSEEK_V3 = {
     **DEEPSEEK,
-    "model.layers.{i}.self_attn.q_a_proj.*": Row(("blocks.{i}.attn.query_down.*",), **SMALL_QUERY),
-    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": Row(("blocks.{i}.attn.kv_down.*",), **SMALL_KEY),
+    "model.layers.{i}.self_attn.q_a_proj.*": TensorRow(("blocks.{i}.attn.query_down.*",), **SMALL_QUERY),
+    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": TensorRow(("blocks.{i}.attn.kv_down.*",), **SMALL_KEY),
 }
 
 # ---- config.json ----
+# fmt: off
 
 
 def _gpt2(s: Structure) -> dict[str, Any]:
@@ -231,37 +204,23 @@ def _gpt2(s: Structure) -> dict[str, Any]:
     return {
         "n_positions": s.n_positions,
         "n_ctx": s.n_positions,  # gone from recent GPT2Config, but llama.cpp's converter reads it
-        "n_embd": s.width,
-        "n_layer": len(s.layers),
-        "n_head": s.first.attn.n_head,
-        "n_inner": ffn.width,
+        "n_embd": s.width, "n_layer": len(s.layers), "n_head": s.first.attn.n_head, "n_inner": ffn.width,
         "activation_function": {"gelu": "gelu_new"}.get(ffn.activation, ACTIVATIONS[ffn.activation]),
-        "resid_pdrop": s.dropout,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": s.dropout,
-        "layer_norm_epsilon": s.eps,
+        "resid_pdrop": s.dropout, "embd_pdrop": 0.0, "attn_pdrop": s.dropout, "layer_norm_epsilon": s.eps,
     }
 
 
 def _common(s: Structure) -> dict[str, Any]:
     """What the classes in the manner of Llama have in common."""
     a = s.first.attn
-    dense = [layer.ffn for layer in s.layers if isinstance(layer.ffn, FeedForward)]
-    ffn = (dense or [s.first.ffn])[0]
+    ffn = next((layer.ffn for layer in s.layers if isinstance(layer.ffn, FeedForward)), s.first.ffn)
     return {
-        "hidden_size": s.width,
-        "num_hidden_layers": len(s.layers),
-        "num_attention_heads": a.n_head,
-        "num_key_value_heads": a.n_kv_heads,
-        "head_dim": a.head_dim,
-        "intermediate_size": ffn.width,
-        "hidden_act": ACTIVATIONS[ffn.activation],
-        "max_position_embeddings": s.block_size,
-        "rms_norm_eps": s.eps,
-        "rope_theta": s.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": s.rope_base},
-        "attention_bias": a.bias,
-        "attention_dropout": s.dropout,
+        "hidden_size": s.width, "num_hidden_layers": len(s.layers),
+        "num_attention_heads": a.n_head, "num_key_value_heads": a.n_kv_heads, "head_dim": a.head_dim,
+        "intermediate_size": ffn.width, "hidden_act": ACTIVATIONS[ffn.activation],
+        "max_position_embeddings": s.block_size, "rms_norm_eps": s.eps,
+        "rope_theta": s.rope_base, "rope_parameters": {"rope_type": "default", "rope_theta": s.rope_base},
+        "attention_bias": a.bias, "attention_dropout": s.dropout,
     }
 
 
@@ -271,12 +230,8 @@ def _llama(s: Structure) -> dict[str, Any]:
 
 def _starcoder2(s: Structure) -> dict[str, Any]:
     return {
-        **_common(s),
-        "norm_epsilon": s.eps,
-        "use_bias": True,
-        "sliding_window": None,
-        "residual_dropout": s.dropout,
-        "embedding_dropout": 0.0,
+        **_common(s), "norm_epsilon": s.eps, "use_bias": True, "sliding_window": None,
+        "residual_dropout": s.dropout, "embedding_dropout": 0.0,
     }
 
 
@@ -288,36 +243,25 @@ def _experts_one_by_one(s: Structure, m: Experts) -> dict[str, str]:
 def _mixtral(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
     return {
-        **_common(s),
-        **_experts_one_by_one(s, m),
-        "num_local_experts": m.n,
-        "num_experts_per_tok": m.n_chosen,
-        "sliding_window": None,
+        **_common(s), **_experts_one_by_one(s, m),
+        "num_local_experts": m.n, "num_experts_per_tok": m.n_chosen, "sliding_window": None,
     }
 
 
 def _granite(s: Structure) -> dict[str, Any]:
     return {
         **_mixtral(s),
-        "shared_intermediate_size": s.first.ffn.shared_width,
-        "attention_multiplier": s.first.attn.head_dim**-0.5,
-        "embedding_multiplier": 1.0,
-        "residual_multiplier": 1.0,
-        "logits_scaling": 1.0,
+        "shared_intermediate_size": s.first.ffn.shared_width, "attention_multiplier": s.first.attn.head_dim**-0.5,
+        "embedding_multiplier": 1.0, "residual_multiplier": 1.0, "logits_scaling": 1.0,
     }
 
 
 def _qwen3_moe(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
     return {
-        **_common(s),
-        **_experts_one_by_one(s, m),
-        "num_experts": m.n,
-        "num_experts_per_tok": m.n_chosen,
-        "moe_intermediate_size": m.width,
-        "norm_topk_prob": m.renormalized,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
+        **_common(s), **_experts_one_by_one(s, m),
+        "num_experts": m.n, "num_experts_per_tok": m.n_chosen, "moe_intermediate_size": m.width,
+        "norm_topk_prob": m.renormalized, "decoder_sparse_step": 1, "mlp_only_layers": [],
     }
 
 
@@ -331,26 +275,16 @@ def _deepseek_experts(s: Structure) -> dict[str, Any]:
     m = mixtures[0]
     return {
         **_experts_one_by_one(s, m),
-        "first_k_dense_replace": n_dense,
-        "n_routed_experts": m.n,
-        "num_experts_per_tok": m.n_chosen,
-        "moe_intermediate_size": m.width,
-        "n_shared_experts": m.shared_width // m.width,
-        "norm_topk_prob": m.renormalized,
-        "routed_scaling_factor": 1.0,
-        "n_group": 1,
-        "topk_group": 1,
-        "topk_method": "noaux_tc",
-        "scoring_func": m.scoring,
+        "first_k_dense_replace": n_dense, "n_routed_experts": m.n, "num_experts_per_tok": m.n_chosen,
+        "moe_intermediate_size": m.width, "n_shared_experts": m.shared_width // m.width,
+        "norm_topk_prob": m.renormalized, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1,
+        "topk_method": "noaux_tc", "scoring_func": m.scoring,
     }
 
 
 def _glm4_moe(s: Structure) -> dict[str, Any]:
     return {
-        **_common(s),
-        **_deepseek_experts(s),
-        "use_qk_norm": s.first.attn.qk_norm,
-        "partial_rotary_factor": 1.0,
+        **_common(s), **_deepseek_experts(s), "use_qk_norm": s.first.attn.qk_norm, "partial_rotary_factor": 1.0,
         "num_nextn_predict_layers": 0,  # not in the class, but llama.cpp's converter takes 1 without it
     }
 
@@ -358,14 +292,9 @@ def _glm4_moe(s: Structure) -> dict[str, Any]:
 def _deepseek(s: Structure) -> dict[str, Any]:
     a = s.first.attn
     return {
-        **_common(s),
-        **_deepseek_experts(s),
-        "head_dim": a.rope_dim,
-        "q_lora_rank": a.q_latent or None,
-        "kv_lora_rank": a.kv_latent,
-        "qk_nope_head_dim": a.head_dim,
-        "qk_rope_head_dim": a.rope_dim,
-        "v_head_dim": a.head_dim,
+        **_common(s), **_deepseek_experts(s),
+        "head_dim": a.rope_dim, "q_lora_rank": a.q_latent or None, "kv_lora_rank": a.kv_latent,
+        "qk_nope_head_dim": a.head_dim, "qk_rope_head_dim": a.rope_dim, "v_head_dim": a.head_dim,
         "rope_interleave": True,
     }
 
@@ -377,129 +306,71 @@ def _lean_bias(graph: Graph) -> Graph:
 
 HF_CLASSES = (
     HFClass(
-        "GPT2LMHeadModel",
-        "gpt2",
-        Kind(**CLASSIC, positions="table", shared_keys=("mha",), dense=PLAIN),
-        GPT2,
-        _gpt2,
-        (zero_biases, fold_head_bias, mirror),
+        "GPT2LMHeadModel", Accepts(**CLASSIC, positions="table", shared_keys=("mha",), dense=ANY_PLAIN), GPT2,
+        (zero_biases, fold_head_bias, mirror), "gpt2", _gpt2,
     ),
     HFClass(
-        "GPTBigCodeForCausalLM",
-        "gpt_bigcode",
-        Kind(**CLASSIC, positions="table", shared_keys=("mqa",), dense=PLAIN),
-        BIGCODE,
-        lambda s: {**_gpt2(s), "multi_query": True},
-        (zero_biases, fold_head_bias),
+        "GPTBigCodeForCausalLM", Accepts(**CLASSIC, positions="table", shared_keys=("mqa",), dense=ANY_PLAIN), BIGCODE,
+        (zero_biases, fold_head_bias), "gpt_bigcode", lambda s: {**_gpt2(s), "multi_query": True},
     ),
     HFClass(
         "LlamaForCausalLM",
-        "llama",
-        Kind(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=GATED, dense_bias=EITHER),
-        LLAMA,
-        _llama,
-        (centre,),
+        Accepts(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED, dense_bias=EITHER),
+        LLAMA, (centre,), "llama", _llama,
     ),
     HFClass(
         "Qwen3ForCausalLM",
-        "qwen3",
-        Kind(qk_norm=(True,), attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=GATED),
-        LLAMA,
-        lambda s: {**_common(s), "use_sliding_window": False},
-        (centre,),
+        Accepts(qk_norm=(True,), attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED),
+        LLAMA, (centre,), "qwen3", lambda s: {**_common(s), "use_sliding_window": False},
     ),
     HFClass(
         "ArceeForCausalLM",
-        "arcee",
-        Kind(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=PLAIN, dense_bias=EITHER),
-        LLAMA,
-        _llama,
+        Accepts(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_PLAIN, dense_bias=EITHER),
+        LLAMA, (), "arcee", _llama,
     ),
     HFClass(
-        "Starcoder2ForCausalLM",
-        "starcoder2",
-        Kind(**CLASSIC, dense=[(name, False) for name in ACTIVATIONS if name != "relu2"]),
-        STARCODER2,
-        _starcoder2,
-        (zero_biases, fold_head_bias, mirror),
+        "Starcoder2ForCausalLM", Accepts(**CLASSIC, dense=[(name, False) for name in ACTIVATIONS if name != "relu2"]),
+        STARCODER2, (zero_biases, fold_head_bias, mirror), "starcoder2", _starcoder2,
     ),
     HFClass(
-        "Jais2ForCausalLM",
-        "jais2",
-        Kind(**CLASSIC, dense=PLAIN),
-        LLAMA,
-        lambda s: {**_llama(s), "layer_norm_eps": s.eps},
-        (zero_biases, fold_head_bias),
+        "Jais2ForCausalLM", Accepts(**CLASSIC, dense=ANY_PLAIN), LLAMA,
+        (zero_biases, fold_head_bias), "jais2", lambda s: {**_llama(s), "layer_norm_eps": s.eps},
     ),
     HFClass(
-        "MixtralForCausalLM",
-        "mixtral",
-        Kind(experts=GATED, single_choice=False),
-        MIXTRAL,
-        _mixtral,
-        (centre, squares_as_relu_gates),
+        "MixtralForCausalLM", Accepts(experts=ANY_GATED, single_choice=False), MIXTRAL,
+        (centre, squares_as_relu_gates), "mixtral", _mixtral,
     ),
     HFClass(
-        "Qwen3MoeForCausalLM",
-        "qwen3_moe",
-        Kind(qk_norm=(True,), experts=GATED),
-        MOE,
-        _qwen3_moe,
-        (centre, squares_as_relu_gates),
+        "Qwen3MoeForCausalLM", Accepts(qk_norm=(True,), experts=ANY_GATED), MOE,
+        (centre, squares_as_relu_gates), "qwen3_moe", _qwen3_moe,
     ),
     HFClass(
         "GraniteMoeSharedForCausalLM",
-        "granitemoeshared",
-        Kind(
-            attn_bias=EITHER,
-            out_bias=EITHER,
-            equal_biases=True,
-            square_heads=True,
-            experts=GATED,
-            shared_expert=(True,),
-            single_choice=False,
+        Accepts(
+            attn_bias=EITHER, out_bias=EITHER, equal_biases=True, square_heads=True, experts=ANY_GATED,
+            shared_expert=(True,), single_choice=False,
         ),
-        GRANITE,
-        _granite,
-        (centre, squares_as_relu_gates),
+        GRANITE, (centre, squares_as_relu_gates), "granitemoeshared", _granite,
     ),
     HFClass(
         "Glm4MoeForCausalLM",
-        "glm4_moe",
-        Kind(
-            qk_norm=EITHER,
-            attn_bias=EITHER,
-            dense=GATED,
-            experts=GATED,
-            scoring=("sigmoid",),
-            shared_expert=(True,),
-            selection_bias=(True,),
-            layers="dense first",
+        Accepts(
+            qk_norm=EITHER, attn_bias=EITHER, dense=ANY_GATED, experts=ANY_GATED, scoring=("sigmoid",),
+            shared_expert=(True,), selection_bias=(True,), layers="dense first",
         ),
-        MOE,
-        _glm4_moe,
-        (centre, squares_as_relu_gates, some_shared_expert, _lean_bias),
+        MOE, (centre, squares_as_relu_gates, some_shared_expert, _lean_bias), "glm4_moe", _glm4_moe,
     ),
     HFClass(
         "DeepseekV3ForCausalLM",
-        "deepseek_v3",
-        Kind(
-            attention="latent",
-            attn_bias=EITHER,
-            out_bias=EITHER,
-            equal_biases=True,
-            dense=GATED,
-            experts=GATED,
-            scoring=("sigmoid",),
-            shared_expert=(True,),
-            selection_bias=(True,),
+        Accepts(
+            attention="latent", attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED,
+            experts=ANY_GATED, scoring=("sigmoid",), shared_expert=(True,), selection_bias=(True,),
             layers="dense first",
         ),
-        DEEPSEEK_V3,
-        _deepseek,
-        (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias),
+        DEEPSEEK_V3, (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias), "deepseek_v3", _deepseek,
     ),
 )
+# fmt: on
 BY_NAME = {hf_class.name: hf_class for hf_class in HF_CLASSES}
 # What llama.cpp's converter reads, whose graph takes the epsilon of its metadata for latents, too.
 DEEPSEEK_FOR_CONVERTER = replace(BY_NAME["DeepseekV3ForCausalLM"], names=DEEPSEEK)

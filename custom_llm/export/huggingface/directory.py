@@ -21,8 +21,8 @@ from custom_llm.common.steps import step
 from custom_llm.export.about import KEY, About
 from custom_llm.export.graph.check import check_graph, check_structure
 from custom_llm.export.graph.graph import Graph, Structure
-from custom_llm.export.huggingface.classes import BY_NAME, HFClass, choose_class
-from custom_llm.export.huggingface.tensor_names import rename, restore
+from custom_llm.export.graph.tensor_names import rename, restore
+from custom_llm.export.huggingface.classes import BY_NAME, HFClass, in_directory
 from custom_llm.export.vocabulary import tokenizer_files
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def write_hf_directory(
     if (output_dir / "config.json").exists():
         read_config(output_dir)  # raises for somebody else's model
     graph = Graph.of_model(model)
-    hf_class, prepared = choose_class(graph) or (None, graph)
+    hf_class, prepared = in_directory(graph)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "config.json").unlink(missing_ok=True)

@@ -12,9 +12,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from custom_llm.common.errors import UserError
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.graph.graph import Graph
+from custom_llm.export.graph.tensor_names import rename
 from custom_llm.export.huggingface.classes import BY_NAME
 from custom_llm.export.huggingface.directory import hf_config
-from custom_llm.export.huggingface.tensor_names import rename
 from custom_llm.model import GPTLanguageModel
 
 GPT2 = BY_NAME["GPT2LMHeadModel"]

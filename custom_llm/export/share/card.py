@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ import yaml
 from custom_llm.common.files import MARK
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.about import About, clean_line
-from custom_llm.export.report import Row
+from custom_llm.export.proof import Parity
+from custom_llm.export.report import FileReport
 from custom_llm.export.share.licenses import known_license
 from custom_llm.model.provenance import Provenance
 
@@ -47,11 +48,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def settings(values: Mapping[str, object]) -> str:
-    """A table of names and values."""
-    return table(("setting", "value"), list(values.items()))
-
-
 PICTURE = "loss.png"  # beside the card
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SIX = ("vocab_size", "n_embd", "n_head", "n_layer", "block_size", "dropout")
@@ -77,7 +73,7 @@ class ModelCard:
     n_parameters: int
     architecture: str
     hf_class: str | None
-    rows: Sequence[Row]
+    rows: Sequence[FileReport]
     folder: str
     has_picture: bool = False
     has_end: bool = True
@@ -111,15 +107,13 @@ class ModelCard:
         if REPOSITORY.fullmatch(self.origin.hub_dataset):
             values["datasets"] = [self.origin.hub_dataset]
             if self.origin.bits_per_byte is not None:
-                values["model-index"] = [self._result()]
+                # For a text from the hub only: on others nobody could measure it.
+                dataset = {"type": self.origin.hub_dataset, "name": f"{self.about.dataset} (held-out end of the text)"}
+                bits = round(self.origin.bits_per_byte, 4)
+                metric = {"type": "bits_per_byte", "name": "bits per byte", "value": bits}
+                result = {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": [metric]}
+                values["model-index"] = [{"name": self.about.name, "results": [result]}]
         return values
-
-    def _result(self) -> dict[str, Any]:
-        """The held-out figure, for a text from the hub only: on others nobody could measure it."""
-        dataset = {"type": self.origin.hub_dataset, "name": f"{self.about.dataset} (held-out end of the text)"}
-        metric = {"type": "bits_per_byte", "name": "bits per byte", "value": round(self.origin.bits_per_byte, 4)}
-        task = {"type": "text-generation"}
-        return {"name": self.about.name, "results": [{"task": task, "dataset": dataset, "metrics": [metric]}]}
 
     def _what(self) -> str:
         parts = [escape(self.about.description)]
@@ -140,12 +134,12 @@ class ModelCard:
         if origin.kept_step is not None and origin.kept_step != origin.steps:
             parts.append(
                 f"The weights are those of step {origin.kept_step:,}, where the held-out loss was lowest; after it the "
-                "model began to learn its text by heart."
+                "model began to memorise its text."
             )
         if self.has_picture:
             parts.append(f"![Loss over the steps of training]({PICTURE})")
-        known = {name: value for name, value in self._settings().items() if value not in (None, "")}
-        parts.append(settings(known))
+        rows = [(name, value) for name, value in self._settings().items() if value not in (None, "")]
+        parts.append(table(("setting", "value"), rows))
         return "\n\n".join(parts)
 
     def _settings(self) -> dict[str, object]:
@@ -158,18 +152,18 @@ class ModelCard:
             "parameters": f"{self.n_parameters:,}",
             **chosen,
             "tokenizer": origin.tokenizer,
-            "characters of text": _grouped(origin.characters),
-            "tokens of text": _grouped(origin.tokens),
-            "of these held out": _grouped(origin.held_out_tokens),
-            "epochs": None if origin.epochs is None else f"{origin.epochs:g}",
-            "steps": _grouped(origin.steps),
-            "tokens seen": _grouped(origin.tokens_seen),
+            "characters of text": _number(origin.characters, ","),
+            "tokens of text": _number(origin.tokens, ","),
+            "of these held out": _number(origin.held_out_tokens, ","),
+            "epochs": _number(origin.epochs, "g"),
+            "steps": _number(origin.steps, ","),
+            "tokens seen": _number(origin.tokens_seen, ","),
             "time": None if origin.minutes is None else _duration(origin.minutes),
             "batch_size": origin.batch_size,
-            "learning_rate": None if origin.learning_rate is None else f"{origin.learning_rate:g}",
+            "learning_rate": _number(origin.learning_rate, "g"),
             "optimizer": origin.optimizer,
             "schedule": origin.schedule,
-            "training loss at the end": _rounded(origin.loss),
+            "training loss at the end": _number(origin.loss, ".4f"),
             "device": origin.device,
             "PyTorch": origin.torch,
         }
@@ -183,15 +177,22 @@ class ModelCard:
                 "tokens from the end of the same text. They were not trained on, but the weights were chosen by them, "
                 "so that on new text the loss is rather a little higher."
             )
-        if any(row.parity for row in self.rows):
+        head = ["KL to PyTorch", "same top-1, text", "same top-1, random"]
+        proofs = [row.proof for row in self.rows if row.proof]
+        if not proofs:
+            parts.append("The files were not compared with the model in PyTorch.")
+        elif isinstance(proofs[0], Parity):
             parts.append(
                 "Each file was loaded in llama.cpp and compared with the model in PyTorch, on its own text and on "
                 "random tokens:"
             )
         else:
-            parts.append("The files were not compared with the model in PyTorch.")
-        head = ("file", "size", "KL to PyTorch", "same top-1, text", "same top-1, random")
-        parts.append(table(head, [_cells(row) for row in self.rows]))
+            parts.append(
+                "llama.cpp has not run these files: it was not installed where they were made. Each was read back and "
+                "compared with the trained weights, tensor by tensor, and with the tokenizer, token by token:"
+            )
+            head = ["tensors", "largest difference of a weight", "relative error of all"]
+        parts.append(table(["file", "size", *head], [_cells(row) for row in self.rows]))
         return "\n\n".join(parts)
 
     def _running(self) -> str:
@@ -241,19 +242,17 @@ class ModelCard:
         return "\n".join(f"- {point}" for point in points)
 
 
-def _cells(row: Row) -> list[str]:
-    size, parity = f"{row.n_bytes / 1e6:,.2f} MB", row.parity
-    if parity is None:
-        return [row.path.name, size, "", "", ""]
-    return [row.path.name, size, f"{parity.kl:.1e}", f"{parity.top1_text:.1%}", f"{parity.top1_random:.1%}"]
+def _cells(row: FileReport) -> list[str]:
+    proof, cells = row.proof, ["", "", ""]
+    if isinstance(proof, Parity):
+        cells = [f"{proof.kl:.1e}", f"{proof.top1_text:.1%}", f"{proof.top1_random:.1%}"]
+    elif proof:
+        cells = [f"{proof.n_tensors}", f"{proof.max_difference:.2g}", f"{proof.relative_error:.3%}"]
+    return [row.path.name, f"{row.n_bytes / 1e6:,.2f} MB", *cells]
 
 
-def _grouped(number: int | None) -> str | None:
-    return None if number is None else f"{number:,}"
-
-
-def _rounded(number: float | None) -> str | None:
-    return None if number is None else f"{number:.4f}"
+def _number(number: float | None, form: str) -> str | None:
+    return None if number is None else format(number, form)
 
 
 def _duration(minutes: float) -> str:

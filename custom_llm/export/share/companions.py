@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.files import write_bytes, write_own
+from custom_llm.common.files import MARK, write_bytes, write_own
+from custom_llm.config.sampling import Sampling
 from custom_llm.export.huggingface.directory import FILES
 from custom_llm.export.share.card import PICTURE, ModelCard
-from custom_llm.export.share.modelfile import make_modelfile, ollama_reads
+
+# field of `Sampling` → Ollama's name for it
+PARAMETERS = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
+              "repeat_penalty": "repeat_penalty"}  # fmt: skip
 
 
 def write_companions(card: ModelCard, folder: Path, picture: Path, end_of_text: str | None) -> list[str]:
@@ -26,11 +31,12 @@ def write_companions(card: ModelCard, folder: Path, picture: Path, end_of_text: 
     card = replace(card, has_picture=(folder / PICTURE).is_file())
     notes.append(write_own(folder / "README.md", card.text()))
     paths = [row.path for row in card.rows]
-    if ollama_reads(paths[-1].name):
+    name = paths[-1].name
+    if name.isprintable() and name == name.strip():  # it drops what is unseen and ends at line breaks
         text = make_modelfile(paths, card.config.block_size, end_of_text, card.about.license)
         notes.append(write_own(paths[-1].with_name("Modelfile"), text))
     else:
-        notes.append(f"no Modelfile: Ollama cannot be told of a file with the name {paths[-1].name!a}")
+        notes.append(f"no Modelfile: Ollama cannot be told of a file with the name {name!a}")
     return [note for note in notes if note]
 
 
@@ -55,3 +61,29 @@ def _copy(picture: Path, target: Path) -> str | None:
     except OSError as error:
         return f"cannot copy {describe_os_error(error)}"
     return None
+
+
+def make_modelfile(paths: Sequence[str | Path], block_size: int, end_of_text: str | None, license: str = "") -> str:
+    """A Modelfile for Ollama (docs.ollama.com/modelfile): `ollama create NAME -f Modelfile`, `ollama run NAME`.
+
+    Args:
+        paths: GGUF files of the same model in its own folder; it is for the last, and the others are comments.
+        block_size: tokens that the model reads at once.
+        end_of_text: the token at which a text ends, if there is one.
+    """
+    # A path ends with the line, so that spaces and quotes in it need no others.
+    *others, last = (f"FROM ./{Path(path).name}" for path in paths)
+    lines = [f"# {MARK}", *(f"# {other}" for other in others), last]
+    lines.append('TEMPLATE "{{ .Prompt }}"')  # it continues what is typed, and knows no roles
+    lines.append(f"PARAMETER num_ctx {block_size}")
+    lines += [f"PARAMETER {theirs} {getattr(Sampling(), ours)}" for ours, theirs in PARAMETERS.items()]
+    if end_of_text is not None:
+        lines.append(f"PARAMETER stop {_quoted(end_of_text)}")
+    if license:
+        lines.append(f"LICENSE {_quoted(license)}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """As Ollama unquotes it: what stands between the outermost quotes, without escapes."""
+    return f'"""{text}"""' if '"' in text else f'"{text}"'

@@ -27,7 +27,7 @@ _ANSWERS = {
 
 
 def check_push(repo: str) -> None:
-    """Raise UserError, before the work begins, where a push cannot succeed: a name that is none, or no token."""
+    """Raise UserError, before the work begins, where a push cannot succeed: an invalid name, or no token."""
     try:
         from huggingface_hub import get_token
         from huggingface_hub.utils import HFValidationError, validate_repo_id

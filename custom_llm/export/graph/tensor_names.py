@@ -26,7 +26,7 @@ def transposed(x: torch.Tensor, attn: Attention | None) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Row:
+class TensorRow:
     """One tensor of theirs, made of one or more of ours, and the other way round.
 
     Args:
@@ -42,7 +42,7 @@ class Row:
     dim: int = 0
 
 
-Table = Mapping[str, "str | Row"]
+Table = Mapping[str, "str | TensorRow"]
 
 
 def rename(tensors: Tensors, s: Structure, table: Table) -> Tensors:
@@ -55,7 +55,10 @@ def rename(tensors: Tensors, s: Structure, table: Table) -> Tensors:
         parts = [tensors[name] for name in row.ours]
         result[theirs] = row.pack(join(parts, row.dim), attn).contiguous()
         used.update(row.ours)
-    result |= _split_experts(tensors, s, table, used)
+    for theirs, ours in _expert_rows(s, table):
+        if ours in tensors:
+            used.add(ours)
+            result |= {theirs.replace("{e}", str(e)): x.contiguous() for e, x in enumerate(tensors[ours])}
     missing = sorted(set(tensors) - used)
     assert not missing, f"no name for {missing}"
     return result
@@ -78,8 +81,8 @@ def restore(tensors: Tensors, s: Structure, table: Table) -> Tensors:
         if found:
             result[ours] = torch.stack([tensors[name] for name in found])
             used.update(found)
-    if surplus := sorted(set(tensors) - used):
-        raise KeyError(surplus[0])
+    if unexpected := sorted(set(tensors) - used):
+        raise KeyError(unexpected[0])
     return result
 
 
@@ -88,7 +91,7 @@ def _rows(s: Structure, table: Table):
     for theirs, value in table.items():
         if "{e}" in theirs:
             continue
-        row = Row((value,)) if isinstance(value, str) else value
+        row = TensorRow((value,)) if isinstance(value, str) else value
         for i in range(len(s.layers)) if "{i}" in theirs else [None]:
             attn = None if i is None else s.layers[i].attn
             for kind in ("weight", "bias") if theirs.endswith("*") else [None]:
@@ -102,15 +105,6 @@ def _expert_rows(s: Structure, table: Table):
         if "{e}" in theirs:
             for i in range(len(s.layers)):
                 yield _fill(theirs, i, None), _fill(value, i, None)
-
-
-def _split_experts(tensors: Tensors, s: Structure, table: Table, used: set[str]) -> Tensors:
-    result: Tensors = {}
-    for theirs, ours in _expert_rows(s, table):
-        if ours in tensors:
-            used.add(ours)
-            result |= {theirs.replace("{e}", str(e)): x.contiguous() for e, x in enumerate(tensors[ours])}
-    return result
 
 
 def _fill(text: str, i: int | None, kind: str | None) -> str:

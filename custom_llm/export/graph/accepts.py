@@ -1,4 +1,4 @@
-"""What a Hugging Face class or a graph of llama.cpp can compute, as data, and whether a model is of that kind."""
+"""Which structures a Hugging Face class or a graph of llama.cpp can compute, as data."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ REWRITTEN = ("relu", "relu2", "leaky_relu", "silu")  # activations that `rewrite
 
 
 @dataclass(frozen=True)
-class Kind:
-    """The structures that something computes. Tuples and sets hold what is possible."""
+class Accepts:
+    """The structures that something computes; tuples hold what is possible."""
 
     norm: str = "rms"
     norm_bias: tuple[bool, ...] = (False,)
@@ -39,11 +39,11 @@ class Kind:
     layers: str = "equal"  # or "dense first" (then experts), "any heads and widths", "any"
 
     def fits(self, s: Structure) -> bool:
-        """Whether a structure is of this kind."""
+        """Whether a structure is one of these."""
         return all(self._rules(s))
 
     def may_fit(self, s: Structure) -> bool:
-        """Whether `rewrites` could make a structure be of this kind; what they cannot change is looked at."""
+        """Whether `rewrites` could make a structure one of these; what they cannot change is looked at."""
         return all(self._lasting_rules(s))
 
     def _lasting_rules(self, s: Structure) -> Iterable[bool]:
@@ -81,13 +81,10 @@ class Kind:
                 yield (ffn.activation, ffn.gated) in self.dense
                 yield ffn.bias in self.dense_bias
             else:
-                yield from self._expert_rules(ffn)
+                yield (ffn.activation, ffn.gated) in self.experts
+                yield bool(ffn.shared_width) in self.shared_expert
+                yield ffn.has_selection_bias in self.selection_bias
         yield self._fits_together(s)
-
-    def _expert_rules(self, m: Experts) -> Iterable[bool]:
-        yield (m.activation, m.gated) in self.experts
-        yield bool(m.shared_width) in self.shared_expert
-        yield m.has_selection_bias in self.selection_bias
 
     def _fits_together(self, s: Structure) -> bool:
         """Whether layers differ only where they may; nothing has more than one activation."""
@@ -108,7 +105,7 @@ class Kind:
         return len({layer.attn for layer in s.layers}) == 1 and kinds == sorted(kinds)
 
 
-# GPT-2's block but for positions and activation: options of a `Kind`.
+# GPT-2's block but for positions and activation: options of `Accepts`.
 CLASSIC = dict(
     norm="layer", norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=True, dense_bias=(True,)
 )
