@@ -25,6 +25,8 @@ from custom_llm.export.about import parse_line
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
 from custom_llm.export.share.licenses import license_note
 
+LLAMA_CPP = "llama.cpp"  # the folder of a checkout, if there is one
+
 
 def make_parser() -> StepParser:
     """The command line."""
@@ -46,7 +48,7 @@ def make_parser() -> StepParser:
         "--gguf_output", metavar="FILE", default="model.gguf", help="F32 file to write (default: model.gguf)"
     )
     parser.add_argument(
-        "--llama_cpp_path", metavar="FOLDER", default="llama.cpp", help="llama.cpp checkout (default: llama.cpp)"
+        "--llama_cpp_path", metavar="FOLDER", default=LLAMA_CPP, help="llama.cpp checkout (default: llama.cpp)"
     )
     parser.add_argument(
         "--dataset_path", metavar="FILE", help="training text, for a model of the tutorial, which kept no vocabulary"

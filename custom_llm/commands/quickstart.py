@@ -24,7 +24,8 @@ from custom_llm.data.cache import default_cache
 from custom_llm.data.choose import choose_corpus
 from custom_llm.data.stories.generate import generate_stories
 from custom_llm.data.token_file import open_tokens
-from custom_llm.export.gguf.quantize import parse_quant_types
+from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
+from custom_llm.llamacpp.available import is_available
 from custom_llm.tokenizer.load import find_recipe
 
 MAINS = {
@@ -48,16 +49,19 @@ def make_parser() -> StepParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    gguf = f"model.gguf.{parse_quant_types(args.quant_type)[0]}.gguf"
+    quant_types = parse_quant_types(args.quant_type)
+    check_possible(quant_types, convert.LLAMA_CPP)
     choose_waiting()
     folder = _make_folder(args.output_dir)
-    steps = _flags_of_steps(args, folder, folder / gguf)
+    # What writes the text: where llama.cpp is not installed, the weights do, in PyTorch.
+    written = folder / (f"model.gguf.{quant_types[0]}.gguf" if is_available() else "trained_model.pth")
+    steps = _flags_of_steps(args, folder, written)
     for place, (script, flags) in enumerate(steps.items(), start=1):
         print(f"\n[{place}/4] {command(script, *flags)}", flush=True)
         if status := MAINS[script](flags):
             return status
     print(f"\nEverything is in {folder}/. To write together with the model:")
-    print(command("inference_gguf", "--gguf_path", str(folder / gguf)))
+    print(command("inference_gguf", "--gguf_path", str(written)))
     print("The four commands that repeat it:")
     print("\n".join(command(script, *flags) for script, flags in steps.items()))
     return 0
@@ -74,7 +78,7 @@ def _make_folder(name: str) -> Path:
     return folder
 
 
-def _flags_of_steps(args: Namespace, folder: Path, gguf: Path) -> dict[str, list[str]]:
+def _flags_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str, list[str]]:
     """What each step is told, for the text and the time."""
     dataset = args.file
     if dataset is None:
@@ -95,7 +99,7 @@ def _flags_of_steps(args: Namespace, folder: Path, gguf: Path) -> dict[str, list
             "quant_type": args.quant_type, "model_path": model_path, "config_path": config_path,
             "output_dir": folder / "hf_model", "gguf_output": folder / "model.gguf",
         },
-        "inference_gguf": {"gguf_path": gguf, "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE},
+        "inference_gguf": {"gguf_path": written, "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE},
     }  # fmt: skip
     return {
         script: [word for name, value in options.items() for word in (f"--{name}", str(value))]
