@@ -17,7 +17,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, STORY, Result
 
 from custom_llm import __version__
-from custom_llm.commands.console import COMMANDS
+from custom_llm.commands.__main__ import COMMANDS
 from custom_llm.common.steps import STEPS
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -102,9 +102,9 @@ def test_an_unknown_command_is_one_line_with_the_nearest(installed, tmp_path, ty
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["quickstart", "--help"], ["serve", "--help"]])
 def test_help_needs_no_torch(words):
-    command = [sys.executable, "-X", "importtime", "-m", "custom_llm", *words]
+    command = [sys.executable, "-X", "importtime", "-m", "custom_llm.commands", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    assert done.stdout.startswith("usage: python -m custom_llm ")
+    assert done.stdout.startswith("usage: python -m custom_llm.commands ")
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "transformers", "llama_cpp"}
 

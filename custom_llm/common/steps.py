@@ -25,7 +25,7 @@ def program() -> str:
     started = Path(sys.argv[0])
     if started.stem == PROGRAM:
         return PROGRAM
-    return "python -m custom_llm" if started.parts[-2:] == ("custom_llm", "__main__.py") else ""
+    return "python -m custom_llm.commands" if started.parts[-2:] == ("commands", "__main__.py") else ""
 
 
 def step(script: str) -> str:

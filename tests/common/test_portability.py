@@ -161,7 +161,11 @@ def test_a_command_is_quoted_for_the_shell_that_is_there(monkeypatch):
         ("/home/mia/train_llm.py", "python train_llm.py --resume", "pip install -r requirements-serve.txt"),
         ("/usr/bin/custom-llm", "custom-llm train --resume", "install custom-llm-scripts[serve]"),
         ("Scripts/custom-llm.exe", "custom-llm train --resume", "install custom-llm-scripts[serve]"),
-        ("lib/custom_llm/__main__.py", "python -m custom_llm train --resume", "install custom-llm-scripts[serve]"),
+        (
+            "lib/custom_llm/commands/__main__.py",
+            "python -m custom_llm.commands train --resume",
+            "install custom-llm-scripts[serve]",
+        ),
     ],
 )
 def test_messages_name_a_step_as_it_was_started(monkeypatch, started, said, hint):

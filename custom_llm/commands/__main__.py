@@ -1,4 +1,7 @@
-"""The command `custom-llm`: every step under one name, where this package is installed."""
+"""The command `custom-llm`: every step under one name, where this package is installed.
+
+Also `python -m custom_llm.commands`, and `torchrun -m custom_llm.commands train`.
+"""
 
 from __future__ import annotations
 
@@ -51,3 +54,7 @@ def _nearest(name: str) -> str:
     known = {**{command: command for command in COMMANDS}, **STEPS}
     found = get_close_matches(name.removesuffix(".py"), known, n=1)
     return f"; did you mean {known[found[0]]}?" if found else ""
+
+
+if __name__ == "__main__":
+    sys.exit(start())
