@@ -20,30 +20,20 @@ INTERRUPTED = "interrupted"  # why a text ended: by Ctrl-C
 
 @dataclass(frozen=True)
 class Settings:
-    """How a text is written.
-
-    Attributes:
-        stop: it ends before the first of these.
-        ignore_eos: it does not end where the model would end it.
-        n_top: how many of the likeliest tokens to tell in the place of each; None: not even how likely it was.
-    """
+    """How a text is written."""
 
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 100
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-    n_top: int | None = None
+    stop: tuple[str, ...] = ()  # it ends before the first of these
+    ignore_eos: bool = False  # it does not end where the model would end it
+    n_top: int | None = None  # tell how likely each token was, and so many of the likeliest in its place; None: do not
 
     def __getitem__(self, name: str) -> Any:
         """The value of one of `NAMES`."""
         return getattr(self.sampling if name in SAMPLING else self, name)
 
     def changed(self, values: Mapping[str, Any]) -> Settings:
-        """These settings with other `values` for some of `NAMES`.
-
-        Raises:
-            UserError: there is no such setting, or it cannot have such a value.
-        """
+        """These settings with other `values` for some of `NAMES`. Raises UserError where one cannot be set so."""
         for name in values:
             if name not in NAMES:
                 raise UserError(f"there is no setting {shown(name)[1:-1]}; there are {', '.join(NAMES)}")
@@ -57,11 +47,7 @@ class Settings:
 
 
 def value_of(name: str, text: str) -> Any:
-    r"""What `text` says a setting is, for `Settings.changed`; in a stop string `\n` is a new line.
-
-    Raises:
-        UserError: it cannot be that.
-    """
+    r"""What `text` says a setting is, for `Settings.changed`; in a stop string `\n` is a new line. Raises UserError."""
     if name == "stop":
         return text.replace("\\n", "\n")
     if name not in SAMPLING:

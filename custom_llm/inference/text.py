@@ -28,15 +28,10 @@ class Piece(NamedTuple):
 
 
 class StopStrings:
-    """Ends a text before the first of some strings.
-
-    Attributes:
-        found: whether there was one.
-    """
+    """Ends a text before the first of some strings; `found` tells whether there was one."""
 
     def __init__(self, strings: Sequence[str]) -> None:
-        self._strings = strings
-        self.found = False
+        self._strings, self.found = strings, False
 
     def cut(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """Pass `pieces` on up to the first of the strings, holding back those in which one could begin."""
