@@ -131,7 +131,7 @@ class Engine:
         sampler = self._sampler(sampling, self._biases(sampling, ignore_eos, logit_bias or {}))
         if not tokens:  # what stands before a text: the end of the one before it, else a new line
             tokens = [self.model.eos] if self.model.eos >= 0 else (self.model.tokenize("\n") or [0])[:1]
-        return Generation(self, sampler, sampling.seed, tokens, max_tokens, stop, n_top, start)
+        return Generation(self.model, self.reader, sampler, sampling.seed, tokens, max_tokens, stop, n_top, start)
 
     def check(self, sampling: Sampling, ignore_eos: bool = False) -> None:
         """Raise UserError for settings that this model can write nothing with: a grammar that cannot be read."""

@@ -19,8 +19,8 @@ from custom_llm.inference.text import Piece, StopStrings
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from custom_llm.inference.engine import Engine
     from custom_llm.inference.sampler import Sampler  # or llama.cpp's
+    from custom_llm.llamacpp import Context, Model  # or what is like them over PyTorch
 
 
 @dataclass
@@ -50,15 +50,15 @@ class Generation:
     """
 
     def __init__(
-        self, engine: Engine, sampler: Sampler, seed: int, tokens: Sequence[int], max_tokens: int, stop: Sequence[str],
-        n_top: int | None, start: float,
+        self, model: Model, reader: Context, sampler: Sampler, seed: int, tokens: Sequence[int], max_tokens: int,
+        stop: Sequence[str], n_top: int | None, start: float,
     ) -> None:  # fmt: skip
         """See `Engine.stream`. sampler: closed with the text. tokens: at least one. start: when it was asked for."""
         self.seed, self.statistics = seed, Statistics(prompt_tokens=len(tokens))
-        self._model, self._reader, self._sampler, self._start = engine.model, engine.reader, sampler, start
+        self._model, self._reader, self._sampler, self._start = model, reader, sampler, start
         self._stop = StopStrings(stop)
         self._ended = False  # by the model
-        self._history = list(tokens[-engine.window :])  # what counts for the next token
+        self._history = list(tokens[-reader.n_ctx :])  # what counts for the next token
         self._n_cleared = -1  # of the reader, when it read the history
         sampler.accept(tokens)
         self._pieces = self._stop.cut(self._characters(max_tokens, n_top))
