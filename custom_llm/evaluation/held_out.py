@@ -30,16 +30,13 @@ class HeldOutText:
     """A text that no model has learnt from.
 
     Attributes:
-        name: what it is, for a person.
-        ids: in the tokens of the models.
-        unknown: characters that are in it and not in their vocabulary; they are left out.
         training: reads the rest of the dataset, piece by piece, and tells how many tokens that were; None where it is
             not known.
     """
 
-    name: str
-    ids: list[int]
-    unknown: list[str]
+    name: str  # what it is, for a person
+    ids: list[int]  # in the tokens of the models
+    unknown: list[str]  # characters that are in it and not in their vocabulary; they are left out
     training: Callable[[Callable[[int], object]], Iterator[str]] | None = None
 
     def __post_init__(self) -> None:
@@ -50,8 +47,7 @@ class HeldOutText:
 def whole_text(model: Scorer, corpus: Corpus, max_tokens: int) -> HeldOutText:
     """All of a text, for a model of these tokens; of a very long one more than `max_tokens` from its beginning.
 
-    Raises:
-        UserError: it cannot be read, the model knows none of it, or it is a single token.
+    Raises UserError when it cannot be read, the model knows none of it, or it is a single token.
     """
     text = _readable("".join(up_to((1 + max_tokens) * MOST_PER_TOKEN, corpus.read())), model)
     ids = model.encode(text)
@@ -63,12 +59,8 @@ def whole_text(model: Scorer, corpus: Corpus, max_tokens: int) -> HeldOutText:
 def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int | None = None) -> HeldOutText:
     """The part of a dataset that training with it holds out, for a model of these tokens.
 
-    Args:
-        cache: the folder for the encoded text.
-        max_tokens: of the dataset, after which the rest was left out in training.
-
-    Raises:
-        UserError: see `whole_text`.
+    cache: the folder for the encoded text. max_tokens: of the dataset, after which the rest was left out in training.
+    Raises UserError as `whole_text`.
     """
     from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset  # of torch
 
