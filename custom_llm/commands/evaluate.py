@@ -28,13 +28,14 @@ from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import note
 from custom_llm.config.sampling import Sampling
 from custom_llm.config.training import TrainConfig
+from custom_llm.inference.open import WEIGHTS
 
 if TYPE_CHECKING:
     from custom_llm.evaluation.held_out import HeldOutText
     from custom_llm.evaluation.models import Scorer
     from custom_llm.evaluation.tables import Table
 
-WEIGHTS, OPTIONS = "trained_model.pth", "trained_model.yaml"
+OPTIONS = "trained_model.yaml"
 JUDGED = 10  # texts, unless --samples says how many
 
 

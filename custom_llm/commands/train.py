@@ -88,26 +88,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"{args.config_path}: no such file; make it with {command('llm_model')}")
         config = processes.shared(lambda: build(TrainConfig, values if args.inspect else get_training_config(values)))
 
-        from custom_llm.data.cache import default_cache
-
         choose_waiting()
+        from custom_llm.data.cache import default_cache
+        from custom_llm.data.choose import choose_corpus
+
         cache = Path(args.cache_dir) if args.cache_dir else default_cache()
-        corpus = processes.rank_0_first(lambda: _choose_corpus(args, config, cache))
+        corpus = processes.rank_0_first(lambda: choose_corpus(
+            config.dataset_path, cache, encoding=config.encoding, field=config.text_field,
+            max_chars=config.most_characters, stream=args.stream,
+            fallback=lambda: args.fallback or _agrees(config.dataset_path),
+        ))  # fmt: skip
         if (args.inspect or "dataset_path" not in values) and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
             tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time"
             say(f"tip: {tip} (docs/data.md)")
         if args.inspect:
             return processes.rank_0_first(lambda: _inspect(config, corpus, args.config_path, cache))
         return _train(parser, args, config, corpus, cache, resumed, processes)
-
-
-def _choose_corpus(args: Namespace, config: TrainConfig, cache: Path) -> Corpus:
-    from custom_llm.data.choose import choose_corpus
-
-    return choose_corpus(
-        config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters,
-        stream=args.stream, fallback=lambda: args.fallback or _agrees(config.dataset_path),
-    )  # fmt: skip
 
 
 def _agrees(name: str) -> bool:

@@ -23,6 +23,7 @@ from custom_llm.common.notes import note
 from custom_llm.common.steps import command
 from custom_llm.evaluation.metrics.quality import LogProbs
 from custom_llm.inference.engine import MAX_WINDOW, Engine
+from custom_llm.inference.open import WEIGHTS
 from custom_llm.llamacpp.available import MISSING, is_available
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from custom_llm.tokenizer.base import Tokenizer
 
 
-WEIGHTS, DIRECTORY = "trained_model.pth", "hf_model"  # looked for in the folder, beside every .gguf
+DIRECTORY = "hf_model"  # looked for in the folder, beside WEIGHTS and every .gguf
 PART = 64  # rows of logarithms that are handed on at a time
 
 
@@ -130,7 +131,7 @@ def open_scorer(path: str, config_path: str | None = None, threads: int | None =
 def open_gguf(path: str | Path, threads: int | None = None) -> Scorer:
     """A GGUF file. Raises UserError, also where llama.cpp is not installed."""
     if not is_available():
-        in_pytorch = command("evaluate_llm", "--model", "trained_model.pth")
+        in_pytorch = command("evaluate_llm", "--model", WEIGHTS)
         raise UserError(f"{path}: {MISSING}; {in_pytorch} needs none of it")
     engine = Engine(path, n_threads=threads)
     model = engine.model

@@ -44,9 +44,7 @@ class Statistics:
 class Generation:
     """A text as it is written: an iterator of its pieces, and what is known of it so far.
 
-    Attributes:
-        seed: writes the same text again.
-        statistics: final once the iterator is exhausted or closed.
+    `seed` writes the same text again; `statistics` are final once the iterator is exhausted or closed.
     """
 
     def __init__(

@@ -63,21 +63,6 @@ def write(
     return text
 
 
-def as_json(text: Text, engine: Engine, settings: Settings) -> dict[str, Any]:
-    """A text as a JSON object."""
-    about: dict[str, Any] = {
-        "prompt": text.prompt,
-        "text": text.text,
-        "tokens": text.statistics.generated_tokens,
-        "finish_reason": text.finish_reason,
-        "seed": text.seed,
-        "tokens_per_second": round(text.statistics.tokens_per_second, 1),
-    }
-    if settings.n_top is not None:
-        about["logprobs"] = completion_logprobs(text.scores, engine.model.token_bytes)
-    return about
-
-
 def print_text(
     engine: Engine, prompt: str, settings: Settings, in_json: bool, on_read: Callable[[Query], None]
 ) -> Text:
@@ -87,7 +72,17 @@ def print_text(
     """
     if in_json:
         text = write(engine, prompt, settings, lambda piece: None, on_read)
-        print(json.dumps(as_json(text, engine, settings), ensure_ascii=False), flush=True)
+        about: dict[str, Any] = {
+            "prompt": text.prompt,
+            "text": text.text,
+            "tokens": text.statistics.generated_tokens,
+            "finish_reason": text.finish_reason,
+            "seed": text.seed,
+            "tokens_per_second": round(text.statistics.tokens_per_second, 1),
+        }
+        if settings.n_top is not None:
+            about["logprobs"] = completion_logprobs(text.scores, engine.model.token_bytes)
+        print(json.dumps(about, ensure_ascii=False), flush=True)
         return text
 
     def begin(query: Query) -> None:
