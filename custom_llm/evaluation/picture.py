@@ -14,11 +14,7 @@ INCHES, DOTS_PER_INCH = (8.0, 4.5), 120
 
 
 def draw(candidates: Sequence[Candidate], best: Candidate) -> bytes:
-    """A PNG of all candidates, F32 first, and which of them is recommended.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
+    """A PNG of all candidates, F32 first, and which of them is recommended. Raises UserError without matplotlib."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # silent about folders that it cannot write
     try:
         import matplotlib

@@ -28,14 +28,9 @@ BYTES_PER_VALUE = 4  # at most, in each of the files
 def compare_types(
     scorer: Scorer, quant_types: Sequence[str], ids: Sequence[int], threads: int | None = None
 ) -> list[Candidate]:
-    """F32 and each of `quant_types` as files in a temporary folder, compared with the model they are made of.
+    """F32 and each of `quant_types` as files in a temporary folder, compared with the trained model on a text.
 
-    Args:
-        scorer: the trained model in PyTorch.
-        ids: the text.
-
-    Raises:
-        UserError: the model does not export, or there is no room for the files.
+    Raises UserError when the model does not export, or there is no room for the files.
     """
     engine: TorchEngine = scorer.engine
     plan = plan_export(engine.torch_model.config)

@@ -38,11 +38,7 @@ COMMAND = re.compile(r"/([A-Za-z]*)(?:\s+(.*))?", re.DOTALL)  # so /usr/bin, // 
 
 
 class Chat:
-    """A conversation in which both write on one text.
-
-    Attributes:
-        text: all of it so far.
-    """
+    """A conversation in which both write on one text; `text` is all of it so far."""
 
     def __init__(self, engine: Engine, settings: Settings, load_seconds: float = 0.0, show_stats: bool = False) -> None:
         """show_stats: a line of figures after each text."""
@@ -58,7 +54,7 @@ class Chat:
             "reset": self._reset,
             "save": self._save,
             "stats": self._stats,
-            "quit": self._quit,
+            "quit": lambda _: setattr(self, "_over", True),
         }
 
     def run(self, console: Console) -> None:
@@ -77,11 +73,7 @@ class Chat:
                 print(flush=True)
 
     def answer(self, line: str) -> None:
-        """Do what a line says, or continue it.
-
-        Raises:
-            UserError: a command is wrong, or a setting does not fit the model.
-        """
+        """Do what a line says, or continue it. Raises UserError for a wrong command or setting."""
         command = COMMAND.fullmatch(line.rstrip())
         if command is None:
             self._continue(line)
@@ -117,13 +109,11 @@ class Chat:
             for each in NAMES:
                 _say(f"  {each:<18}{_shown(self._settings[each])}")
             return
-        if name in NAMES and not value:
-            raise UserError(f"/set {name} VALUE, or /set {name} {DEFAULT}; it is {_shown(self._settings[name])}")
         if name in NAMES:
-            new = self._at_first[name] if value == DEFAULT else value_of(name, value.strip())
-            changed = self._settings.changed({name: new})
-        else:
-            changed = self._settings.changed({name: value})
+            if not value:
+                raise UserError(f"/set {name} VALUE, or /set {name} {DEFAULT}; it is {_shown(self._settings[name])}")
+            value = self._at_first[name] if value == DEFAULT else value_of(name, value.strip())
+        changed = self._settings.changed({name: value})
         self._engine.check(changed.sampling, changed.ignore_eos)
         self._settings = changed
         _say(f"  {name:<18}{_shown(changed[name])}")
@@ -154,9 +144,6 @@ class Chat:
         if self._latest is None:
             raise UserError("/stats: there is no text yet")
         _say(*timings(self._latest.statistics, self._load_seconds), f"            seed = {self._latest.seed}")
-
-    def _quit(self, _: str) -> None:
-        self._over = True
 
 
 def _space_between(before: str, typed: str) -> str:

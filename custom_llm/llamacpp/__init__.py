@@ -13,7 +13,7 @@ LATER = {
     "Model": "custom_llm.llamacpp.model",
     "Sampler": "custom_llm.llamacpp.sampler",
     "gpu_available": "custom_llm.llamacpp.bindings",
-    "quantize_file": "custom_llm.llamacpp.quantize",
+    "quantize_file": "custom_llm.llamacpp.model",
     "score_windows": "custom_llm.llamacpp.context",
 }
 __all__ = [*LATER]

@@ -46,7 +46,7 @@ def write(trained, without, tmp_path):
 
 def test_everything_can_be_imported(without):
     parts = ("inference", "llamacpp", "server", "commands")
-    kept_out = ("llamacpp.bindings", "llamacpp.context", "llamacpp.grammar", "llamacpp.model", "llamacpp.quantize")
+    kept_out = ("llamacpp.bindings", "llamacpp.context", "llamacpp.model")
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for part in parts
