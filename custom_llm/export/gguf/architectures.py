@@ -34,11 +34,11 @@ from custom_llm.export.graph.tensor_names import TensorRow, rename
 from custom_llm.export.huggingface.classes import (
     BY_NAME,
     DEEPSEEK_FOR_CONVERTER,
-    MLA_KEY,
-    MLA_QUERY,
     QKV,
     HFClass,
-    qkv_sizes,
+    mla_key,
+    mla_query,
+    neighbours,
 )
 
 GATING = {"softmax": 1, "sigmoid": 2}  # llama.cpp's `llama_expert_gating_func_type`
@@ -79,22 +79,12 @@ def choose_architecture(graph: Graph) -> tuple[Architecture, Graph] | None:
     return choose(ARCHITECTURES, drop_blank_biases(graph))
 
 
-# ---- layouts ----
-
-
-def _pairs(x: torch.Tensor, width: int) -> torch.Tensor:
-    """Rows of each head from half-split rotation (i with i + width/2) to pairs of neighbours."""
-    return x.unflatten(0, (-1, 2, width // 2)).transpose(1, 2).flatten(0, 2)
-
-
-def _key_up(x: torch.Tensor, a: Attention) -> torch.Tensor:
-    """(n_head · head_dim, kv_latent) → (n_head, kv_latent, head_dim): llama.cpp multiplies queries by it."""
-    return x.unflatten(0, (a.n_head, a.head_dim)).transpose(1, 2)
-
-
-ROTATED = dict(pack=lambda x, a: _pairs(x, a.head_dim))
-
 # ---- names ----
+
+
+def _rotated(x: torch.Tensor, a: Attention) -> torch.Tensor:
+    return neighbours(x, a.head_dim, a.head_dim)
+
 
 BASIC = {
     "token_embd.weight": "token_embedding.weight",
@@ -122,24 +112,26 @@ BASIC = {
     "output.weight": "head.weight",
 }
 WITHOUT_HEADS = {theirs: ours for theirs, ours in BASIC.items() if not re.search("attn_[qkv]", theirs)}
-FUSED = {"blk.{i}.attn_qkv.*": TensorRow(QKV, sizes=qkv_sizes), **WITHOUT_HEADS}
+FUSED = {"blk.{i}.attn_qkv.*": TensorRow(QKV), **WITHOUT_HEADS}
 NEIGHBOURS = {
     **BASIC,
-    "blk.{i}.attn_q.*": TensorRow(("blocks.{i}.attn.query.*",), **ROTATED),
-    "blk.{i}.attn_k.*": TensorRow(("blocks.{i}.attn.key.*",), **ROTATED),
+    "blk.{i}.attn_q.*": TensorRow(("blocks.{i}.attn.query.*",), _rotated),
+    "blk.{i}.attn_k.*": TensorRow(("blocks.{i}.attn.key.*",), _rotated),
 }
 POST_NORM = {("blk.{i}.post_attention_norm.*" if "ffn_norm" in k else k): v for k, v in BASIC.items()}
 LATENT = {
     **WITHOUT_HEADS,
-    "blk.{i}.attn_q.weight": TensorRow(("blocks.{i}.attn.query.weight",), **MLA_QUERY),
+    "blk.{i}.attn_q.weight": TensorRow(("blocks.{i}.attn.query.weight",), mla_query),
     "blk.{i}.attn_q_a.weight": "blocks.{i}.attn.query_down.weight",
     "blk.{i}.attn_q_a_norm.weight": "blocks.{i}.attn.query_norm.weight",
-    "blk.{i}.attn_q_b.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
-    "blk.{i}.attn_kv_a_mqa.weight": TensorRow(("blocks.{i}.attn.kv_down.weight",), **MLA_KEY),
+    "blk.{i}.attn_q_b.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), mla_query),
+    "blk.{i}.attn_kv_a_mqa.weight": TensorRow(("blocks.{i}.attn.kv_down.weight",), mla_key),
     "blk.{i}.attn_kv_a_norm.weight": "blocks.{i}.attn.kv_norm.weight",
-    "blk.{i}.attn_k_b.weight": TensorRow(("blocks.{i}.attn.key_up.weight",), pack=_key_up),
+    "blk.{i}.attn_k_b.weight": TensorRow(  # (n_head, kv_latent, head_dim), which queries are multiplied by
+        ("blocks.{i}.attn.key_up.weight",), lambda x, a: x.unflatten(0, (a.n_head, a.head_dim)).mT
+    ),
     "blk.{i}.attn_v_b.weight": TensorRow(
-        ("blocks.{i}.attn.value_up.weight",), pack=lambda x, a: x.unflatten(0, (a.n_head, a.head_dim))
+        ("blocks.{i}.attn.value_up.weight",), lambda x, a: x.unflatten(0, (a.n_head, a.head_dim))
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Whether a graph that was read from files is possible: its structure by itself, and its tensors by the structure."""
+"""Whether a structure that was read from files is possible, and the shapes of the tensors that belong to it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,13 @@ from dataclasses import fields
 from typing import Any
 
 from custom_llm.config.block import PLAIN
-from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure
+from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Structure
 
 Shape = tuple[int, ...]
 TYPES = {"int": int, "bool": bool, "str": str, "float": float}
 CHOICES = {"norm": ("layer", "rms"), "scoring": ("softmax", "sigmoid"), "activation": PLAIN}
 MAY_BE_ZERO = ("q_latent", "rope_dim", "shared_width", "dropout")
 MOST = 1 << 24  # of any number; the largest that makes sense is a vocabulary
-
-
-def check_graph(graph: Graph) -> None:
-    """Raise ValueError for an invalid structure, or one whose tensors are missing, unexpected or of other shapes."""
-    check_structure(graph.s)
-    shapes = expected_shapes(graph.s)
-    for name in sorted({*shapes, *graph.tensors}):
-        found = tuple(graph.tensors[name].shape) if name in graph.tensors else None
-        if found != shapes.get(name):
-            raise ValueError(f"{name} is {found or 'missing'} where {shapes.get(name) or 'nothing'} is expected")
 
 
 def check_structure(s: Structure) -> None:

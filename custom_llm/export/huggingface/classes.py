@@ -19,7 +19,7 @@ from custom_llm.export.graph.rewrites.activations import squares_as_relu_gates
 from custom_llm.export.graph.rewrites.experts import some_selection_bias, some_shared_expert
 from custom_llm.export.graph.rewrites.norms import bias_as_head, centre, fold_head_bias, mirror, zero_biases
 from custom_llm.export.graph.target import Target, choose
-from custom_llm.export.graph.tensor_names import TensorRow, transposed
+from custom_llm.export.graph.tensor_names import TensorRow
 from custom_llm.model.layers import EPS
 
 # ours → transformers' name of an activation
@@ -54,55 +54,32 @@ def in_directory(graph: Graph) -> tuple[HFClass | None, Graph]:
 # ---- layouts ----
 
 
-def qkv_sizes(a: Attention) -> list[int]:
-    return [a.n_head * a.head_dim, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.head_dim]
+def neighbours(x: torch.Tensor, width: int, turning: int) -> torch.Tensor:
+    """The last `turning` rows of each head, `width` wide, from half-split rotation (i with i + turning/2) to pairs."""
+    head = x.unflatten(0, (-1, width))
+    tail = head[:, width - turning :].unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+    return join([head[:, : width - turning], tail], 1).flatten(0, 1)
 
 
-def interleave_tail(x: torch.Tensor, heads: int, tail: int) -> torch.Tensor:
-    """The last `tail` rows of each head from half-split rotation (i with i + tail/2) to pairs of neighbours."""
-    head = x.unflatten(0, (heads, -1))
-    turning = head[:, -tail:].unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
-    return join([head[:, :-tail], turning], 1).flatten(0, 1)
+def mla_query(x: torch.Tensor, a: Attention) -> torch.Tensor:
+    """Queries carry a rotary part in each head."""
+    return neighbours(x, a.head_dim + a.rope_dim, a.rope_dim)
 
 
-def split_tail(x: torch.Tensor, heads: int, tail: int) -> torch.Tensor:
-    """The inverse of `interleave_tail`."""
-    head = x.unflatten(0, (heads, -1))
-    turning = head[:, -tail:].unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
-    return join([head[:, :-tail], turning], 1).flatten(0, 1)
+def mla_key(x: torch.Tensor, a: Attention) -> torch.Tensor:
+    """The projection of keys and values carries one behind the latent."""
+    return neighbours(x, len(x), a.rope_dim)
 
 
-def _by_head(x: torch.Tensor, a: Attention) -> torch.Tensor:
-    """Keys of all heads above values of all heads → keys and values of each head one above the other."""
-    return x.unflatten(0, (2, a.n_head, a.head_dim)).transpose(0, 1).flatten(0, 2)
+def _transposed(x: torch.Tensor, attn: Attention) -> torch.Tensor:
+    return x.mT if x.dim() > 1 else x
 
 
-def _by_part(x: torch.Tensor, a: Attention) -> torch.Tensor:
-    """The inverse of `_by_head`."""
-    return x.unflatten(0, (a.n_head, 2, a.head_dim)).transpose(0, 1).flatten(0, 2)
-
-
-# Queries carry a rotary part in each head, the projection of keys and values one behind the latent.
-MLA_QUERY = dict(
-    pack=lambda x, a: interleave_tail(x, a.n_head, a.rope_dim), unpack=lambda x, a: split_tail(x, a.n_head, a.rope_dim)
-)
-MLA_KEY = dict(pack=lambda x, a: interleave_tail(x, 1, a.rope_dim), unpack=lambda x, a: split_tail(x, 1, a.rope_dim))
 # DeepseekV3ForCausalLM normalises its latents with an epsilon of 1e-6, whatever its config says. Latents smaller by
-# the root of the ratio make up for it.
+# the root of the ratio make up for it; the rotary head behind keys and values stays as it is.
 SHRINK = (1e-6 / EPS) ** 0.5
-
-
-def _shrunken(x: torch.Tensor, a: Attention, factor: float) -> torch.Tensor:
-    """The rows of the latent times `factor`, those of the rotary head behind them as they are."""
-    return join([x[: a.kv_latent] * factor, x[a.kv_latent :]], 0)
-
-
-SMALL_QUERY = dict(pack=lambda x, a: x * SHRINK, unpack=lambda x, a: x / SHRINK)
-SMALL_KEY = dict(
-    pack=lambda x, a: _shrunken(interleave_tail(x, 1, a.rope_dim), a, SHRINK),
-    unpack=lambda x, a: split_tail(_shrunken(x, a, 1 / SHRINK), 1, a.rope_dim),
-)
-TRANSPOSED = dict(pack=transposed, unpack=transposed)
+SMALL_QUERY = dict(scale=lambda a: [SHRINK] * a.q_latent)
+SMALL_KEY = dict(scale=lambda a: [SHRINK] * a.kv_latent + [1.0] * a.rope_dim, layout=mla_key)
 
 # ---- names ----
 
@@ -111,18 +88,16 @@ GPT2 = {
     "transformer.wte.weight": "token_embedding.weight",
     "transformer.wpe.weight": "position_embedding.weight",
     "transformer.h.{i}.ln_1.*": "blocks.{i}.ln1.*",
-    "transformer.h.{i}.attn.c_attn.*": TensorRow(QKV, **TRANSPOSED, sizes=qkv_sizes),
-    "transformer.h.{i}.attn.c_proj.*": TensorRow(("blocks.{i}.attn.proj.*",), **TRANSPOSED),
+    "transformer.h.{i}.attn.c_attn.*": TensorRow(QKV, _transposed),
+    "transformer.h.{i}.attn.c_proj.*": TensorRow(("blocks.{i}.attn.proj.*",), _transposed),
     "transformer.h.{i}.ln_2.*": "blocks.{i}.ln2.*",
-    "transformer.h.{i}.mlp.c_fc.*": TensorRow(("blocks.{i}.ffn.up.*",), **TRANSPOSED),
-    "transformer.h.{i}.mlp.c_proj.*": TensorRow(("blocks.{i}.ffn.down.*",), **TRANSPOSED),
+    "transformer.h.{i}.mlp.c_fc.*": TensorRow(("blocks.{i}.ffn.up.*",), _transposed),
+    "transformer.h.{i}.mlp.c_proj.*": TensorRow(("blocks.{i}.ffn.down.*",), _transposed),
     "transformer.ln_f.*": "ln_f.*",
     "lm_head.weight": "head.weight",
 }
 # GPT-BigCode keeps its matrices as torch.nn.Linear does.
-BIGCODE = {
-    theirs: TensorRow(row.ours, sizes=row.sizes) if isinstance(row, TensorRow) else row for theirs, row in GPT2.items()
-}
+BIGCODE = {theirs: TensorRow(row.ours) if isinstance(row, TensorRow) else row for theirs, row in GPT2.items()}
 LLAMA = {
     "model.embed_tokens.weight": "token_embedding.weight",
     "model.layers.{i}.input_layernorm.*": "blocks.{i}.ln1.*",
@@ -176,17 +151,16 @@ MOE = {
 }
 DEEPSEEK = {
     **{theirs: row for theirs, row in MOE.items() if not re.search(r"\.([qk]_norm|[kv]_proj)\.", theirs)},
-    "model.layers.{i}.self_attn.q_proj.*": TensorRow(("blocks.{i}.attn.query.*",), **MLA_QUERY),
+    "model.layers.{i}.self_attn.q_proj.*": TensorRow(("blocks.{i}.attn.query.*",), mla_query),
     "model.layers.{i}.self_attn.q_a_proj.*": "blocks.{i}.attn.query_down.*",
     "model.layers.{i}.self_attn.q_a_layernorm.weight": "blocks.{i}.attn.query_norm.weight",
-    "model.layers.{i}.self_attn.q_b_proj.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
-    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": TensorRow(("blocks.{i}.attn.kv_down.*",), **MLA_KEY),
+    "model.layers.{i}.self_attn.q_b_proj.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), mla_query),
+    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": TensorRow(("blocks.{i}.attn.kv_down.*",), mla_key),
     "model.layers.{i}.self_attn.kv_a_layernorm.weight": "blocks.{i}.attn.kv_norm.weight",
     "model.layers.{i}.self_attn.kv_b_proj.weight": TensorRow(
         ("blocks.{i}.attn.key_up.weight", "blocks.{i}.attn.value_up.weight"),
-        pack=_by_head,
-        unpack=_by_part,
-        sizes=lambda a: [a.n_head * a.head_dim] * 2,
+        # keys of all heads above values of all heads → keys and values of each head one above the other
+        lambda x, a: x.unflatten(0, (2, a.n_head, a.head_dim)).transpose(0, 1).flatten(0, 2),
     ),
 }
 DEEPSEEK_V3 = {

@@ -19,7 +19,7 @@ from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import write_bytes
 from custom_llm.common.steps import step
 from custom_llm.export.about import KEY, About
-from custom_llm.export.graph.check import check_graph, check_structure
+from custom_llm.export.graph.check import check_structure, expected_shapes
 from custom_llm.export.graph.graph import Graph, Structure
 from custom_llm.export.graph.tensor_names import rename, restore
 from custom_llm.export.huggingface.classes import BY_NAME, HFClass, in_directory
@@ -112,11 +112,8 @@ def read_hf_directory(hf_dir: str | Path) -> tuple[Graph, int | None]:
     try:
         structure = Structure.from_dict(config["custom_llm"])
         check_structure(structure)
-        if name != OURS:
-            tensors = restore(tensors, structure, BY_NAME[name].names)
-        graph = Graph(structure, tensors)
-        check_graph(graph)
-        return graph, config["eos_token_id"]
+        names = {ours: ours for ours in expected_shapes(structure)} if name == OURS else BY_NAME[name].names
+        return Graph(structure, restore(tensors, structure, names)), config["eos_token_id"]
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} and config.json beside it do not belong together ({error}); {AGAIN}") from None
 
