@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from custom_llm.export.graph.accepts import CLASSIC, EITHER, SWIGLU, Accepts
-from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure, Tensors
+from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Layer, Structure, Tensors
 from custom_llm.export.graph.rewrites.activations import gated_silu, plain_gelu, plain_silu, squares_as_gates
 from custom_llm.export.graph.rewrites.experts import all_as_experts, some_selection_bias, some_shared_expert
 from custom_llm.export.graph.rewrites.layers import align_heads, align_widths, deepen, pad_positions
@@ -29,6 +29,7 @@ from custom_llm.export.graph.rewrites.norms import (
     untie,
     zero_biases,
 )
+from custom_llm.export.graph.rewrites.parts import each_layer
 from custom_llm.export.graph.target import Target, choose
 from custom_llm.export.graph.tensor_names import TensorRow, rename
 from custom_llm.export.huggingface.classes import (
@@ -248,12 +249,11 @@ def _deepseek2(s: Structure) -> Metadata:
 # ---- what cannot be said in a table: tensors that an architecture asks for ----
 
 
-def _half_open_gates(graph: Graph) -> Graph:
+@each_layer
+def _half_open_gates(layer: Layer, x: Tensors) -> tuple[Layer, Tensors]:
     """spark2.5 multiplies every head by the sigmoid of a gate: half of twice as much."""
-    tensors = graph.map(r"blocks\.\d+\.attn\.proj\.weight", lambda x: 2 * x)
-    for prefix, layer in graph.blocks():
-        tensors[f"{prefix}attn.gate.weight"] = graph.tensors["ln_f.weight"].new_zeros(layer.attn.n_head, graph.s.width)
-    return graph.change(tensors)
+    gate = x["attn.query.weight"].new_zeros(layer.attn.n_head, x["attn.query.weight"].shape[1])
+    return layer, x | {"attn.proj.weight": 2 * x["attn.proj.weight"], "attn.gate.weight": gate}
 
 
 def _unlike_lite(graph: Graph) -> Graph:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from custom_llm.export.graph.accepts import Accepts
 from custom_llm.export.graph.graph import Graph
-from custom_llm.export.graph.rewrites import Rewrite
+from custom_llm.export.graph.rewrites.parts import Rewrite
 from custom_llm.export.graph.tensor_names import Table
 
 
