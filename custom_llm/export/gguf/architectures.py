@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from custom_llm.export.graph.accepts import CLASSIC, EITHER, SWIGLU, Accepts
 from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Layer, Structure, Tensors
 from custom_llm.export.graph.rewrites.activations import gated_silu, plain_gelu, plain_silu, squares_as_gates
 from custom_llm.export.graph.rewrites.experts import all_as_experts, some_selection_bias, some_shared_expert
@@ -30,7 +29,7 @@ from custom_llm.export.graph.rewrites.norms import (
     zero_biases,
 )
 from custom_llm.export.graph.rewrites.parts import each_layer
-from custom_llm.export.graph.target import Target, choose
+from custom_llm.export.graph.target import CLASSIC, EITHER, SWIGLU, Accepts, Target, choose
 from custom_llm.export.graph.tensor_names import TensorRow, rename
 from custom_llm.export.huggingface.classes import (
     BY_NAME,
@@ -269,7 +268,7 @@ STARCODER2 = dict(accepts=Accepts(**CLASSIC, dense=[("gelu", False)]), names=BAS
                   converted_from=BY_NAME["Starcoder2ForCausalLM"])
 ARCHITECTURES = (
     Architecture(
-        "gpt2", Accepts(**CLASSIC, positions="table", dense=[("gelu", False)]), FUSED,
+        "gpt2", Accepts(**CLASSIC, positions=("table",), dense=[("gelu", False)]), FUSED,
         (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths, pad_positions), lambda s: {},
         converted_from=BY_NAME["GPT2LMHeadModel"],
         converted_if=lambda s: s.first.ffn.width == 4 * s.width,  # it ignores n_inner
@@ -285,7 +284,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         "llama",
-        Accepts(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU, ("silu", False)], single_choice=False),
+        Accepts(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU, ("silu", False)], renormalized=(True,)),
         NEIGHBOURS, (centre, squares_as_gates, plain_silu), _mixtral, converted_from=BY_NAME["MixtralForCausalLM"],
     ),
     Architecture(
@@ -297,13 +296,13 @@ ARCHITECTURES = (
         (centre, squares_as_gates, bias_as_head), _rotating, converted_from=BY_NAME["Qwen3ForCausalLM"],
     ),
     Architecture(
-        "qwen3moe", Accepts(qk_norm=(True,), attn_bias=EITHER, experts=[SWIGLU], single_choice=False), BASIC,
+        "qwen3moe", Accepts(qk_norm=(True,), attn_bias=EITHER, experts=[SWIGLU], renormalized=(True,)), BASIC,
         (centre, squares_as_gates, bias_as_head), _mixtral, converted_from=BY_NAME["Qwen3MoeForCausalLM"],
     ),
     Architecture(
         "granitemoe",
         Accepts(
-            attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU], shared_expert=(True,), single_choice=False,
+            attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU], shared_expert=(True,), renormalized=(True,),
         ),
         NEIGHBOURS, (centre, squares_as_gates), _granite, converted_from=BY_NAME["GraniteMoeSharedForCausalLM"],
     ),
@@ -319,7 +318,7 @@ ARCHITECTURES = (
     Architecture(
         "deepseek2",
         Accepts(
-            attention="latent", dense=[SWIGLU], experts=[SWIGLU], scoring=("softmax", "sigmoid"),
+            attention=("latent",), dense=[SWIGLU], experts=[SWIGLU], scoring=("softmax", "sigmoid"),
             shared_expert=(True,), selection_bias=EITHER, layers="dense first",
         ),
         LATENT, (centre, squares_as_gates, some_shared_expert, align_widths, _unlike_lite), _deepseek2,
@@ -350,8 +349,8 @@ ARCHITECTURES = (
     Architecture(
         "phimoe",
         Accepts(
-            norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=True, experts=[SWIGLU],
-            single_choice=False, head_bias=(True,), tied=(False,),
+            norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=(True,), experts=[SWIGLU],
+            renormalized=(True,), head_bias=(True,), tied=(False,),
         ),
         {**BASIC, "output.bias": "head.bias"},
         (zero_biases, centre, squares_as_gates, all_as_experts, untie, some_head_bias), _phimoe,

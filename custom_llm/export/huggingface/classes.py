@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from custom_llm.export.graph.accepts import CLASSIC, EITHER, Accepts
 from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure, join
 from custom_llm.export.graph.rewrites.activations import squares_as_relu_gates
 from custom_llm.export.graph.rewrites.experts import some_selection_bias, some_shared_expert
 from custom_llm.export.graph.rewrites.norms import bias_as_head, centre, fold_head_bias, mirror, zero_biases
-from custom_llm.export.graph.target import Target, choose
+from custom_llm.export.graph.target import CLASSIC, EITHER, MAYBE_BIASED, Accepts, Target, choose
 from custom_llm.export.graph.tensor_names import TensorRow
 from custom_llm.model.layers import EPS
 
@@ -280,26 +279,26 @@ def _lean_bias(graph: Graph) -> Graph:
 
 HF_CLASSES = (
     HFClass(
-        "GPT2LMHeadModel", Accepts(**CLASSIC, positions="table", shared_keys=("mha",), dense=ANY_PLAIN), GPT2,
+        "GPT2LMHeadModel", Accepts(**CLASSIC, positions=("table",), shared_keys=("mha",), dense=ANY_PLAIN), GPT2,
         (zero_biases, fold_head_bias, mirror), "gpt2", _gpt2,
     ),
     HFClass(
-        "GPTBigCodeForCausalLM", Accepts(**CLASSIC, positions="table", shared_keys=("mqa",), dense=ANY_PLAIN), BIGCODE,
-        (zero_biases, fold_head_bias), "gpt_bigcode", lambda s: {**_gpt2(s), "multi_query": True},
+        "GPTBigCodeForCausalLM", Accepts(**CLASSIC, positions=("table",), shared_keys=("mqa",), dense=ANY_PLAIN),
+        BIGCODE, (zero_biases, fold_head_bias), "gpt_bigcode", lambda s: {**_gpt2(s), "multi_query": True},
     ),
     HFClass(
         "LlamaForCausalLM",
-        Accepts(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED, dense_bias=EITHER),
+        Accepts(**MAYBE_BIASED, dense=ANY_GATED, dense_bias=EITHER),
         LLAMA, (centre,), "llama", _llama,
     ),
     HFClass(
         "Qwen3ForCausalLM",
-        Accepts(qk_norm=(True,), attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED),
+        Accepts(qk_norm=(True,), **MAYBE_BIASED, dense=ANY_GATED),
         LLAMA, (centre,), "qwen3", lambda s: {**_common(s), "use_sliding_window": False},
     ),
     HFClass(
         "ArceeForCausalLM",
-        Accepts(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_PLAIN, dense_bias=EITHER),
+        Accepts(**MAYBE_BIASED, dense=ANY_PLAIN, dense_bias=EITHER),
         LLAMA, (), "arcee", _llama,
     ),
     HFClass(
@@ -311,7 +310,7 @@ HF_CLASSES = (
         (zero_biases, fold_head_bias), "jais2", lambda s: {**_llama(s), "layer_norm_eps": s.eps},
     ),
     HFClass(
-        "MixtralForCausalLM", Accepts(experts=ANY_GATED, single_choice=False), MIXTRAL,
+        "MixtralForCausalLM", Accepts(experts=ANY_GATED, renormalized=(True,)), MIXTRAL,
         (centre, squares_as_relu_gates), "mixtral", _mixtral,
     ),
     HFClass(
@@ -321,8 +320,8 @@ HF_CLASSES = (
     HFClass(
         "GraniteMoeSharedForCausalLM",
         Accepts(
-            attn_bias=EITHER, out_bias=EITHER, equal_biases=True, square_heads=True, experts=ANY_GATED,
-            shared_expert=(True,), single_choice=False,
+            **MAYBE_BIASED, square_heads=(True,), experts=ANY_GATED,
+            shared_expert=(True,), renormalized=(True,),
         ),
         GRANITE, (centre, squares_as_relu_gates), "granitemoeshared", _granite,
     ),
@@ -337,7 +336,7 @@ HF_CLASSES = (
     HFClass(
         "DeepseekV3ForCausalLM",
         Accepts(
-            attention="latent", attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED,
+            attention=("latent",), **MAYBE_BIASED, dense=ANY_GATED,
             experts=ANY_GATED, scoring=("sigmoid",), shared_expert=(True,), selection_bias=(True,),
             layers="dense first",
         ),
