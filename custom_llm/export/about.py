@@ -18,24 +18,15 @@ _JOINS = "\u200c\u200d"  # unseen, but needed by Persian, Hindi and emoji
 
 @dataclass(frozen=True)
 class About:
-    """The words; empty ones are not written.
+    """The words; empty ones are not written."""
 
-    Attributes:
-        name: its title.
-        author, license: as the person gave them.
-        description: a sentence.
-        dataset: the text it learnt from, by name.
-        training: how long it was trained and how well it did, in a line.
-        example: what it wrote when it was finished.
-    """
-
-    name: str = ""
-    author: str = ""
+    name: str = ""  # its title
+    author: str = ""  # as the person gave it, and so the license
     license: str = ""
-    description: str = ""
-    dataset: str = ""
-    training: str = ""
-    example: str = ""
+    description: str = ""  # a sentence
+    dataset: str = ""  # the text it learnt from, by name
+    training: str = ""  # how long it was trained and how well it did, in a line
+    example: str = ""  # what it wrote when it was finished
 
     def to_dict(self) -> dict[str, str]:
         """Those that are not empty."""

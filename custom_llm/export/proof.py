@@ -54,9 +54,8 @@ class Reference:
         block_size = model.config.block_size
         ids = tokenizer.encode(self.text)[:TEXT_POSITIONS].tolist() or [0]
         chance = np.random.default_rng(0).integers(tokenizer.vocab_size, size=RANDOM_POSITIONS).tolist()
-        text_windows = _split(ids, block_size)
-        self.n_text_windows = len(text_windows)
-        self.windows = [*text_windows, *_split(chance, block_size)]
+        self.windows = [part[i : i + block_size] for part in (ids, chance) for i in range(0, len(part), block_size)]
+        self.n_text_windows = -(-len(ids) // block_size)
         self.has_experts = bool(model.mixtures)
         self.logits, self.clear_choices = zip(*(_torch_logits(model, window) for window in self.windows), strict=True)
 
@@ -128,7 +127,3 @@ def _torch_logits(model: GPTLanguageModel, window: Sequence[int]) -> tuple[np.nd
         hook.remove()
     clear = (torch.stack(margins).amin(0) > CLEAR_CHOICE).cummin(0).values
     return logits, clear.numpy()
-
-
-def _split(ids: list[int], size: int) -> list[list[int]]:
-    return [ids[start : start + size] for start in range(0, len(ids), size)]

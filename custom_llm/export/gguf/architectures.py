@@ -47,17 +47,11 @@ Metadata = dict[str, Any]
 
 @dataclass(frozen=True)
 class Architecture(Target):
-    """A graph of llama.cpp, called as its `general.architecture`.
+    """A graph of llama.cpp, called as its `general.architecture`."""
 
-    Args:
-        metadata: its keys without the name in front, beyond those all have.
-        converted_from: the Hugging Face class of which llama.cpp's own converter makes this,
-        converted_if: unless it reads a structure wrongly.
-    """
-
-    metadata: Callable[[Structure], Metadata]
-    converted_from: HFClass | None = None
-    converted_if: Callable[[Structure], bool] = lambda s: True
+    metadata: Callable[[Structure], Metadata]  # its keys without the name in front, beyond those all have
+    converted_from: HFClass | None = None  # of which llama.cpp's own converter makes this,
+    converted_if: Callable[[Structure], bool] = lambda s: True  # unless it reads a structure wrongly
 
     def is_converted(self, s: Structure) -> bool:
         """Whether llama.cpp's own converter writes this of a Hugging Face directory with that structure."""

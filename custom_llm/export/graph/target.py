@@ -109,19 +109,12 @@ MAYBE_BIASED = dict(attn_bias=EITHER, out_bias=EITHER, equal_biases=(True,))
 
 @dataclass(frozen=True)
 class Target:
-    """A class of Hugging Face, or a graph of llama.cpp.
+    """A class of Hugging Face, or a graph of llama.cpp."""
 
-    Args:
-        name: what it is called there.
-        accepts: the structures that it computes.
-        names: of its tensors.
-        steps: exact rewrites that bring models nearer to what it computes.
-    """
-
-    name: str
+    name: str  # what it is called there
     accepts: Accepts
-    names: Table
-    steps: tuple[Rewrite, ...]
+    names: Table  # of its tensors
+    steps: tuple[Rewrite, ...]  # exact rewrites that bring models nearer to what it computes
 
     def prepare(self, graph: Graph) -> Graph | None:
         """The graph as this computes it, or None if it cannot."""

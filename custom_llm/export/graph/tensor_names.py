@@ -16,17 +16,11 @@ from custom_llm.export.graph.graph import Attention, Structure, Tensors, join
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One tensor of theirs, made of one or more of ours, and the other way round.
+    """One tensor of theirs, made of one or more of ours, and the other way round."""
 
-    Args:
-        ours: names of ours, joined along `dim`.
-        layout: the same values in the order and shape that they want.
-        scale: what each of our rows is multiplied by.
-    """
-
-    ours: tuple[str, ...]
-    layout: Callable[[torch.Tensor, Attention], torch.Tensor] | None = None
-    scale: Callable[[Attention], list[float]] | None = None
+    ours: tuple[str, ...]  # joined along `dim`
+    layout: Callable[[torch.Tensor, Attention], torch.Tensor] | None = None  # the same values in another order or shape
+    scale: Callable[[Attention], list[float]] | None = None  # what each of our rows is multiplied by
     dim: int = 0
 
 

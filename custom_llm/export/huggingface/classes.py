@@ -32,14 +32,10 @@ ANY_PLAIN = [(name, False) for name in ACTIVATIONS]
 
 @dataclass(frozen=True)
 class HFClass(Target):
-    """A stock class.
-
-    Args:
-        config: the further content of config.json.
-    """
+    """A stock class."""
 
     model_type: str
-    config: Callable[[Structure], dict[str, Any]]
+    config: Callable[[Structure], dict[str, Any]]  # the further content of config.json
 
 
 def in_directory(graph: Graph) -> tuple[HFClass | None, Graph]:

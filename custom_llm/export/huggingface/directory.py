@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -24,11 +24,8 @@ from custom_llm.export.graph.graph import Graph, Structure
 from custom_llm.export.graph.tensor_names import rename, restore
 from custom_llm.export.huggingface.classes import BY_NAME, HFClass, in_directory
 from custom_llm.export.vocabulary import tokenizer_files
-
-if TYPE_CHECKING:
-    from custom_llm.model import GPTLanguageModel
-    from custom_llm.tokenizer.base import Tokenizer
-
+from custom_llm.model import GPTLanguageModel
+from custom_llm.tokenizer.base import Tokenizer
 
 OURS = "CustomLLM"  # in the place of a class
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -43,10 +40,8 @@ def write_hf_directory(
 ) -> str | None:
     """Write weights, configuration and tokenizer so that `AutoModelForCausalLM` and `AutoTokenizer` load them.
 
-    An interrupted run leaves a directory without config.json, which nothing takes for a model.
-
-    Returns:
-        The stock class it is for; None if there is none, and only this program reads the directory.
+    Returned is the stock class it is for; None if there is none, and only this program reads the directory. An
+    interrupted run leaves it without config.json, and nothing takes that for a model.
 
     Raises:
         UserError: the directory cannot be written, or holds somebody else's model.
