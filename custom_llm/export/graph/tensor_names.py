@@ -1,12 +1,14 @@
 """Tensors under other names and in other layouts: a table of rows "their name ← ours", applied either way.
 
-In a row's names, {i} is a layer, {e} an expert, and a final * both "weight" and "bias", whichever there are.
+In a row's names, {i} is a layer, {e} an expert, {part} each matrix of a feed-forward layer, and a final * both "weight"
+and "bias", whichever there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 
@@ -90,8 +92,10 @@ def _rows(s: Structure, table: Table):
     """(their name, row, attention of the layer) for every row, layer, weight and bias."""
     for theirs, value in table.items():
         row = TensorRow((value,)) if isinstance(value, str) else value
-        for i in range(len(s.layers)) if "{i}" in theirs else [None]:
-            for kind in ("weight", "bias") if theirs.endswith("*") else [""]:
-                texts = (text.replace("{i}", str(i)) for text in (theirs, *row.ours))
-                name, *ours = (text.removesuffix("*") + kind for text in texts)
-                yield name, replace(row, ours=tuple(ours)), None if i is None else s.layers[i].attn
+        parts = ("gate", "up", "down") if "{part}" in theirs else [""]
+        layers = range(len(s.layers)) if "{i}" in theirs else [None]
+        kinds = ("weight", "bias") if theirs.endswith("*") else [""]
+        for part, i, kind in product(parts, layers, kinds):
+            texts = (text.replace("{part}", part).replace("{i}", str(i)) for text in (theirs, *row.ours))
+            name, *ours = (text.removesuffix("*") + kind for text in texts)
+            yield name, replace(row, ours=tuple(ours)), None if i is None else s.layers[i].attn

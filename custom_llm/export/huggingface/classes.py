@@ -103,9 +103,7 @@ LLAMA = {
     "model.layers.{i}.self_attn.q_norm.weight": "blocks.{i}.attn.query_norm.weight",
     "model.layers.{i}.self_attn.k_norm.weight": "blocks.{i}.attn.key_norm.weight",
     "model.layers.{i}.post_attention_layernorm.*": "blocks.{i}.ln2.*",
-    "model.layers.{i}.mlp.gate_proj.*": "blocks.{i}.ffn.gate.*",
-    "model.layers.{i}.mlp.up_proj.*": "blocks.{i}.ffn.up.*",
-    "model.layers.{i}.mlp.down_proj.*": "blocks.{i}.ffn.down.*",
+    "model.layers.{i}.mlp.{part}_proj.*": "blocks.{i}.ffn.{part}.*",
     "model.norm.*": "ln_f.*",
     "lm_head.weight": "head.weight",
 }
@@ -137,12 +135,8 @@ MOE = {
     **LLAMA,
     "model.layers.{i}.mlp.gate.weight": "blocks.{i}.ffn.router.weight",
     "model.layers.{i}.mlp.gate.e_score_correction_bias": "blocks.{i}.ffn.selection_bias",
-    "model.layers.{i}.mlp.experts.{e}.gate_proj.weight": "blocks.{i}.ffn.experts.gate.weight",
-    "model.layers.{i}.mlp.experts.{e}.up_proj.weight": "blocks.{i}.ffn.experts.up.weight",
-    "model.layers.{i}.mlp.experts.{e}.down_proj.weight": "blocks.{i}.ffn.experts.down.weight",
-    "model.layers.{i}.mlp.shared_experts.gate_proj.weight": "blocks.{i}.ffn.shared.gate.weight",
-    "model.layers.{i}.mlp.shared_experts.up_proj.weight": "blocks.{i}.ffn.shared.up.weight",
-    "model.layers.{i}.mlp.shared_experts.down_proj.weight": "blocks.{i}.ffn.shared.down.weight",
+    "model.layers.{i}.mlp.experts.{e}.{part}_proj.weight": "blocks.{i}.ffn.experts.{part}.weight",
+    "model.layers.{i}.mlp.shared_experts.{part}_proj.weight": "blocks.{i}.ffn.shared.{part}.weight",
 }
 DEEPSEEK = {
     **{theirs: row for theirs, row in MOE.items() if not re.search(r"\.([qk]_norm|[kv]_proj)\.", theirs)},
@@ -273,6 +267,10 @@ def _lean_bias(graph: Graph) -> Graph:
     return bias_as_head(graph) if any(isinstance(layer.ffn, Experts) for layer in graph.s.layers) else graph
 
 
+DEEPSEEK_EXPERTS = dict(
+    dense=ANY_GATED, experts=ANY_GATED, scoring=("sigmoid",), shared_expert=(True,), selection_bias=(True,),
+    layers="dense first",
+)
 HF_CLASSES = (
     HFClass(
         "GPT2LMHeadModel", Accepts(**CLASSIC, positions=("table",), shared_keys=("mha",), dense=ANY_PLAIN), GPT2,
@@ -298,7 +296,7 @@ HF_CLASSES = (
         LLAMA, (), "arcee", _llama,
     ),
     HFClass(
-        "Starcoder2ForCausalLM", Accepts(**CLASSIC, dense=[(name, False) for name in ACTIVATIONS if name != "relu2"]),
+        "Starcoder2ForCausalLM", Accepts(**CLASSIC, dense=[kind for kind in ANY_PLAIN if kind[0] != "relu2"]),
         STARCODER2, (zero_biases, fold_head_bias, mirror), "starcoder2", _starcoder2,
     ),
     HFClass(
@@ -323,19 +321,12 @@ HF_CLASSES = (
     ),
     HFClass(
         "Glm4MoeForCausalLM",
-        Accepts(
-            qk_norm=EITHER, attn_bias=EITHER, dense=ANY_GATED, experts=ANY_GATED, scoring=("sigmoid",),
-            shared_expert=(True,), selection_bias=(True,), layers="dense first",
-        ),
+        Accepts(**DEEPSEEK_EXPERTS, qk_norm=EITHER, attn_bias=EITHER),
         MOE, (centre, squares_as_relu_gates, some_shared_expert, _lean_bias), "glm4_moe", _glm4_moe,
     ),
     HFClass(
         "DeepseekV3ForCausalLM",
-        Accepts(
-            attention=("latent",), **MAYBE_BIASED, dense=ANY_GATED,
-            experts=ANY_GATED, scoring=("sigmoid",), shared_expert=(True,), selection_bias=(True,),
-            layers="dense first",
-        ),
+        Accepts(**DEEPSEEK_EXPERTS, **MAYBE_BIASED, attention=("latent",)),
         DEEPSEEK_V3, (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias), "deepseek_v3", _deepseek,
     ),
 )
