@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # they import torch
-    from custom_llm.config.model import ModelConfig
     from custom_llm.model.files import SavedConfig
     from custom_llm.model.provenance import Provenance
 
@@ -56,27 +55,19 @@ class About:
 
 
 def about_model(saved: SavedConfig, n_parameters: int, name: str = "", author: str = "", license: str = "") -> About:
-    """The words about a trained model. Of its training text nothing is in them but the name."""
+    """The words about a trained model. Of its training text nothing is in them but the name.
+
+    The description is, for example, `A language model of 0.37 M parameters over 56 characters, trained from scratch on
+    stories.txt.`
+    """
     origin = saved.training
-    return About(
-        name,
-        author,
-        license,
-        describe(saved.model, n_parameters, (saved.tokenizer or {}).get("kind") == "char", origin.dataset),
-        clean_line(origin.dataset),
-        describe_training(origin),
-        clean_text(origin.text),
+    dataset = clean_line(origin.dataset)
+    units = "characters" if (saved.tokenizer or {}).get("kind") == "char" else "tokens"
+    description = clean_line(
+        f"A language model of {in_millions(n_parameters)} parameters over {saved.model.vocab_size:,} {units}, "
+        f"trained from scratch{' on ' if dataset else ''}{dataset}."
     )
-
-
-def describe(config: ModelConfig, n_parameters: int, of_characters: bool, dataset: str = "") -> str:
-    """For example `A language model of 0.37 M parameters over 56 characters, trained from scratch on stories.txt.`"""
-    units = "characters" if of_characters else "tokens"
-    on = f" on {clean_line(dataset)}" if dataset else ""
-    return clean_line(
-        f"A language model of {in_millions(n_parameters)} parameters over {config.vocab_size:,} {units}, "
-        f"trained from scratch{on}."
-    )
+    return About(name, author, license, description, dataset, describe_training(origin), clean_text(origin.text))
 
 
 def describe_training(origin: Provenance) -> str:

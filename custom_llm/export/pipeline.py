@@ -31,11 +31,7 @@ Proof = Callable[[Path, str, Path], None]
 def export_to_hf(
     model_path: str = "trained_model.pth", config_path: str = "model_config.pth", output_dir: str = "hf_model"
 ) -> str:
-    """Write the trained model as a Hugging Face directory, for a stock class if one computes it; return the directory.
-
-    Raises:
-        UserError: the files do not load, or the directory cannot be written.
-    """
+    """Write the trained model as a Hugging Face directory, for a stock class if one computes it; return its path."""
     model, tokenizer, saved = load_trained(model_path, config_path)
     write_hf_directory(model, tokenizer, output_dir, about_model(saved, model.n_parameters()))
     return output_dir

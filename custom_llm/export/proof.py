@@ -27,7 +27,6 @@ BOUNDS = {"F32": 1e-6, "F16": 1e-5}
 class Parity:
     """How far the next-token distributions of a file are from PyTorch's."""
 
-    positions: int
     max_difference: float  # of any logit
     kl: float  # mean KL(PyTorch ‖ file) in nats
     top1_text: float  # share of positions of the text with the same likeliest token
@@ -71,11 +70,7 @@ class Reference:
         return float(np.concatenate(losses).sum() / max(1, sum(map(len, losses))))
 
     def compare(self, path: str | Path) -> Parity:
-        """Hold a GGUF file against PyTorch.
-
-        Raises:
-            UserError: the file does not load, or reads text as other token ids.
-        """
+        """Hold a GGUF file against PyTorch. Raises UserError where it does not load, or reads text as other ids."""
         from custom_llm.llamacpp import Model, score_windows
 
         with Model(path) as model:
@@ -92,7 +87,6 @@ class Reference:
         kl, agree, clear = np.concatenate(kls), np.concatenate(same), np.concatenate(self.clear_choices)
         sure, n_text = np.concatenate(untied) & clear, sum(map(len, self.windows[: self.n_text_windows]))
         return Parity(
-            positions=len(kl),
             max_difference=worst,
             kl=float(kl.mean()),
             top1_text=float(agree[:n_text].mean()),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
-from custom_llm.export.gguf.llama_cpp_tools import find_quantizer, run_quantizer
+from custom_llm.export.gguf.llama_cpp_tools import find_quantizer, run_program
 from custom_llm.llamacpp.available import MISSING, is_available
 
 Shapes = dict[str, tuple[int, ...]]  # of the tensors of a file by name, in PyTorch's order
@@ -39,11 +39,7 @@ FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # where rows are n
 
 
 def parse_quant_types(text: str) -> list[str]:
-    """`"q4_0,Q8_0"` as ["Q4_0", "Q8_0"].
-
-    Raises:
-        UserError: an unknown type, or one that needs an importance matrix.
-    """
+    """`"q4_0,Q8_0"` as ["Q4_0", "Q8_0"]. Raises UserError for unknown types, and for those of NEED_IMPORTANCE."""
     names = [name.strip().upper() for name in text.split(",") if name.strip()]
     for name in names:
         if name in NEED_IMPORTANCE:
@@ -64,14 +60,10 @@ def check_possible(quant_types: Sequence[str], checkout: str | Path | None) -> N
 
 
 def quantize(source: Path, target: Path, quant_type: str, checkout: str | Path | None) -> None:
-    """Write the F32 GGUF `source` to `target` in `quant_type`, with the checkout's llama-quantize if it has one.
-
-    Raises:
-        UserError: llama.cpp refused.
-    """
+    """Write the F32 GGUF `source` to `target` in `quant_type`, with the checkout's llama-quantize if it has one."""
     quant_type = ALIASES.get(quant_type, quant_type)
     if program := checkout and find_quantizer(checkout):
-        run_quantizer(program, source, target, quant_type)
+        run_program([str(program), str(source), str(target), quant_type], str(program))
     elif is_available():
         from custom_llm.llamacpp import quantize_file
 

@@ -48,11 +48,7 @@ def rename(tensors: Tensors, s: Structure, table: Table) -> Tensors:
 
 
 def restore(tensors: Tensors, s: Structure, table: Table) -> Tensors:
-    """Their tensors under our names: the inverse of `rename`.
-
-    Raises:
-        ValueError: tensors of the structure are missing, of other shapes, or there are more.
-    """
+    """Their tensors under our names: the inverse of `rename`. Raises ValueError for others than the structure has."""
     result: Tensors = {}
     left, shapes = dict(tensors), expected_shapes(s)
 

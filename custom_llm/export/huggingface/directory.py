@@ -41,10 +41,8 @@ def write_hf_directory(
     """Write weights, configuration and tokenizer so that `AutoModelForCausalLM` and `AutoTokenizer` load them.
 
     Returned is the stock class it is for; None if there is none, and only this program reads the directory. An
-    interrupted run leaves it without config.json, and nothing takes that for a model.
-
-    Raises:
-        UserError: the directory cannot be written, or holds somebody else's model.
+    interrupted run leaves it without config.json, and nothing takes that for a model. Raises UserError for a directory
+    that cannot be written, or holds somebody else's model.
     """
     output_dir = Path(output_dir)
     if (output_dir / "config.json").exists():
@@ -92,11 +90,7 @@ def hf_config(s: Structure, hf_class: HFClass | None, end_of_text_id: int | None
 
 
 def read_hf_directory(hf_dir: str | Path) -> tuple[Graph, int | None]:
-    """The graph of a directory that `write_hf_directory` wrote, and the id of its end-of-text token.
-
-    Raises:
-        UserError: there is none, it is of another kind of model, or it is damaged.
-    """
+    """The graph of a directory that `write_hf_directory` wrote, and its end-of-text id. Raises UserError for others."""
     config = read_config(hf_dir)
     path = Path(hf_dir) / "model.safetensors"
     try:
