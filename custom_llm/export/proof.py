@@ -27,7 +27,6 @@ BOUNDS = {"F32": 1e-6, "F16": 1e-5}
 class Parity:
     """How far the next-token distributions of a file are from PyTorch's."""
 
-    positions: int
     max_difference: float  # of any logit
     kl: float  # mean KL(PyTorch ‖ file) in nats
     top1_text: float  # share of positions of the text with the same likeliest token
@@ -54,9 +53,8 @@ class Reference:
         block_size = model.config.block_size
         ids = tokenizer.encode(self.text)[:TEXT_POSITIONS].tolist() or [0]
         chance = np.random.default_rng(0).integers(tokenizer.vocab_size, size=RANDOM_POSITIONS).tolist()
-        text_windows = _split(ids, block_size)
-        self.n_text_windows = len(text_windows)
-        self.windows = [*text_windows, *_split(chance, block_size)]
+        self.windows = [part[i : i + block_size] for part in (ids, chance) for i in range(0, len(part), block_size)]
+        self.n_text_windows = -(-len(ids) // block_size)
         self.has_experts = bool(model.mixtures)
         self.logits, self.clear_choices = zip(*(_torch_logits(model, window) for window in self.windows), strict=True)
 
@@ -72,11 +70,7 @@ class Reference:
         return float(np.concatenate(losses).sum() / max(1, sum(map(len, losses))))
 
     def compare(self, path: str | Path) -> Parity:
-        """Hold a GGUF file against PyTorch.
-
-        Raises:
-            UserError: the file does not load, or reads text as other token ids.
-        """
+        """Hold a GGUF file against PyTorch. Raises UserError where it does not load, or reads text as other ids."""
         from custom_llm.llamacpp import Model, score_windows
 
         with Model(path) as model:
@@ -93,7 +87,6 @@ class Reference:
         kl, agree, clear = np.concatenate(kls), np.concatenate(same), np.concatenate(self.clear_choices)
         sure, n_text = np.concatenate(untied) & clear, sum(map(len, self.windows[: self.n_text_windows]))
         return Parity(
-            positions=len(kl),
             max_difference=worst,
             kl=float(kl.mean()),
             top1_text=float(agree[:n_text].mean()),
@@ -128,7 +121,3 @@ def _torch_logits(model: GPTLanguageModel, window: Sequence[int]) -> tuple[np.nd
         hook.remove()
     clear = (torch.stack(margins).amin(0) > CLEAR_CHOICE).cummin(0).values
     return logits, clear.numpy()
-
-
-def _split(ids: list[int], size: int) -> list[list[int]]:
-    return [ids[start : start + size] for start in range(0, len(ids), size)]

@@ -10,10 +10,8 @@ from custom_llm.export.gguf.quantize import Shapes, fallback_note
 from custom_llm.export.proof import Parity, Reference, check_bound
 from custom_llm.export.read_back import Agreement, Original
 
-# The share of positions whose likeliest token is PyTorch's, on the text and on random tokens.
-TOP1 = "same top-1 (text, random)"
 HEADERS = {
-    Reference: f"{'KL to PyTorch':>16}{'max logit diff':>16}{TOP1:>28}",
+    Reference: f"{'KL to PyTorch':>16}{'max logit diff':>16}{'same top-1 (text, random)':>28}",
     Original: f"{'tensors':>10}{'tokens':>10}{'max weight diff':>18}{'relative error':>17}",
     type(None): "",
 }
@@ -32,30 +30,17 @@ class FileReport:
 
 
 class FileTable:
-    """Checks each finished file against the trained model before it gets its name, and prints a row about it.
-
-    Attributes:
-        rows: of the files so far.
-    """
+    """Checks each finished file against the trained model before it gets its name, and prints a row about it."""
 
     def __init__(self, expected: Reference | Original | None, shapes: Shapes) -> None:
-        """Args:
-        expected: what to hold the files against: PyTorch's logits, or where llama.cpp is not installed the weights;
-            None only reports their size.
-        shapes: of the files' tensors (`ExportPlan.shapes`).
-        """
+        """`expected`: what to hold files against (None: nothing); `shapes`: of their tensors (`ExportPlan.shapes`)."""
         self.expected = expected
         self._shapes = shapes
         self.rows: list[FileReport] = []
 
     def check(self, path: Path, quant_type: str, name: Path) -> None:
-        """Print the row of the file at `path`, which is to be called `name`.
-
-        Raises:
-            UserError: a file is not the trained model, or one of an exact type does not compute it.
-        """
-        note = fallback_note(quant_type, path, self._shapes)
-        if note:
+        """Print the row of the file at `path`, which will be `name`. Raises UserError if it is not the trained model."""
+        if note := fallback_note(quant_type, path, self._shapes):
             print(f"note: {note}")
         n_bytes, proof = path.stat().st_size, None
         row = f"{name!s:<32}{n_bytes / 1e6:>7.2f} MB"

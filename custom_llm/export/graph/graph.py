@@ -12,7 +12,7 @@ Export goes  our model → Graph → (rewrites) → Graph → names of Hugging F
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -165,11 +165,6 @@ class Graph:
     def map(self, pattern: str, function: Callable[[torch.Tensor], torch.Tensor]) -> Tensors:
         """`function` of every tensor whose whole name matches the regular expression `pattern`."""
         return {name: function(x) for name, x in self.tensors.items() if re.fullmatch(pattern, name)}
-
-    def blocks(self) -> Iterator[tuple[str, Layer]]:
-        """("blocks.0.", its layer), …"""
-        for i, layer in enumerate(self.s.layers):
-            yield f"blocks.{i}.", layer
 
 
 def join(parts: Sequence[torch.Tensor], dim: int) -> torch.Tensor:

@@ -55,28 +55,18 @@ SIX = ("vocab_size", "n_embd", "n_head", "n_layer", "block_size", "dropout")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a card is made of.
+    """What a card is made of."""
 
-    Attributes:
-        about: the words that are in the GGUF files as well; it has a name.
-        architecture: what llama.cpp calls the model.
-        hf_class: the class of transformers that loads the folder, if there is one.
-        rows: the GGUF files.
-        folder: how a person names the folder of the card: its name, or owner/name on the hub.
-        has_picture: whether PICTURE is there.
-        has_end: whether the model ends its texts itself.
-    """
-
-    about: About
+    about: About  # the words that are in the GGUF files as well; it has a name
     origin: Provenance
     config: ModelConfig
     n_parameters: int
-    architecture: str
-    hf_class: str | None
-    rows: Sequence[FileReport]
-    folder: str
-    has_picture: bool = False
-    has_end: bool = True
+    architecture: str  # what llama.cpp calls the model
+    hf_class: str | None  # the class of transformers that loads the folder, if there is one
+    rows: Sequence[FileReport]  # the GGUF files
+    folder: str  # how a person names the folder of the card: its name, or owner/name on the hub
+    has_picture: bool = False  # whether PICTURE is there
+    has_end: bool = True  # whether the model ends its texts itself
 
     def text(self) -> str:
         """The whole README.md."""
@@ -126,11 +116,9 @@ class ModelCard:
 
     def _training(self) -> str:
         origin = self.origin
-        parts = []
+        parts = ["Nothing is known of its training: it is of an earlier version, or of other scripts."]
         if self.about.training:
-            parts.append(f"Text: {escape(self.about.dataset or 'not known')}. {self.about.training}.")
-        else:
-            parts.append("Nothing is known of its training: it is of an earlier version, or of other scripts.")
+            parts = [f"Text: {escape(self.about.dataset or 'not known')}. {self.about.training}."]
         if origin.kept_step is not None and origin.kept_step != origin.steps:
             parts.append(
                 f"The weights are those of step {origin.kept_step:,}, where the held-out loss was lowest; after it the "
@@ -138,35 +126,33 @@ class ModelCard:
             )
         if self.has_picture:
             parts.append(f"![Loss over the steps of training]({PICTURE})")
-        rows = [(name, value) for name, value in self._settings().items() if value not in (None, "")]
-        parts.append(table(("setting", "value"), rows))
+        parts.append(table(("setting", "value"), self._settings()))
         return "\n\n".join(parts)
 
-    def _settings(self) -> dict[str, object]:
-        """Name → value of the architecture (the six numbers, and what is not at its default) and of the training."""
-        plain = ModelConfig()
-        model = self.config.to_dict()
-        chosen = {k: v for k, v in model.items() if k in SIX or v != getattr(plain, k)}
-        origin = self.origin
-        return {
-            "parameters": f"{self.n_parameters:,}",
-            **chosen,
-            "tokenizer": origin.tokenizer,
-            "characters of text": _number(origin.characters, ","),
-            "tokens of text": _number(origin.tokens, ","),
-            "of these held out": _number(origin.held_out_tokens, ","),
-            "epochs": _number(origin.epochs, "g"),
-            "steps": _number(origin.steps, ","),
-            "tokens seen": _number(origin.tokens_seen, ","),
-            "time": None if origin.minutes is None else _duration(origin.minutes),
-            "batch_size": origin.batch_size,
-            "learning_rate": _number(origin.learning_rate, "g"),
-            "optimizer": origin.optimizer,
-            "schedule": origin.schedule,
-            "training loss at the end": _number(origin.loss, ".4f"),
-            "device": origin.device,
-            "PyTorch": origin.torch,
+    def _settings(self) -> list[tuple[str, str]]:
+        """Those of the architecture (the six numbers, and what is not at its default) and of the training."""
+        plain, origin = ModelConfig(), self.origin
+        chosen = {k: v for k, v in self.config.to_dict().items() if k in SIX or v != getattr(plain, k)}
+        values: dict[str, tuple[Any, str]] = {  # each with its format
+            "parameters": (self.n_parameters, ","),
+            **{name: (value, "") for name, value in chosen.items()},
+            "tokenizer": (origin.tokenizer, ""),
+            "characters of text": (origin.characters, ","),
+            "tokens of text": (origin.tokens, ","),
+            "of these held out": (origin.held_out_tokens, ","),
+            "epochs": (origin.epochs, "g"),
+            "steps": (origin.steps, ","),
+            "tokens seen": (origin.tokens_seen, ","),
+            "time": (None if origin.minutes is None else _duration(origin.minutes), ""),
+            "batch_size": (origin.batch_size, ""),
+            "learning_rate": (origin.learning_rate, "g"),
+            "optimizer": (origin.optimizer, ""),
+            "schedule": (origin.schedule, ""),
+            "training loss at the end": (origin.loss, ".4f"),
+            "device": (origin.device, ""),
+            "PyTorch": (origin.torch, ""),
         }
+        return [(name, format(value, form)) for name, (value, form) in values.items() if value not in (None, "")]
 
     def _evaluation(self) -> str:
         origin, parts = self.origin, []
@@ -200,7 +186,7 @@ class ModelCard:
         given, n_tokens = shlex.quote(name), min(block_size, 200)
         word = re.search(r"[^\W_]{1,20}", self.about.example)  # of characters that the model knows
         prompt = word[0] if word else "The"
-        parts = []
+        parts = ["transformers has no class that computes this model; the GGUF files run everywhere below."]
         if self.hf_class:
             folder = json.dumps(self.folder)
             code = (
@@ -211,9 +197,7 @@ class ModelCard:
                 f"written = model.generate(ids, max_length={n_tokens}, do_sample=True, temperature=0.8)\n"
                 "print(tokenizer.decode(written[0]))"
             )
-            parts += [f"With transformers, as {self.hf_class}:", fenced(code, "python")]
-        else:
-            parts.append("transformers has no class that computes this model; the GGUF files run everywhere below.")
+            parts = [f"With transformers, as {self.hf_class}:", fenced(code, "python")]
         parts += [
             f"With custom-llm-scripts, or with llama.cpp, which calls the architecture `{self.architecture}`:",
             fenced(
@@ -249,10 +233,6 @@ def _cells(row: FileReport) -> list[str]:
     elif proof:
         cells = [f"{proof.n_tensors}", f"{proof.max_difference:.2g}", f"{proof.relative_error:.3%}"]
     return [row.path.name, f"{row.n_bytes / 1e6:,.2f} MB", *cells]
-
-
-def _number(number: float | None, form: str) -> str | None:
-    return None if number is None else format(number, form)
 
 
 def _duration(minutes: float) -> str:
