@@ -32,11 +32,7 @@ class Node(NamedTuple):
 
 
 def read_yaml(path: str) -> dict[str, Node]:
-    """The keys and values of the file that --config names, in order.
-
-    Raises:
-        UserError: it cannot be read, is not YAML, or more than such a mapping; with the line.
-    """
+    """The keys and values of the file that --config names, in order; UserError, with the line, for anything else."""
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
