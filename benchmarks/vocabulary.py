@@ -21,7 +21,7 @@ import torch
 
 from custom_llm.cli.parser import ArgumentParser, number
 from custom_llm.common.errors import run
-from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.data.sources import Corpus, open_corpus
 from custom_llm.data.token_file import open_tokens
 from custom_llm.model import GPTLanguageModel
@@ -60,7 +60,7 @@ def measure(corpus: Corpus, vocabulary: str, minutes: float, dropout: float) -> 
         losses: list[float] = []
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             train_model(
-                model, make_loader(data, BATCH_SIZE, None, seed=1), dict(learning_rate=LEARNING_RATE, minutes=minutes),
+                model, WindowLoader(data, BATCH_SIZE, None, seed=1), dict(learning_rate=LEARNING_RATE, minutes=minutes),
                 torch.device("cpu"),
                 lambda model: held_out_loss(model, held_out, data.block_size, data.vocab_size), losses.append,
             )  # fmt: skip

@@ -20,7 +20,7 @@ from architectures import EXPERTS, tiny
 from conftest import STORY
 
 from custom_llm.config.training import TrainConfig
-from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.held_out import held_out_loss
@@ -75,7 +75,7 @@ class Case:
         changes = dict(vocab_size=dataset.vocab_size, block_size=BLOCK_SIZE, dropout=self.dropout)
         model = tiny(**{**ARCHITECTURES[self.architecture], **changes})
         torch.manual_seed(processes.rank)
-        loader = make_loader(dataset, BATCH_SIZE, None, 3, processes.rank, processes.size)
+        loader = WindowLoader(dataset, BATCH_SIZE, None, 3, processes.rank, processes.size)
         states: list[dict[str, Any]] = []
         trainer = Trainer(
             model, loader, config, torch.device("cpu"), save=lambda state: states.append(copy.deepcopy(state)),

@@ -6,10 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from custom_llm.common.logits import windows_per_batch
 from custom_llm.training.distributed.processes import ALONE, Processes
-
-TOKENS_PER_BATCH = 4096
-LOGITS_PER_BATCH = 1 << 26  # 256 MB
 
 
 @torch.no_grad()
@@ -18,18 +16,16 @@ def held_out_loss(
 ) -> float:
     """Mean cross-entropy in nats over every token of `data` but the first, read in windows side by side.
 
-    Args:
-        model: called as model(idx) -> (logits, None).
-        data: token ids, int64 of shape (n,), n ≥ 2.
-        vocab_size: with which the memory for logits grows.
-        processes: those that share the work; all of them call the model equally often, and get the same loss.
+    The processes share the work: all of them call model(idx) -> (logits, None) equally often, and get the same loss.
+
+    data: token ids, int64 of shape (n,), n ≥ 2.
     """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     whole = (len(data) - 1) // block_size * block_size  # tokens in windows of full length
     inputs, targets = data[:whole].view(-1, block_size), data[1 : whole + 1].view(-1, block_size)
-    rows = max(1, min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // vocab_size) // block_size)
+    rows = windows_per_batch(block_size, vocab_size)
     batches = list(zip(inputs.split(rows), targets.split(rows), strict=True))
     if whole < len(data) - 1:
         batches.append((data[None, whole:-1], data[None, whole + 1 :]))

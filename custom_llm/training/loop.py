@@ -23,7 +23,7 @@ from custom_llm.training.clock import Clock
 from custom_llm.training.display import in_a_line, memory_in_use, peak_of, progress_words
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.optim.schedule import learning_rate_at
-from custom_llm.training.speed.precision import autocast
+from custom_llm.training.speed import autocast
 from custom_llm.training.step import Batch, Diverged, Step, Update, get_random_state, set_random_state
 from custom_llm.training.tracking.history import History
 
@@ -46,18 +46,16 @@ def train_model(
 ) -> GPTLanguageModel:
     """Train `model` in place and return it, printing one line an epoch or, by the clock, now and then.
 
+    Raises Interrupted on Ctrl-C or SIGTERM, after the step that was under way, and Diverged, a UserError, when a loss
+    or a gradient is no longer a number.
+
     Args:
         train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T); targets that
             are -100 are not trained on.
         config: `learning_rate` and `max_epochs`, or `minutes` or `max_iters` instead of the latter.
         validate: the held-out loss in nats per token, reported in each line.
-        on_lowest: called when the held-out loss is the lowest so far, to save the model, which then has the weights
-            that had it.
+        on_lowest: called while the model has the weights of the lowest held-out loss so far, to save them.
         bytes_per_token: of the held-out text in UTF-8, so that losses of different tokenizers can be compared.
-
-    Raises:
-        Interrupted: on Ctrl-C or SIGTERM, after the step that was under way.
-        Diverged: a loss or a gradient is no longer a number. (It is a UserError.)
     """
     c = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
     saved = on_lowest and (lambda trainer: on_lowest())
@@ -91,15 +89,11 @@ class Trainer:
     Its state (`state_dict`) is everything that the rest of the training depends on: on a CPU with the same number of
     threads, weights end the same to the bit however often it was stopped.
 
-    Args:
-        loader: sized; to be resumed, it needs a `WindowSampler`.
-        validate: the held-out loss in nats per token.
-        n_held_out: tokens that it reads.
-        on_lowest: called when the held-out loss is the lowest so far, to save the model as it then is.
+    Args (others as of `train_model`):
+        loader: to be resumed, it needs a `WindowSampler`; each of several processes has its part (see `WindowLoader`).
+        n_held_out: tokens that `validate` reads.
         save: called with the state now and then, to write a checkpoint; in rank 0 only.
-        history: where the curves are kept (default: a new one).
         write_sample: what the model writes at a report, or None if not every time.
-        processes: those that train the model together; each needs its part of the loader (see `make_loader`).
     """
 
     def __init__(
@@ -250,11 +244,10 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the training depends on, in tensors and plain values."""
-        n_read = self.clock.batches * (self.loader.batch_size or 1)
         return {
             "step": self.step.state_dict(),
             "clock": self.clock.state_dict(),
-            "sampler": self.loader.sampler.state_dict(n_read),
+            "sampler": self.loader.sampler.state_dict(self.clock.batches * self.loader.batch_size),
             "losses": {"total": self._loss, "tokens": self._n_targets},
             "history": self.history.state_dict(),
             "lowest": asdict(self.best),
@@ -267,7 +260,7 @@ class Trainer:
         self.step.load_state_dict(state["step"])
         self.clock.load_state_dict(state["clock"])
         self.loader.sampler.load_state_dict(state["sampler"])
-        self.clock.batches = -(-state["sampler"]["read"] // (self.loader.batch_size or 1))  # of the size they have now
+        self.clock.batches = -(-state["sampler"]["read"] // self.loader.batch_size)  # of the size they have now
         self._loss, self._n_targets = state["losses"]["total"], state["losses"]["tokens"]
         self.history.load_state_dict(state["history"])
         self.best = Best(**state["lowest"])

@@ -65,9 +65,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 class Saver:
     """Saves what must not be lost: the model at its lowest held-out loss, and the whole state of the training.
 
-    Args:
-        training: the options, the model and the text.
-        describe: the content of `config_path`, which is written with each model.
+    describe: the content of `config_path`, which is written with each model.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from custom_llm.common.steps import command, step
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.sizes import BYTE_PAIRS
 from custom_llm.config.training import TrainConfig
-from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset, make_loader
+from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset, WindowLoader
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.model import GPTLanguageModel
@@ -27,8 +27,7 @@ from custom_llm.tokenizer.load import find_recipe
 from custom_llm.training.autotune import use_fastest_settings
 from custom_llm.training.display import write_sample
 from custom_llm.training.distributed.parallel import is_divided
-from custom_llm.training.distributed.processes import ALONE, Processes
-from custom_llm.training.distributed.torchrun import local_rank
+from custom_llm.training.distributed.processes import ALONE, Processes, local_rank
 from custom_llm.training.held_out import held_out_loss
 from custom_llm.training.loop import Interrupted, Trainer
 from custom_llm.training.report import provenance, public_name
@@ -85,7 +84,9 @@ def train_on_text(
 ) -> bool:
     """Train the model of `config_path` on a text and show a text of it.
 
-    `config_path` is completed with the vocabulary of the text, together with the first weights written.
+    `config_path` is completed with the vocabulary of the text, together with the first weights written. False if the
+    training was stopped from outside; the weights so far are saved. UserError where the text, a file or an option does
+    not fit, or the memory does not suffice.
 
     Args:
         cache: the folder for the encoded text.
@@ -94,12 +95,6 @@ def train_on_text(
         on_start: called before the first step with the options that repeat the training, here and now chosen ones too;
             in rank 0 only, which writes all files.
         processes: those that train together; each of them calls this.
-
-    Returns:
-        False if the training was stopped from outside; the weights so far are saved.
-
-    Raises:
-        UserError: the text, a file or an option does not fit, or the memory does not suffice.
     """
     job = _prepare(config, corpus, config_path, model_path, cache, device, processes)
     trainer, saver = _build(job)
@@ -180,7 +175,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
         )
     torch.manual_seed(config.seed)
     model = GPTLanguageModel(job.architecture)
-    loader = make_loader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
+    loader = WindowLoader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
     if config.threads is not None:
         torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
     if processes.rank:

@@ -17,7 +17,7 @@ from custom_llm.config.training import TrainConfig
 from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.autotune import use_fastest, use_fastest_settings
 from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.speed.precision import autocast, multiplies_bfloat16, precisions_of
+from custom_llm.training.speed import autocast, multiplies_bfloat16, precisions_of
 from custom_llm.training.step import Step
 
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def test_every_architecture_trains_in_bfloat16(experts, attention, rest):
 
 @pytest.mark.parametrize("experts", EXPERTS)
 def test_choosing_settings_leaves_everything_else_as_it_is(experts, monkeypatch):
-    monkeypatch.setattr("custom_llm.training.speed.precision.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("custom_llm.training.speed.multiplies_bfloat16", lambda device: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     step = make_step({**EXPERTS[experts], "dropout": 0.3})

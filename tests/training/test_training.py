@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from custom_llm.common.errors import UserError, run
 from custom_llm.config.training import TrainConfig
-from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.files import load_model
 from custom_llm.model.gpt import NOT_TRAINED_ON
@@ -55,7 +55,7 @@ def small_model(dataset: TextDataset, **architecture: object) -> GPTLanguageMode
 def train_once(architecture: dict[str, object] | None = None, **config: object) -> GPTLanguageModel:
     dataset = TextDataset(TEXT, 32)
     model = small_model(dataset, **(architecture or {}))
-    return train_model(model, make_loader(dataset, 8, None, seed=3), dict(learning_rate=5e-4, **config), CPU)
+    return train_model(model, WindowLoader(dataset, 8, None, seed=3), dict(learning_rate=5e-4, **config), CPU)
 
 
 def train_by_a_clock(minutes: float, seconds: float, before: float = 0.0, **options: object) -> Trainer:
@@ -229,7 +229,7 @@ def test_a_loss_that_is_no_number_stops_the_training():
         model.head.weight.fill_(math.inf)
     config = dict(learning_rate=0.02, max_epochs=1)
     with pytest.raises(UserError, match=r"--learning_rate 0.02: the loss became nan at step 1; try 0.002"):
-        train_model(model, make_loader(dataset, 8, None, seed=3), config, CPU)
+        train_model(model, WindowLoader(dataset, 8, None, seed=3), config, CPU)
 
 
 def test_a_training_that_diverged_goes_on_by_the_command_it_names(tmp_path):
@@ -300,7 +300,7 @@ def test_a_gpu_is_looked_at_before_anything_is_saved():
     saved = []
     dataset = TextDataset(TEXT, 32)
     config = TrainConfig(learning_rate=0.02, ckpt_interval=4, max_iters=20)
-    trainer = Trainer(small_model(dataset), make_loader(dataset, 8, None, seed=3), config, CPU, save=saved.append)
+    trainer = Trainer(small_model(dataset), WindowLoader(dataset, 8, None, seed=3), config, CPU, save=saved.append)
     trainer.step = AsOnAGpu(trainer.step, diverges_at=7)
     with pytest.raises(UserError, match=r"the length of the gradient became nan at step 7; try 0.002"):
         trainer.run()
@@ -312,7 +312,7 @@ def test_averaged_weights_are_what_is_evaluated_and_kept():
     dataset = TextDataset(TEXT, 32)
     states, kept = [], []
     config = TrainConfig(learning_rate=3e-3, max_iters=12, ckpt_interval=1, eval_interval=12, ema=0.4)
-    loader = make_loader(dataset, 8, None, seed=3)
+    loader = WindowLoader(dataset, 8, None, seed=3)
     model = small_model(dataset)
     average = {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
