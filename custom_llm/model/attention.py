@@ -63,7 +63,6 @@ class MultiHeadSelfAttention(nn.Module):
     Four separate matrices `key`, `query`, `value`, `proj`, under the names of the tutorial.
 
     Args:
-        n_embd: width; a multiple of n_head.
         block_size: longest sequence; the table of rotations has as many rows.
         n_kv_heads: heads of keys and values, a divisor of n_head (default: n_head); 1 is multi-query attention
             (Shazeer 2019, arXiv:1911.02150), others are grouped-query attention (Ainslie et al. 2023,

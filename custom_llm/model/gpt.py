@@ -54,13 +54,7 @@ POSITIONS: dict[str, Callable[[int, int], nn.Module | None]] = {
 
 
 class TransformerBlock(nn.Module):
-    """A pre-norm block (Radford et al. 2019); without further parts, GPT-2's.
-
-    Args:
-        attn: called as attn(x, cache); default: multi-head attention with biases.
-        ffn: called as ffn(x); default: GELU and 4 n_embd.
-        norm, bias: kind of the two norms, and whether they have a bias.
-    """
+    """A pre-norm block (Radford et al. 2019) of attn(x, cache) and ffn(x); without further parts, GPT-2's."""
 
     def __init__(
         self,
@@ -100,20 +94,13 @@ def make_block(config: ModelConfig, block: BlockConfig) -> TransformerBlock:
 class GPTLanguageModel(nn.Module):
     """A decoder-only transformer: the tutorial's by default, others as the config says.
 
-    Args:
-        config: a `ModelConfig`, or a dict with at least
-            `vocab_size n_embd n_head n_layer block_size dropout`.
-
-    Raises:
-        ValueError: a key is missing, unknown or impossible.
-
-    Attributes:
-        act_recomp: whether training computes the activations of blocks again for the backward pass.
+    A dict has at least the keys `vocab_size n_embd n_head n_layer block_size dropout`; ValueError where one is missing,
+    unknown or impossible.
     """
 
     def __init__(self, config: ModelConfig | dict[str, Any]) -> None:
         super().__init__()
-        self.act_recomp = False
+        self.act_recomp = False  # whether training computes the activations of blocks again for the backward pass
         self.config = c = config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)
         with no_default_init():
             self.token_embedding = nn.Embedding(c.vocab_size, c.n_embd)
@@ -133,13 +120,10 @@ class GPTLanguageModel(nn.Module):
         Args:
             idx: token ids, (B, T).
             targets: the ids one place later, (B, T), NOT_TRAINED_ON where they do not count; or None.
-            cache: what was read before idx; idx is added to it. Together they are at most block_size tokens.
+            cache: what was read before idx; idx is added to it. More than block_size tokens together: ValueError.
 
         Returns:
             logits (B, T, vocab_size), and the mean cross-entropy in nats (None without targets).
-
-        Raises:
-            ValueError: more than block_size tokens.
         """
         start = cache.length if cache else 0
         stop = start + idx.shape[1]

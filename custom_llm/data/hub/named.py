@@ -20,7 +20,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
@@ -38,14 +38,6 @@ LAYOUT = 1  # of the text; a copy of another one is not used
 PROGRESS_EVERY = 1_000_000  # characters
 # ` = Title = ` on a line of WikiText, but not ` = = Section = = `
 HEADING = re.compile(r" ?= (?!=)[^\n]*(?<!=) = ?\n?")
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """The text file of a dataset, and what a person should know about it, a line each."""
-
-    path: Path
-    notes: tuple[str, ...] = ()
 
 
 _HUGE = dict(stream=True, default_max_chars=100_000_000)
@@ -69,8 +61,7 @@ NAMED: dict[str, HubDataset] = {
 def find_dataset(spec: str) -> HubDataset | None:
     """The dataset that `spec` names, or None where it is a path: a file or folder of that name goes first.
 
-    Raises:
-        UserError: it begins with hf: and names none.
+    UserError where it begins with hf: and names none.
     """
     if not spec.startswith(PREFIX):
         return None if os.path.lexists(spec.replace("\0", "")) else NAMED.get(spec)
@@ -100,21 +91,18 @@ def fetch(
     max_chars: int | None = None,
     stream: bool | None = None,
     on_progress: Callable[[int], None] | None = None,
-) -> Fetched:
-    """The text file of a dataset; it is downloaded where there is none of the newest revision.
+) -> tuple[Path, list[str]]:
+    """The text file of a dataset in the cache, downloaded unless it has that of the newest revision; and notes.
+
+    Unavailable where it cannot be had here and now, and there is no earlier copy. UserError where there is no such
+    dataset, configuration, split or column, where it is closed to us, damaged or empty, or the disk is full.
 
     Args:
-        cache_dir: where the file is, or will be; made if it is missing.
         field: the column of the text (`--text_field`), if the dataset's name has none.
         max_chars: the text ends there; without it the whole dataset is fetched, or `default_max_chars` of it.
         stream: read it while it is downloaded; False: download all first, which an interrupted download survives.
             None: stream where only a part is wanted.
         on_progress: called now and then with the number of characters written so far.
-
-    Raises:
-        Unavailable: it cannot be had here and now, and there is no earlier copy.
-        UserError: there is no such dataset, configuration, split or column; it is closed to us, damaged or empty; or
-            the file cannot be written.
     """
     if field and dataset.field and field != dataset.field:
         raise UserError(f"{dataset.name} names the column {dataset.field}, --text_field {field}; give one of them")
@@ -141,12 +129,12 @@ def fetch(
                     notes.append(f"{dataset.name} has changed since the copy of {_day(other)}, which is replaced")
                     with contextlib.suppress(OSError):  # on Windows, where another process reads it
                         other.unlink()
-        return Fetched(path, tuple(notes))
+        return path, notes
     except Unavailable as error:
         latest = max(folder.glob(f"{stem}.*.txt"), key=lambda path: path.stat().st_mtime_ns, default=None)
         if latest is None:
             raise
-        return Fetched(latest, (*notes, f"{dataset.name}: {error.reason}; using the copy of {_day(latest)}"))
+        return latest, [*notes, f"{dataset.name}: {error.reason}; using the copy of {_day(latest)}"]
 
 
 def _day(path: Path) -> str:
@@ -168,13 +156,9 @@ def _revision(dataset: HubDataset) -> str:
 
 
 def _download(
-    dataset: HubDataset,
-    revision: str,
-    path: Path,
-    max_chars: int | None,
-    stream: bool,
+    dataset: HubDataset, revision: str, path: Path, max_chars: int | None, stream: bool,
     on_progress: Callable[[int], None] | None,
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """Write the text to `path`, whole or not at all, and return notes. Raises as `fetch` does."""
     rows = open_rows(dataset, "" if dataset.is_folder else revision, stream)
     dropped = 0
@@ -218,13 +202,11 @@ def documents(rows: Iterable[str]) -> Iterator[str]:
     >>> "".join(documents(["One.", " ", "Two."]))
     'One.<|endoftext|>Two.'
     """
-    first = True
+    before = ""
     for row in rows:
         if row and not row.isspace():
-            if not first:
-                yield END_OF_TEXT
-            yield row
-            first = False
+            yield before + row
+            before = END_OF_TEXT
 
 
 def lines(rows: Iterable[str]) -> Iterator[str]:
