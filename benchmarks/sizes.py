@@ -62,7 +62,7 @@ def measure(setting: str, text: str, minutes: float, dropout: float, show: bool)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         train_model(model, loader, config, torch.device("cpu"))
     speed = loader.tokens / (time.monotonic() - start)
-    bits = held_out_loss(model, held_out, block_size, tokenizer.vocab_size) / math.log(2)
+    bits = held_out_loss(model, held_out) / math.log(2)
     row = f"{setting:<28}{model.n_parameters() / 1e6:>7.2f}M{speed:>9,.0f} tokens/s"
     print(f"{row}{loader.tokens / len(data.data):>7.1f} epochs{bits:>8.3f} bits per character", flush=True)
     if show:

@@ -62,7 +62,7 @@ def measure(corpus: Corpus, vocabulary: str, minutes: float, dropout: float) -> 
             train_model(
                 model, WindowLoader(data, BATCH_SIZE, None, seed=1), dict(learning_rate=LEARNING_RATE, minutes=minutes),
                 torch.device("cpu"),
-                lambda model: held_out_loss(model, held_out, data.block_size, data.vocab_size), losses.append,
+                lambda model: held_out_loss(model, held_out), losses.append,
             )  # fmt: skip
     bits = min(losses) * (len(held_out) - 1) / n_bytes / math.log(2)
     return f"{vocabulary:>6}  {model.n_parameters() / 1e6:5.2f} M parameters  {bits:.3f} bits per byte"

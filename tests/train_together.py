@@ -85,7 +85,7 @@ class Case:
             trainer.load_state_dict(self.resumed)
         trainer.run()
         with trainer.step.averaged():
-            held_out = held_out_loss(model, dataset.data[:300], BLOCK_SIZE, dataset.vocab_size, processes)
+            held_out = held_out_loss(model, dataset.data[:300], processes)
         return {
             "losses": _losses([self.resumed] if self.resumed else [], states),
             "states": states,

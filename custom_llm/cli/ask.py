@@ -14,12 +14,9 @@ Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def ask(
-    title: str,
-    config_class: type,
-    values: dict[str, Any],
-    complete: Complete = dict,
+    title: str, config_class: type, values: dict[str, Any], complete: Complete = dict,
     more: Callable[[dict[str, Any]], set[str]] | None = None,
-) -> Any:
+) -> Any:  # fmt: skip
     """Ask for every field that has a question and is not in `values`; return the finished config.
 
     Enter and the end of input mean the default. A bad answer is explained in one line and asked again. UserError where

@@ -11,15 +11,9 @@ YES_OR_NO = dict.fromkeys(("yes", "y", "true", "on"), True) | dict.fromkeys(("no
 
 
 def option(
-    default: Any,
-    help: str,
-    *,
-    question: str | None = None,
-    words: str | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
+    default: Any, help: str, *, question: str | None = None, words: str | None = None, low: float | None = None,
+    high: float | None = None, choices: tuple[str, ...] | None = None,
+) -> Any:  # fmt: skip
     """A dataclass field with what a command line and a prompt need to know about it.
 
     Args:

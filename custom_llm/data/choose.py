@@ -18,15 +18,9 @@ STORIES = 2_000_000  # characters
 
 
 def choose_corpus(
-    spec: str,
-    cache: Path,
-    *,
-    encoding: str = "utf-8",
-    field: str | None = None,
-    max_chars: int | None = None,
-    stream: bool | None = None,
-    fallback: Callable[[], bool] = lambda: False,
-) -> Corpus:
+    spec: str, cache: Path, *, encoding: str = "utf-8", field: str | None = None, max_chars: int | None = None,
+    stream: bool | None = None, fallback: Callable[[], bool] = lambda: False,
+) -> Corpus:  # fmt: skip
     """The text that `spec` names; a dataset by name is downloaded into the cache where it is not there yet.
 
     UserError where there is no such text, or it cannot be had.

@@ -72,16 +72,9 @@ class MultiHeadSelfAttention(nn.Module):
     """
 
     def __init__(
-        self,
-        n_embd: int,
-        n_head: int,
-        block_size: int,
-        dropout: float,
-        n_kv_heads: int | None = None,
-        bias: bool = True,
-        qk_norm: bool = False,
-        rotary: bool = False,
-    ) -> None:
+        self, n_embd: int, n_head: int, block_size: int, dropout: float, n_kv_heads: int | None = None,
+        bias: bool = True, qk_norm: bool = False, rotary: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         if n_embd % n_head:
             raise ValueError(f"n_embd {n_embd} is not a multiple of n_head {n_head}")

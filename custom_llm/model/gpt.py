@@ -57,17 +57,9 @@ class TransformerBlock(nn.Module):
     """A pre-norm block (Radford et al. 2019) of attn(x, cache) and ffn(x); without further parts, GPT-2's."""
 
     def __init__(
-        self,
-        n_embd: int,
-        n_head: int,
-        block_size: int,
-        dropout: float,
-        *,
-        attn: nn.Module | None = None,
-        ffn: nn.Module | None = None,
-        norm: str = "layer",
-        bias: bool = True,
-    ) -> None:
+        self, n_embd: int, n_head: int, block_size: int, dropout: float, *, attn: nn.Module | None = None,
+        ffn: nn.Module | None = None, norm: str = "layer", bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.ln1 = NORMS[norm](n_embd, bias)
         self.attn = attn or MultiHeadSelfAttention(n_embd, n_head, block_size, dropout)
@@ -142,14 +134,9 @@ class GPTLanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self,
-        idx: torch.Tensor,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        generator: torch.Generator | None = None,
-        use_cache: bool = True,
-    ) -> torch.Tensor:
+        self, idx: torch.Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
+        generator: torch.Generator | None = None, use_cache: bool = True,
+    ) -> torch.Tensor:  # fmt: skip
         """Append `max_new_tokens` sampled tokens to `idx` of shape (B, T), T ≥ 1.
 
         At the end of the window its last half becomes the beginning of the next one, as when a file runs in llama.cpp.

@@ -26,16 +26,9 @@ class MultiHeadLatentAttention(nn.Module):
     """
 
     def __init__(
-        self,
-        n_embd: int,
-        n_head: int,
-        block_size: int,
-        dropout: float,
-        q_latent_dim: int,
-        kv_latent_dim: int,
-        rope_head_dim: int,
-        bias: bool = True,
-    ) -> None:
+        self, n_embd: int, n_head: int, block_size: int, dropout: float, q_latent_dim: int, kv_latent_dim: int,
+        rope_head_dim: int, bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.n_head = n_head
         self.head_dim = head_dim = n_embd // n_head

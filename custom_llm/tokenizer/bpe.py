@@ -51,13 +51,9 @@ class BPETokenizer:
     kind = "bpe"
 
     def __init__(
-        self,
-        tokens: list[str],
-        merges: list[tuple[str, str]],
-        added: dict[int, Added] | None = None,
-        pre: PreTokenizer = PRE_TOKENIZERS["gpt-2"],
-        end_of_text: str = END_OF_TEXT,
-    ) -> None:
+        self, tokens: list[str], merges: list[tuple[str, str]], added: dict[int, Added] | None = None,
+        pre: PreTokenizer = PRE_TOKENIZERS["gpt-2"], end_of_text: str = END_OF_TEXT,
+    ) -> None:  # fmt: skip
         """A vocabulary; ValueError where it makes no byte-level BPE that llama.cpp reads alike.
 
         Args:

@@ -36,14 +36,10 @@ class Interrupted(Exception):
 
 
 def train_model(
-    model: GPTLanguageModel,
-    train_loader: Iterable[Batch],
-    config: TrainConfig | dict[str, Any],
-    device: torch.device,
-    validate: Callable[[nn.Module], float] | None = None,
-    on_lowest: Callable[[], None] | None = None,
+    model: GPTLanguageModel, train_loader: Iterable[Batch], config: TrainConfig | dict[str, Any], device: torch.device,
+    validate: Callable[[nn.Module], float] | None = None, on_lowest: Callable[[], None] | None = None,
     bytes_per_token: float = 1.0,
-) -> GPTLanguageModel:
+) -> GPTLanguageModel:  # fmt: skip
     """Train `model` in place and return it, printing one line an epoch or, by the clock, now and then.
 
     Raises Interrupted on Ctrl-C or SIGTERM, after the step that was under way, and Diverged, a UserError, when a loss
@@ -97,20 +93,12 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        model: GPTLanguageModel,
-        loader: Iterable[Batch],
-        config: TrainConfig,
-        device: torch.device,
-        validate: Callable[[nn.Module], float] | None = None,
-        *,
-        n_held_out: int = 0,
-        on_lowest: Callable[[Trainer], object] | None = None,
-        save: Callable[[dict[str, Any]], object] | None = None,
-        history: History | None = None,
-        write_sample: Callable[[], str | None] | None = None,
+        self, model: GPTLanguageModel, loader: Iterable[Batch], config: TrainConfig, device: torch.device,
+        validate: Callable[[nn.Module], float] | None = None, *, n_held_out: int = 0,
+        on_lowest: Callable[[Trainer], object] | None = None, save: Callable[[dict[str, Any]], object] | None = None,
+        history: History | None = None, write_sample: Callable[[], str | None] | None = None,
         processes: Processes = ALONE,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.model, self.loader, self.config, self.processes = model, loader, config, processes
         self._validate, self._on_lowest, self._save, self._write_sample = validate, on_lowest, save, write_sample
         self.step = Step(model, config, device, processes)

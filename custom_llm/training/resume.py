@@ -69,14 +69,9 @@ class Saver:
     """
 
     def __init__(
-        self,
-        training: Checkpoint,
-        config_path: str,
-        model_path: str,
-        processes: Processes,
-        record: Record,
+        self, training: Checkpoint, config_path: str, model_path: str, processes: Processes, record: Record,
         describe: Callable[[Trainer], SavedConfig],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._training, self._path = training, checkpoint_path(model_path)
         self._config_path, self._model_path = config_path, model_path
         self._processes, self._record, self._describe = processes, record, describe

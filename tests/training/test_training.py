@@ -81,7 +81,7 @@ def train_by_a_clock(minutes: float, seconds: float, before: float = 0.0, **opti
 def test_a_small_text_is_memorised():
     dataset = TextDataset(TEXT, 32)
     model = train_once(max_epochs=40)
-    assert held_out_loss(model, dataset.data, 32, dataset.vocab_size) < 0.5, "guessing costs 3.4"
+    assert held_out_loss(model, dataset.data) < 0.5, "guessing costs 3.4"
 
 
 def test_the_same_seed_gives_the_same_weights():
@@ -120,7 +120,7 @@ def test_the_held_out_loss_is_the_mean_over_every_token(n_tokens, block_size):
         x, y = data[start : min(start + block_size, n_tokens - 1)], data[start + 1 : start + block_size + 1]
         total += model(x[None], y[None])[1].item() * len(y)
     model.train()
-    assert held_out_loss(model, data, block_size, 5) == pytest.approx(total / (n_tokens - 1), abs=1e-5)
+    assert held_out_loss(model, data) == pytest.approx(total / (n_tokens - 1), abs=1e-5)
     assert model.training
 
 
@@ -200,7 +200,7 @@ def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path)
     assert (said[1], best + 1) == (lowest["step"], float(lowest["epoch"]))
     model, saved = load_model(tmp_path / "trained_model.pth", tmp_path / "model_config.pth")
     held_out = TextDataset(END_OF_TEXT + text, 16, load_tokenizer(saved.tokenizer)).split_off(0.1)
-    assert held_out_loss(model, held_out, 16, model.config.vocab_size) == pytest.approx(min(losses), abs=1e-3)
+    assert held_out_loss(model, held_out) == pytest.approx(min(losses), abs=1e-3)
 
     stopped = run_script("train_llm.py", *flags, "--patience", "2", cwd=tmp_path)
     end = next(i for i in range(2, 8) if min(losses[i - 1 : i + 1]) >= min(losses[: i - 1]))

@@ -84,14 +84,9 @@ def find_dataset(spec: str) -> HubDataset | None:
 
 
 def fetch(
-    dataset: HubDataset,
-    cache_dir: Path,
-    *,
-    field: str | None = None,
-    max_chars: int | None = None,
-    stream: bool | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> tuple[Path, list[str]]:
+    dataset: HubDataset, cache_dir: Path, *, field: str | None = None, max_chars: int | None = None,
+    stream: bool | None = None, on_progress: Callable[[int], object] = lambda n_characters: None,
+) -> tuple[Path, list[str]]:  # fmt: skip
     """The text file of a dataset in the cache, downloaded unless it has that of the newest revision; and notes.
 
     Unavailable where it cannot be had here and now, and there is no earlier copy. UserError where there is no such
@@ -157,7 +152,7 @@ def _revision(dataset: HubDataset) -> str:
 
 def _download(
     dataset: HubDataset, revision: str, path: Path, max_chars: int | None, stream: bool,
-    on_progress: Callable[[int], None] | None,
+    on_progress: Callable[[int], object],
 ) -> list[str]:  # fmt: skip
     """Write the text to `path`, whole or not at all, and return notes. Raises as `fetch` does."""
     rows = open_rows(dataset, "" if dataset.is_folder else revision, stream)
@@ -178,13 +173,12 @@ def _download(
         for piece in up_to(max_chars, CUTTERS[kind](texts)):
             file.write(piece)
             written += len(piece)
-            if on_progress is not None and written - reported >= PROGRESS_EVERY:
+            if written - reported >= PROGRESS_EVERY:
                 reported = written
                 on_progress(written)
         if not written:
             raise UserError(f"{dataset.name}: its column {dataset.field} is empty; --text_field names another")
-    if on_progress is not None:
-        on_progress(written)
+    on_progress(written)
     notes = []
     if not dataset.split and str(rows.split) != "train":
         notes.append(f"{dataset.name} has no split train; its only one, {rows.split}, is used")

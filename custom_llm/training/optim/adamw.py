@@ -77,13 +77,9 @@ class AdamW(Optimizer):
     """
 
     def __init__(
-        self,
-        groups: Iterable[dict[str, Any]],
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-    ) -> None:
+        self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.01,
+    ) -> None:  # fmt: skip
         super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def update(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
