@@ -25,8 +25,7 @@ from custom_llm.data.stories.generate import generate_stories
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.char import CharTokenizer
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import train_model
+from custom_llm.training.loop import held_out_loss, train_model
 
 
 class CountingLoader:

@@ -26,8 +26,7 @@ from custom_llm.data.sources import Corpus, open_corpus
 from custom_llm.data.token_file import open_tokens
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.load import find_recipe
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import train_model
+from custom_llm.training.loop import held_out_loss, train_model
 
 SHAPE = dict(n_embd=128, n_head=4, n_layer=4, block_size=128)
 BATCH_SIZE, LEARNING_RATE, HELD_OUT = 16, 0.0005, 0.1

@@ -23,8 +23,7 @@ from custom_llm.config.training import TrainConfig
 from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.distributed.processes import ALONE, Processes
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import Trainer
+from custom_llm.training.loop import Trainer, held_out_loss
 
 BLOCK_SIZE, BATCH_SIZE = 16, 4
 TEXT = STORY * 4  # 26 windows in an epoch: 7 batches, the last of them short

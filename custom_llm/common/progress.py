@@ -35,7 +35,7 @@ class Progress:
         return time.monotonic() - self._start
 
     def update(self, fraction: float, words: str | Callable[[], str]) -> None:
-        """Say that `fraction` of the whole is done (0: not known); what makes the words is called if they are shown."""
+        """Say that `fraction` of the whole is done (0: not known); what makes `words` is called only to show them."""
         now = time.monotonic()
         if now - self._last_shown < (SECONDS_BETWEEN_LINES if self._bar is None else self._bar.mininterval):
             return

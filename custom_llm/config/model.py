@@ -122,7 +122,7 @@ def meaningful(values: dict[str, Any]) -> set[str]:
 
 
 def check_choices(values: dict[str, Any]) -> None:
-    """Raise ValueError for options that contradict each other, and the others' defaults, whatever the sizes will be."""
+    """Raise ValueError for options that contradict each other, or others' defaults, whatever the sizes will be."""
     _make_blocks({**MODEL_DEFAULTS, **values}, None)
 
 

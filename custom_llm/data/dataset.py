@@ -104,7 +104,7 @@ class TextDataset(Dataset):
         self._n_windows_read = 0
 
     def split_off(self, share: float, at_most: int | None = None) -> torch.Tensor:
-        """Cut the last `share` of the tokens off (two at least, `at_most` so many) and return them, int64, (n,)."""
+        """Cut the last `share` of the tokens off (at least two, at most `at_most`) and return them, int64 (n,)."""
         cut = max(2, int(len(self.data) * share))
         keep = max(0, len(self.data) - min(cut, at_most or cut))
         rest, self.data = self.data[keep:].long(), self.data[:keep]

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop, and the loss on held-out text that it reports."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from itertools import islice
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from custom_llm.common.logits import windows_per_batch
 from custom_llm.common.progress import Progress
 from custom_llm.common.signals import StopRequest
 from custom_llm.config.training import TrainConfig
@@ -193,7 +195,8 @@ class Trainer:
         if not self._n_targets:
             return
         start = self.clock.now()
-        line = f"Epoch {epoch}{self.clock.of_epochs}, Loss: {self._loss / self._n_targets:.4f}"
+        of_epochs = f"/{self.config.max_epochs}" if self.clock.counts_epochs else ""
+        line = f"Epoch {epoch}{of_epochs}, Loss: {self._loss / self._n_targets:.4f}"
         self._loss, self._n_targets = 0.0, 0
         held_out = None
         if self._validate is not None:
@@ -256,3 +259,30 @@ class Trainer:
             set_random_state(state["random"][self.processes.rank])
             if self.config.threads is None:
                 torch.set_num_threads(state["threads"])  # sums are rounded otherwise by another number
+
+
+@torch.no_grad()
+def held_out_loss(model: GPTLanguageModel, data: torch.Tensor, processes: Processes = ALONE) -> float:
+    """Mean cross-entropy in nats over every token of `data`, int64 (n,), but the first, read in windows side by side.
+
+    The processes share the work: all of them call the model equally often, and get the same loss.
+    """
+    was_training, block_size = model.training, model.config.block_size
+    model.eval()
+    device = next(model.parameters()).device
+    whole = (len(data) - 1) // block_size * block_size  # tokens in windows of full length
+    inputs, targets = data[:whole].view(-1, block_size), data[1 : whole + 1].view(-1, block_size)
+    rows = windows_per_batch(block_size, model.config.vocab_size)
+    batches = list(zip(inputs.split(rows), targets.split(rows), strict=True))
+    if whole < len(data) - 1:
+        batches.append((data[None, whole:-1], data[None, whole + 1 :]))
+    total = 0.0
+    for start in range(0, len(batches), processes.size):
+        mine = start + processes.rank
+        x, y = batches[min(mine, len(batches) - 1)]
+        logits, _ = model(x.to(device))
+        if mine < len(batches):
+            total += F.cross_entropy(logits.flatten(0, 1), y.to(device).flatten(), reduction="sum").item()
+    model.train(was_training)
+    (total,) = processes.sum(total)
+    return total / (len(data) - 1)

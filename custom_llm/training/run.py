@@ -28,8 +28,7 @@ from custom_llm.training.autotune import use_fastest_settings
 from custom_llm.training.display import write_sample
 from custom_llm.training.distributed.parallel import is_divided
 from custom_llm.training.distributed.processes import Processes, local_rank
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import Interrupted, Trainer
+from custom_llm.training.loop import Interrupted, Trainer, held_out_loss
 from custom_llm.training.report import provenance, public_name
 from custom_llm.training.resume import Checkpoint, Saver, checkpoint_path
 from custom_llm.training.step import Diverged

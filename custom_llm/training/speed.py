@@ -93,7 +93,12 @@ class CudaGraphPass:
             return self._work(x, y, weight)
         for mine, given in zip(self._inputs, (x, y, weight), strict=True):
             mine.copy_(given)
-        self._use_own_gradients()
+        before = [parameter.grad for parameter in self._parameters]
+        if before[0] is not self._gradients[0]:  # those that the graph adds to, with what was added up so far
+            torch._foreach_zero_(self._gradients)
+            if before[0] is not None:
+                torch._foreach_add_(self._gradients, before)
+            self._set_gradients(self._gradients)
         self._graph.replay()
         return self._loss
 
@@ -125,16 +130,6 @@ class CudaGraphPass:
         finally:
             torch.cuda.set_rng_state(random_state)
             self._set_gradients(before)
-
-    def _use_own_gradients(self) -> None:
-        """Let the parameters have those that the graph adds to, with what was added up so far."""
-        before = [parameter.grad for parameter in self._parameters]
-        if before[0] is self._gradients[0]:
-            return
-        torch._foreach_zero_(self._gradients)
-        if before[0] is not None:
-            torch._foreach_add_(self._gradients, before)
-        self._set_gradients(self._gradients)
 
     def _set_gradients(self, gradients: Iterable[torch.Tensor | None]) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):

@@ -16,7 +16,7 @@ from custom_llm.common.errors import UserError
 from custom_llm.config.training import TrainConfig
 from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.autotune import use_fastest, use_fastest_settings
-from custom_llm.training.held_out import held_out_loss
+from custom_llm.training.loop import held_out_loss
 from custom_llm.training.speed import autocast, multiplies_bfloat16, precisions_of
 from custom_llm.training.step import Step
 

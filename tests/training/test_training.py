@@ -37,8 +37,7 @@ from custom_llm.tokenizer.load import load_tokenizer
 from custom_llm.training.clock import Clock
 from custom_llm.training.display import progress_words
 from custom_llm.training.distributed.processes import Processes
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import Trainer, train_model
+from custom_llm.training.loop import Trainer, held_out_loss, train_model
 from custom_llm.training.optim.schedule import learning_rate_at
 from custom_llm.training.step import ExpertUse, Step, Update
 

@@ -34,10 +34,7 @@ OTHER_SOURCE = "try again later, or give a local file or folder"
 
 
 class Unavailable(UserError):
-    """A dataset that cannot be had here and now, though nothing is wrong with how it was asked for.
-
-    reason, way_out: what is missing and what to do, without the name of the dataset.
-    """
+    """A dataset that cannot be had here and now (`reason`), though nothing is wrong with how it was asked for."""
 
     def __init__(self, name: str, reason: str, way_out: str = OTHER_SOURCE) -> None:
         super().__init__(f"{name}: {reason}; {way_out}")
@@ -46,26 +43,17 @@ class Unavailable(UserError):
 
 @dataclass(frozen=True)
 class HubDataset:
-    """Where a dataset is and how its rows become documents.
+    """Where a dataset is and how its rows become documents."""
 
-    name: how the person calls it, in messages.
-    repo: owner/name on the hub, or the absolute path of a folder.
-    config, split, field: empty for the default: the one configuration, the split "train" or the only one, "text".
-    revision: a branch of the repo, if not the main one.
-    rows: a key of `named.CUTTERS`, what a row is.
-    stream: whether it is read while it is downloaded, also without a bound.
-    default_max_chars: the bound of what nobody wants as a whole.
-    """
-
-    name: str
-    repo: str
-    config: str = ""
-    split: str = ""
-    field: str = ""
-    revision: str = ""
-    rows: str = "documents"
-    stream: bool = False
-    default_max_chars: int | None = None
+    name: str  # how the person calls it, in messages
+    repo: str  # owner/name on the hub, or the absolute path of a folder
+    config: str = ""  # default: the one configuration
+    split: str = ""  # default: train, or the only one
+    field: str = ""  # default: text
+    revision: str = ""  # a branch of the repo, if not the main one
+    rows: str = "documents"  # what a row is, a key of `named.CUTTERS`
+    stream: bool = False  # whether it is read while it is downloaded, also without a bound
+    default_max_chars: int | None = None  # the bound of what nobody wants as a whole
 
     @property
     def is_folder(self) -> bool:
