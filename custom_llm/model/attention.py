@@ -90,30 +90,18 @@ class MultiHeadSelfAttention(nn.Module):
         self.query_norm = RMSNorm(self.head_dim, eps=EPS) if qk_norm else None
         self.key_norm = RMSNorm(self.head_dim, eps=EPS) if qk_norm else None
         self.rotary = Rotary(block_size, self.head_dim) if rotary else None
+        # What it costs: numbers of a head that a query and a key are compared by, those that a cache keeps of a token,
+        # and about those of a token that are kept for the backward pass.
+        self.query_width, self.n_cached = self.head_dim, 2 * self.n_kv_heads * self.head_dim
+        self.n_activations = 2 * n_embd + self.n_cached + n_head  # weights are computed again, but not their sums
+        self.n_activations += 2 * n_embd + self.n_cached if qk_norm else 0
+        self.n_activations += n_embd if rotary else 0
 
     @classmethod
     def of(cls, c: ModelConfig, b: BlockConfig) -> MultiHeadSelfAttention:
         """The attention of a block in a model."""
         sizes = (c.n_embd, b.n_head, c.block_size, c.dropout)
         return cls(*sizes, b.kv_heads, c.bias, c.qk_norm, rotary=c.pos_emb == "rope")
-
-    @property
-    def query_width(self) -> int:
-        """Numbers of a head that a query and a key are compared by."""
-        return self.head_dim
-
-    @property
-    def n_cached(self) -> int:
-        """Numbers that a cache keeps of a token: keys and values."""
-        return 2 * self.n_kv_heads * self.head_dim
-
-    @property
-    def n_activations(self) -> int:
-        """Numbers of a token, about, that are kept for the backward pass."""
-        n_embd = self.n_head * self.head_dim
-        total = 2 * n_embd + self.n_cached + self.n_head  # a sum of weights for each head; they are computed again
-        total += 2 * n_embd + self.n_cached if self.query_norm is not None else 0
-        return total + (n_embd if self.rotary is not None else 0)
 
     def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
         """(B, T, n_embd) → (B, T, n_embd); with a cache, x are the tokens that follow those in it."""

@@ -43,7 +43,7 @@ ATTENTIONS: dict[str, Callable[[ModelConfig, BlockConfig], nn.Module]] = {
     "mha": MultiHeadSelfAttention.of,
     "mqa": MultiHeadSelfAttention.of,
     "gqa": MultiHeadSelfAttention.of,
-    "mla": MultiHeadLatentAttention.of,
+    "mla": MultiHeadLatentAttention,
 }
 # What is added to the embeddings, made from block_size and n_embd.
 POSITIONS: dict[str, Callable[[int, int], nn.Module | None]] = {
