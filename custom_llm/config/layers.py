@@ -36,10 +36,7 @@ def parse_layers(text: str, n_embd: int | None, pos_emb: str) -> tuple[BlockConf
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text, which Python's reader takes too lightly: no key twice, no NaN, no infinity.
-
-    ValueError where it is not JSON.
-    """
+    """The value of a JSON text; ValueError also for what Python's reader lets pass: a key twice, NaN, infinity."""
 
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -89,10 +89,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Build from the plain dict of `model_config.pth`; the six tutorial keys are required.
-
-        ValueError for a missing, unknown or impossible key, by name.
-        """
+        """Build from the plain dict of `model_config.pth`; ValueError names a missing, unknown or impossible key."""
         required = ("vocab_size", "n_embd", "n_head", "n_layer", "block_size", "dropout")
         missing = [key for key in required if key not in values]
         if missing:

@@ -124,10 +124,7 @@ class TrainConfig:
             raise ValueError("tokenizer is empty; give char, bpe, or the folder or name of a pretrained one")
 
     def accumulation(self, block_size: int, world_size: int = 1) -> int:
-        """Batches of a step, of all processes together.
-
-        ValueError where total_batch_size is no multiple of the tokens of a batch in each process.
-        """
+        """Batches of a step, of all processes together; ValueError where total_batch_size is not so many whole ones."""
         batch = self.batch_size * block_size
         total = self._total_batch_size() or batch * world_size
         if total % (batch * world_size):

@@ -103,10 +103,7 @@ class BPETokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
-        """The vocabulary of up to `vocab_size` tokens (fewer, if nothing is left to merge) that suits `texts`.
-
-        ValueError where vocab_size is too small for all bytes.
-        """
+        """Up to `vocab_size` tokens (fewer, if nothing is left to merge) that suit `texts`; ValueError below 257."""
         if vocab_size < SMALLEST_VOCABULARY:
             raise ValueError(
                 f"vocab_size: {vocab_size} is not at least {SMALLEST_VOCABULARY}, the 256 bytes and {END_OF_TEXT}"

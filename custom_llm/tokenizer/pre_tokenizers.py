@@ -86,10 +86,7 @@ PRE_TOKENIZERS = {
 
 
 def recognize(pre_tokenizer: dict[str, Any] | None, ignore_merges: bool) -> PreTokenizer:
-    """The type that cuts text as a tokenizer.json's `pre_tokenizer` does, be it shipped or built here.
-
-    ValueError where none of them does.
-    """
+    """The type that cuts text as a tokenizer.json's `pre_tokenizer` does, shipped or built here; or ValueError."""
     cuts = _cuts(pre_tokenizer)
     found = [pre for pre in PRE_TOKENIZERS.values() if cuts in (pre.cuts, pre.shipped)]
     for pre in found:

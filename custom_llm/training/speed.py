@@ -21,10 +21,7 @@ Pass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def precisions_of(device: torch.device, wanted: str) -> list[str]:
-    """The precisions to choose among: the one that is wanted, or those that may be fast with `auto`.
-
-    UserError where the device cannot do what is wanted.
-    """
+    """The precisions to choose among: the wanted one (UserError where that cannot be), or with `auto` the fast ones."""
     if wanted == "bfloat16" and device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
         raise UserError("--precision bfloat16 needs macOS 14 on this GPU; give --precision float32")
     if wanted != "auto":
