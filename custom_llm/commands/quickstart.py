@@ -85,12 +85,12 @@ def _flags_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str, l
     cache = default_cache()
     corpus = choose_corpus(dataset, cache, encoding=args.encoding)
     tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
-    sizes = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
+    model, training = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
     config_path, model_path = folder / "model_config.pth", folder / "trained_model.pth"
     steps = {
-        "llm_model": {"vocab_size": tokens.tokenizer.vocab_size, **sizes.model, "config_path": config_path},
+        "llm_model": {"vocab_size": tokens.tokenizer.vocab_size, **model, "config_path": config_path},
         "train_llm": {
-            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **sizes.training,
+            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **training,
             "config_path": config_path, "model_path": model_path,
         },
         "convert_to_gguf": {

@@ -30,8 +30,7 @@ from custom_llm.common.notes import note, say
 from custom_llm.common.steps import command
 from custom_llm.config.sizes import BYTE_PAIRS, LONG_TEXT
 from custom_llm.config.training import TrainConfig
-from custom_llm.training.distributed.processes import Processes
-from custom_llm.training.distributed.torchrun import only_the_first_speaks, world_size
+from custom_llm.training.distributed.processes import Processes, only_the_first_speaks, world_size
 
 if TYPE_CHECKING:
     from custom_llm.data.sources import Corpus

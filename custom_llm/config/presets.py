@@ -9,11 +9,10 @@ mla       the same with latent attention, whose cache is the smallest
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 from custom_llm.config.block import DEFAULTS, default_up_dim, defaults
-from custom_llm.config.model import ModelConfig, meaningful
+from custom_llm.config.model import MODEL_DEFAULTS, meaningful
 
 _LLAMA = dict(pos_emb="rope", norm="rms", bias=False, non_linearity="swiglu")
 
@@ -35,15 +34,12 @@ SUGGESTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "n_act": lambda c: min(c["n_shared"] + 2, c["n_exp"] - 1),
     "up_dim": lambda c: default_up_dim(c["n_embd"], c["non_linearity"], c["n_act"] if c["moe"] else None),
 }
-_DEFAULT = {item.name: item.default for item in fields(ModelConfig)}
 
 
 def complete(values: dict[str, Any], preset: str = "classic", suggest: bool = False) -> dict[str, Any]:
-    """`values` and what the preset adds: those of its settings that have a meaning beside them.
+    """`values`, which win, and what the preset adds: those of its settings that have a meaning beside them.
 
-    Args:
-        values: options that were given or answered so far; they win.
-        suggest: add a suggestion for every other option as well that has a meaning and no fixed default.
+    suggest: add a suggestion for every other option as well that has a meaning and no fixed default.
 
     >>> complete({"n_embd": 64, "bias": True}, "modern")
     {'pos_emb': 'rope', 'norm': 'rms', 'bias': True, 'non_linearity': 'swiglu', 'qk_norm': True, 'n_embd': 64}
@@ -55,7 +51,7 @@ def complete(values: dict[str, Any], preset: str = "classic", suggest: bool = Fa
         added = defaults(known) | added
     for name in SUGGESTIONS if suggest else DERIVED.get(preset, ()):
         if name in known and name not in added and name not in values:
-            added[name] = SUGGESTIONS[name]({**_DEFAULT, **DEFAULTS, **added, **values})
+            added[name] = SUGGESTIONS[name]({**MODEL_DEFAULTS, **DEFAULTS, **added, **values})
     return {**added, **values}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 # (minutes × cores from which on it is the best, layers, width, heads)
@@ -17,16 +16,8 @@ READ_OFTEN = 20  # epochs from which on a model memorises and needs dropout
 LONG_TEXT, BYTE_PAIRS = 1_000_000, 4096
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Options for `llm_model.py` and for `train_llm.py`."""
-
-    model: dict[str, Any]
-    training: dict[str, Any]
-
-
-def choose_sizes(n_characters: int, minutes: float, n_cores: int) -> Sizes:
-    """The model that learns most from a text in the time.
+def choose_sizes(n_characters: int, minutes: float, n_cores: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options for `llm_model.py` and for `train_llm.py`: the model that learns most from a text in the time.
 
     Bigger ones learn more from each character, but read fewer of them. One with more parameters than the text has
     characters would memorise it.
@@ -37,7 +28,5 @@ def choose_sizes(n_characters: int, minutes: float, n_cores: int) -> Sizes:
     block_size = max(8, min(BLOCK_SIZE, n_characters // WINDOWS_AT_LEAST))
     epochs = budget * CHARACTERS_READ_PER_MINUTE_AND_CORE / n_characters
     dropout = 0.1 if epochs > READ_OFTEN else 0.0
-    return Sizes(
-        dict(n_embd=n_embd, n_head=n_head, n_layer=n_layer, block_size=block_size, dropout=dropout),
-        dict(batch_size=BATCH_SIZE, learning_rate=round(0.008 / n_embd**0.5, 4)),
-    )
+    model = dict(n_embd=n_embd, n_head=n_head, n_layer=n_layer, block_size=block_size, dropout=dropout)
+    return model, dict(batch_size=BATCH_SIZE, learning_rate=round(0.008 / n_embd**0.5, 4))

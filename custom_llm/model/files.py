@@ -81,11 +81,9 @@ def save_trained(
 def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLanguageModel, SavedConfig]:
     """The trained model in evaluation mode, and its configuration.
 
-    A pair written by the original tutorial's scripts is recognised by its attention masks and loads as what it
-    is: a ReLU feed-forward and an output layer with a bias.
-
-    Raises:
-        UserError: a file is missing or damaged, or the two do not belong together.
+    A pair written by the original tutorial's scripts is recognised by its attention masks and loads as what it is: a
+    ReLU feed-forward and an output layer with a bias. UserError where a file is missing or damaged, or the two do not
+    belong together.
     """
     saved = load_config(config_path)
     weights = load_file(model_path, command("train_llm"))
@@ -173,11 +171,8 @@ def load_trained(
 ) -> tuple[GPTLanguageModel, Tokenizer, SavedConfig]:
     """The trained model, its tokenizer and its configuration.
 
-    Args:
-        text: the training text, from which the vocabulary of a tutorial's model is rebuilt.
-
-    Raises:
-        UserError: a file is missing or damaged, or there is no vocabulary for the model.
+    From the training `text` the vocabulary of a tutorial's model is rebuilt. UserError where a file is missing or
+    damaged, or there is no vocabulary for the model.
     """
     model, saved = load_model(model_path, config_path)
     if saved.tokenizer is None:

@@ -73,10 +73,6 @@ class Clock:
             return self.epochs >= self._config.max_epochs
         return self.steps > 0 and self.progress >= 1.0  # what is timed before the first step may take all the time
 
-    @property
-    def of_epochs(self) -> str:
-        return f"/{self._config.max_epochs}" if self.counts_epochs else ""
-
     def report_due(self) -> bool:
         """Whether it is time for a report within an epoch."""
         if self._config.eval_interval is not None:

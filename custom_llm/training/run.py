@@ -17,7 +17,7 @@ from custom_llm.common.steps import command, step
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.sizes import BYTE_PAIRS
 from custom_llm.config.training import TrainConfig
-from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset, make_loader
+from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset, WindowLoader
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.model import GPTLanguageModel
@@ -27,10 +27,8 @@ from custom_llm.tokenizer.load import find_recipe
 from custom_llm.training.autotune import use_fastest_settings
 from custom_llm.training.display import write_sample
 from custom_llm.training.distributed.parallel import is_divided
-from custom_llm.training.distributed.processes import ALONE, Processes
-from custom_llm.training.distributed.torchrun import local_rank
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import Interrupted, Trainer
+from custom_llm.training.distributed.processes import Processes, local_rank
+from custom_llm.training.loop import Interrupted, Trainer, held_out_loss
 from custom_llm.training.report import provenance, public_name
 from custom_llm.training.resume import Checkpoint, Saver, checkpoint_path
 from custom_llm.training.step import Diverged
@@ -73,33 +71,22 @@ class _Job:
 
 
 def train_on_text(
-    config: TrainConfig,
-    corpus: Corpus,
-    config_path: str,
-    model_path: str,
-    cache: Path,
-    device: str | None = None,
-    resumed: Checkpoint | None = None,
-    on_start: Callable[[TrainConfig], object] = lambda resolved: None,
-    processes: Processes = ALONE,
-) -> bool:
+    config: TrainConfig, corpus: Corpus, config_path: str, model_path: str, cache: Path, device: str | None,
+    resumed: Checkpoint | None, on_start: Callable[[TrainConfig], object], processes: Processes,
+) -> bool:  # fmt: skip
     """Train the model of `config_path` on a text and show a text of it.
 
-    `config_path` is completed with the vocabulary of the text, together with the first weights written.
+    `config_path` is completed with the vocabulary of the text, together with the first weights written. False if the
+    training was stopped from outside; the weights so far are saved. UserError where the text, a file or an option does
+    not fit, or the memory does not suffice.
 
     Args:
         cache: the folder for the encoded text.
-        device: cpu, cuda or mps (default: the fastest there is).
-        resumed: the training to resume (default: a new one).
+        device: cpu, cuda or mps; None: the fastest there is.
+        resumed: the training to resume; None: a new one.
         on_start: called before the first step with the options that repeat the training, here and now chosen ones too;
             in rank 0 only, which writes all files.
         processes: those that train together; each of them calls this.
-
-    Returns:
-        False if the training was stopped from outside; the weights so far are saved.
-
-    Raises:
-        UserError: the text, a file or an option does not fit, or the memory does not suffice.
     """
     job = _prepare(config, corpus, config_path, model_path, cache, device, processes)
     trainer, saver = _build(job)
@@ -180,7 +167,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
         )
     torch.manual_seed(config.seed)
     model = GPTLanguageModel(job.architecture)
-    loader = make_loader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
+    loader = WindowLoader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
     if config.threads is not None:
         torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
     if processes.rank:
@@ -193,21 +180,12 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
     training = Checkpoint(asdict(config), job.architecture.to_dict(), job.tokens.key)
     saver = Saver(training, job.config_path, job.model_path, processes, job.record, job.saved_config)
+    history = History(bytes_per_token, job.record.add if processes.rank == 0 else None)
     trainer = Trainer(
-        model,
-        loader,
-        config,
-        job.device,
-        validate=lambda model: held_out_loss(
-            model, job.held_out, job.architecture.block_size, job.architecture.vocab_size, processes
-        ),
-        n_held_out=len(job.held_out),
-        on_lowest=saver.save_best,
-        save=saver.save_checkpoint,
-        history=History(bytes_per_token, job.record.add if processes.rank == 0 else None),
-        write_sample=sample if writes else None,
-        processes=processes,
-    )
+        model, loader, config, job.device, lambda model: held_out_loss(model, job.held_out, processes),
+        n_held_out=len(job.held_out), on_lowest=saver.save_best, save=saver.save_checkpoint, history=history,
+        write_sample=sample if writes else None, processes=processes,
+    )  # fmt: skip
     return trainer, saver
 
 

@@ -22,13 +22,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 def learning_rate_at(
     progress: float, peak: float, floor: float | None = None, schedule: str = "cosine", warm_up: float = WARM_UP
 ) -> float:
-    """The learning rate at a point of the training.
+    """The learning rate when so much of the training is done, from 0 to 1, in steps or in time.
 
-    Args:
-        progress: how much of the training is done, from 0 to 1, in steps or in time.
-        peak, floor: the highest and the last learning rate (default: FLOOR · peak).
-        schedule: a key of SCHEDULES.
-        warm_up: share of the training in which it rises to the peak.
+    It rises to the peak in the share `warm_up`, and comes down to the floor (default: FLOOR · peak).
 
     >>> [round(learning_rate_at(p, 1.0), 2) for p in (0.0, 0.015, 0.03, 0.515, 1.0)]
     [0.02, 0.5, 1.0, 0.55, 0.1]

@@ -46,14 +46,10 @@ COLUMNS = tuple(item.name for item in fields(Point) if item.name != "sample")
 
 
 class History:
-    """The points of a training so far.
-
-    Args:
-        bytes_per_token: of the held-out text.
-        on_point: called with each new point, and with one that a report at the same step adds to.
-    """
+    """The points of a training so far."""
 
     def __init__(self, bytes_per_token: float = 1.0, on_point: Callable[[Point], object] | None = None) -> None:
+        """`on_point` is called with each new point, and with one that a report at the same step adds to."""
         self.points: list[Point] = []
         self._per_token, self._on_point = bytes_per_token, on_point
         self._total, self._n_targets = 0.0, 0  # loss, and of how many, since the latest point

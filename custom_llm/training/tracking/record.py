@@ -84,12 +84,7 @@ class Record:
         self._attempt("page", self._write_page_now_and_then)
 
     def finish(self, status: str, text: str | None = None) -> Path | None:
-        """Write all that there is, if it has begun, and return the page, if that was written.
-
-        Args:
-            status: finished, stopped, …
-            text: what the model writes at the end.
-        """
+        """Write all that there is, if it has begun, and return the page, if that was written (see `make_page`)."""
         if self._history is None:
             return None
         self._attempt("csv", self._write_csv)

@@ -20,10 +20,7 @@ PAGE = Path(__file__).with_name("page.html")
 def make_page(about: About, points: Sequence[Point], status: str, picture: str | None, text: str | None) -> str:
     """The page.
 
-    Args:
-        status: under way, stopped, …
-        picture: an <svg> element, or None if there is none.
-        text: what the model writes at the end.
+    status: under way, stopped, …; picture: an <svg> element, or None; text: what the model writes at the end.
     """
     name = _safe(about.model_path)
     last, lowest = points[-1], best(points)
