@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import urllib.request
 from pathlib import Path
 
@@ -158,19 +159,36 @@ def test_a_command_is_quoted_for_the_shell_that_is_there(monkeypatch):
 @pytest.mark.parametrize(
     ("started", "said", "hint"),
     [
-        ("/home/mia/train_llm.py", "python train_llm.py --resume", "pip install -r requirements-serve.txt"),
-        ("/usr/bin/custom-llm", "custom-llm train --resume", "install custom-llm-scripts[serve]"),
-        ("Scripts/custom-llm.exe", "custom-llm train --resume", "install custom-llm-scripts[serve]"),
+        ("train_llm.py", "python train_llm.py --resume", "pip install -r requirements-serve.txt"),
+        ("custom-llm", "custom-llm train --resume", 'pip install "custom-llm-scripts[serve]"'),
         (
-            "lib/custom_llm/commands/__main__.py",
+            "custom_llm/commands/__main__.py",
             "python -m custom_llm.commands train --resume",
-            "install custom-llm-scripts[serve]",
+            'pip install "custom-llm-scripts[serve]"',
         ),
     ],
 )
-def test_messages_name_a_step_as_it_was_started(monkeypatch, started, said, hint):
-    monkeypatch.setattr(sys, "argv", [started])
+def test_messages_name_a_step_as_it_was_started(monkeypatch, tmp_path, started, said, hint):
+    """By the name of a program where a shell finds that one, else by its path: a .venv need not be active."""
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    for name in ("python", "custom-llm"):
+        (folder / f"{name}{sysconfig.get_config_var('EXE')}").touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setattr(sys, "argv", [str(folder / started)])
+    monkeypatch.setenv("PATH", str(folder))
     assert (steps.command("train_llm", "--resume"), steps.install("serve")) == (said, hint)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.chdir(folder.parent)
+    python, program = (steps.quoted(str(Path("with space", name))) for name in ("python", "custom-llm"))
+    said = re.sub("^python", lambda _: python, re.sub("^custom-llm", lambda _: program, said))
+    assert (steps.command("train_llm", "--resume"), steps.install("serve")) == (said, f"{python} -m {hint}")
+
+
+def test_where_there_is_no_pip_uv_installs(monkeypatch):
+    monkeypatch.setattr(steps, "find_spec", lambda name: None)
+    expected = f"uv pip install --python {steps.quoted(sys.executable)} -r requirements-data.txt"
+    assert steps.install("data") == expected
 
 
 def unguarded(tree: ast.AST, is_guarded: bool = False) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.steps import docs
 
 
 def compiled(model: nn.Module) -> Callable:
@@ -25,7 +26,7 @@ def compiled(model: nn.Module) -> Callable:
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise UserError(
                 f"--compile: the model cannot be compiled here ({lines[0].strip()[:200]}); leave it out, or install a "
-                "C++ compiler (docs/training.md)"
+                f"C++ compiler{docs('training')}"
             ) from None
 
     return call
