@@ -18,6 +18,8 @@ sys.path.insert(0, str(ROOT))  # the root scripts are modules, too
 
 CACHE = tempfile.TemporaryDirectory(prefix="custom-llm-cache-")  # removed when the tests are over
 os.environ["XDG_CACHE_HOME"] = CACHE.name
+# As in an activated environment, where messages say "python".
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 # In the background of a shell these are ignored, and scripts that are started here would inherit that.
 for _name, _handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,7 +52,8 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 
 def start(program: Path, *words: str, cwd: Path) -> Result:
-    environment = {**ENVIRONMENT, "PYTHONPATH": ""}
+    path = os.pathsep.join([str(program.parent), ENVIRONMENT["PATH"]])
+    environment = {**ENVIRONMENT, "PYTHONPATH": "", "PATH": path}
     done = subprocess.run(
         [program, *words], cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -81,6 +83,32 @@ def test_the_installed_command_goes_all_the_way(installed, tmp_path):
     assert "python llm_model.py" not in done.stdout
     done = start(installed, "evaluate", "--model", "nothing.gguf", "--text_path", "notes.txt", cwd=tmp_path)
     assert "custom-llm convert" in done.stderr and ".py" not in done.stderr
+
+
+def test_no_help_names_a_file_of_the_checkout(installed, tmp_path):
+    for name in COMMANDS:
+        done = start(installed, name, "--help", cwd=tmp_path)
+        assert done.stdout.startswith(f"usage: custom-llm {name} ")
+        own = done.stdout.replace("convert_hf_to_gguf.py", "")  # which is llama.cpp's
+        assert not re.search(r"docs/|requirements|\w+\.py\b", own)
+
+
+def test_what_is_missing_is_added_by_the_line_that_says_so(installed, tmp_path):
+    """Of what is installed pip knows the extras, and asks nobody about the package itself."""
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    (absent / "fastapi.py").write_text("raise ModuleNotFoundError(name='fastapi')", encoding="utf-8")
+    code = "import sys; sys.argv[0] = 'custom-llm'; from custom_llm.commands.__main__ import start; sys.exit(start())"
+    python = installed.with_name(f"python{sysconfig.get_config_var('EXE')}")
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(absent)}
+    done = subprocess.run([python, "-c", code, "serve"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    hint = re.fullmatch(
+        r'error: fastapi is missing: (.*) -m (pip install "custom-llm-scripts\[serve\]")\n', done.stderr
+    )
+    assert hint, done.stderr
+    line = [*shlex.split(hint[1]), "-m", *shlex.split(hint[2]), "--no-index"]
+    done = subprocess.run(line, env={**ENVIRONMENT, "PYTHONPATH": ""}, capture_output=True, text=True)
+    assert done.returncode == 0 and "uvicorn" in done.stdout, done.stderr
 
 
 def test_version_and_commands(installed, tmp_path):

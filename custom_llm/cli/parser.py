@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from custom_llm.cli.fields import YES_OR_NO, field_type, parse
 from custom_llm.common.errors import UserError
-from custom_llm.common.steps import STEPS, command, step
+from custom_llm.common.steps import STEPS, command, docs, program, step
 from custom_llm.common.text import shown
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class StepParser(ArgumentParser):
     """
 
     def __init__(self, description: str, script: str, lists: Sequence[str] = (), instead: Sequence[str] = ()) -> None:
+        if program():  # there, the docs are not
+            description = re.sub(r" docs/\w+\.md [^.]+\.", "", description)
         super().__init__(re.sub(r"python (\w+)\.py", lambda shown: command(shown[1]), description))
         self.prog = step(script)
         self.script = script
@@ -57,7 +59,7 @@ class StepParser(ArgumentParser):
         self.instead = instead
         self.checks: dict[str, Callable[[str], Any]] = {}
         self.add_argument(
-            "--config", metavar="FILE", help="options from a YAML file (docs/configuration.md); flags win over it"
+            "--config", metavar="FILE", help=f"options from a YAML file{docs('configuration')}; flags win over it"
         )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:

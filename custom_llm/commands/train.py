@@ -27,7 +27,7 @@ from custom_llm.cli.run_file import write_beside
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import note, say
-from custom_llm.common.steps import command
+from custom_llm.common.steps import command, docs
 from custom_llm.config.sizes import BYTE_PAIRS, LONG_TEXT
 from custom_llm.config.training import TrainConfig
 from custom_llm.training.distributed.processes import Processes, only_the_first_speaks, world_size
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ))  # fmt: skip
         if (args.inspect or "dataset_path" not in values) and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
             tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time"
-            say(f"tip: {tip} (docs/data.md)")
+            say(f"tip: {tip}{docs('data')}")
         if args.inspect:
             return processes.rank_0_first(lambda: _inspect(config, corpus, args.config_path, cache))
         return _train(parser, args, config, corpus, cache, resumed, processes)

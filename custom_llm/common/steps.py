@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 # script of a checkout → command of `custom-llm`, which is also its module in `custom_llm.commands`
@@ -24,8 +26,8 @@ def program() -> str:
     """What the installed package is started with; "" where a script of a checkout was started."""
     started = Path(sys.argv[0])
     if started.stem == PROGRAM:
-        return PROGRAM
-    return "python -m custom_llm.commands" if started.parts[-2:] == ("commands", "__main__.py") else ""
+        return _typed(PROGRAM, started)
+    return f"{_python()} -m custom_llm.commands" if started.parts[-2:] == ("commands", "__main__.py") else ""
 
 
 def step(script: str) -> str:
@@ -39,11 +41,17 @@ def command(script: str, *words: str) -> str:
     >>> command("train_llm", "--resume")
     'python train_llm.py --resume'
     """
+    start = step(script) if program() else f"{_python()} {step(script)}"
+    return f"{start} {quoted(*words)}" if words else start
+
+
+def quoted(*words: str) -> str:
+    """Words of a command as the shell takes them."""
     if ON_WINDOWS:  # whose cmd.exe knows no single quotes
         from subprocess import list2cmdline as join
     else:
         from shlex import join
-    return f"{'' if program() else 'python '}{step(script)}{' ' if words else ''}{join(words)}"
+    return join(words)
 
 
 def install(extra: str) -> str:
@@ -52,4 +60,24 @@ def install(extra: str) -> str:
     >>> install("serve")
     'pip install -r requirements-serve.txt'
     """
-    return f"install custom-llm-scripts[{extra}]" if program() else f"pip install -r requirements-{extra}.txt"
+    wanted = f'"custom-llm-scripts[{extra}]"' if program() else f"-r requirements-{extra}.txt"
+    if find_spec("pip") is None:  # as in what uv makes
+        return f"uv pip install --python {quoted(sys.executable)} {wanted}"
+    return f"{'' if _python() == 'python' else _python() + ' -m '}pip install {wanted}"
+
+
+def docs(page: str) -> str:
+    """Where to read on, for the end of a sentence; nothing where there are no docs, since the package is installed."""
+    return "" if program() else f" (docs/{page}.md)"
+
+
+def _python() -> str:
+    return _typed("python", Path(sys.executable))
+
+
+def _typed(name: str, program: Path) -> str:
+    """A program by its name if a shell finds it so, and not another of that name; else by its path."""
+    found = shutil.which(name)
+    if found and program.parent.is_dir() and Path(found).parent.samefile(program.parent):
+        return name
+    return quoted(str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program))

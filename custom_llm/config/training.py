@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from custom_llm.cli.fields import check_fields, option
-from custom_llm.common.steps import install
+from custom_llm.common.steps import install, step
 from custom_llm.common.text import shown
 
 CHARACTERS_PER_TOKEN = 8  # more than a token stands for in any ordinary text
@@ -48,7 +48,7 @@ class TrainConfig:
         "or its name on the Hugging Face hub, such as gpt2",
     )
     vocab_size: int | None = option(
-        None, "tokens to learn for bpe (default: what llm_model.py was told)", low=1, high=10_000_000
+        None, f"tokens to learn for bpe (default: what {step('llm_model')} was told)", low=1, high=10_000_000
     )
     max_chars: int | None = option(None, "characters of the text to use at most", low=1, high=10**15)
     max_tokens: int | None = option(None, "tokens of the text to use at most", low=2, high=10**15)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.steps import install
 from custom_llm.data.text import OnRead, clean, open_bytes, read_file
 
 FIELD = "text"
@@ -75,7 +76,7 @@ def _parquet(path: Path, encoding: str, field: str, on_read: OnRead) -> Iterator
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise UserError(f"{path}: reading Parquet needs pyarrow; pip install pyarrow") from None
+        raise UserError(f"{path}: reading Parquet needs pyarrow: {install('data')}") from None
     with open_bytes(path) as raw:
         try:
             with ParquetFile(raw) as file:

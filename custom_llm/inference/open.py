@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from custom_llm.cli.parser import StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import say
-from custom_llm.common.steps import step
+from custom_llm.common.steps import quoted, step
 from custom_llm.llamacpp.available import MISSING, is_available
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ def open_engine(
         return _open_torch(path, config, use_gpu, n_threads, warn)
     if config_path is not None:
         raise UserError("--config_path is for a .pth; a GGUF file holds its own configuration")
+    if not is_available():
+        weights = path.parent / WEIGHTS
+        where = f": --gguf_path {quoted(str(weights))}" if weights.is_file() else ""
+        raise UserError(f"{MISSING}; the trained weights need none of it{where}")
     from custom_llm.inference.engine import Engine
     from custom_llm.llamacpp import gpu_available
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
-MISSING = "llama.cpp is not installed here (it needs a C++ compiler: docs/install.md)"
+from custom_llm.common.steps import install, program
+
+REMEDY = install("llama") if program() else "docs/install.md"
+MISSING = f"llama.cpp is not installed here (it needs a C++ compiler: {REMEDY})"
 
 
 def is_available() -> bool:

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from custom_llm.common.errors import EXIT_USER_ERROR, UserError
-from custom_llm.common.steps import command, step
+from custom_llm.common.steps import step
 from custom_llm.llamacpp.available import MISSING, is_available
 
 if not is_available():
-    in_pytorch = command("inference_gguf", "--gguf_path", "trained_model.pth")
-    raise UserError(f"{MISSING}; the trained weights need none of it: {in_pytorch}")
+    raise UserError(MISSING)
 try:
     import llama_cpp as c
     from llama_cpp._ggml import libggml as ggml

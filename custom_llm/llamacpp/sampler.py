@@ -95,9 +95,9 @@ def _grammar_sampler(model: Model, grammar: str) -> int:
     error_lines.clear()
     data = grammar.encode("utf-8", "replace")
     if not data.strip():  # llama.cpp would allow everything
-        raise UserError("--grammar is empty; see llama.cpp/grammars/README.md for what it may be")
+        raise UserError("--grammar is empty; see grammars/README.md of llama.cpp for what it may be")
     if b"\0" in data:
-        raise UserError("--grammar holds a NUL character; see llama.cpp/grammars/README.md for what it may be")
+        raise UserError("--grammar holds a NUL character; see grammars/README.md of llama.cpp for what it may be")
     nesting = accumulate((byte == ord("(")) - (byte == ord(")")) for byte in data)  # those in texts count, too
     if max(nesting) > _MAX_NESTING:  # its parser calls itself for each, until the stack overflows
         raise UserError(f"--grammar has more than {_MAX_NESTING} parentheses in each other; give them names as rules")
@@ -106,7 +106,7 @@ def _grammar_sampler(model: Model, grammar: str) -> int:
     if not sampler:
         reasons = [*lines, *error_lines]
         reason = reasons[0].removeprefix("parse: error parsing grammar: ") if reasons else "no reason given"
-        raise UserError(f"--grammar cannot be read: {reason}; see llama.cpp/grammars/README.md")
+        raise UserError(f"--grammar cannot be read: {reason}; see grammars/README.md of llama.cpp")
     return sampler
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from custom_llm.common.errors import UserError, is_out_of_memory
+from custom_llm.common.steps import docs
 
 GAIN = 0.1  # share of a step's time that bfloat16 must save, as it is less exact
 WARM_UP = 3  # passes before one is recorded, in which libraries choose their kernels
@@ -60,7 +61,7 @@ def compiled(model: nn.Module) -> Callable:
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise UserError(
                 f"--compile: the model cannot be compiled here ({lines[0].strip()[:200]}); leave it out, or install a "
-                "C++ compiler (docs/training.md)"
+                f"C++ compiler{docs('training')}"
             ) from None
 
     return call

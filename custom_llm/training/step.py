@@ -278,7 +278,7 @@ def get_random_state() -> dict[str, torch.Tensor]:
 def set_random_state(state: dict[str, torch.Tensor]) -> None:
     """Go on with what `get_random_state` has returned, perhaps on a machine with other devices."""
     for name, device in _generators():
-        if name == "cpu" or name in state:
+        if name == "cpu" or name in state:  # every checkpoint has that one
             device.set_rng_state(state[name])
 
 

@@ -10,11 +10,12 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, STORY, Result
+from conftest import ENVIRONMENT, ROOT, STORY
 
 from custom_llm.common import errors, machine, signals, steps
 
@@ -40,28 +41,9 @@ POSIX_ONLY = {
 POSIX_MODULES = set("curses fcntl grp posix pty pwd readline resource spwd syslog termios tty".split())
 
 
-def start(script: str, *args: str | Path, cwd: Path, stdin: str = "") -> Result:
-    """A script where Python is as on Windows."""
-    done = subprocess.run(
-        [sys.executable, ROOT / script, *args], cwd=cwd, env=as_on_windows(), input=stdin, capture_output=True,
-        text=True, timeout=300,
-    )  # fmt: skip
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
 def as_on_windows() -> dict[str, str]:
     path = os.pathsep.join([str(AS_ON_WINDOWS), ENVIRONMENT["PYTHONPATH"]])
     return {**ENVIRONMENT, "PYTHONPATH": path, "USERNAME": "mia"}  # which Windows sets, and torch asks for
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Where all four steps have run so."""
-    path = tmp_path_factory.mktemp("as_on_windows")
-    (path / "notes.txt").write_text(STORY * 80, encoding="utf-8")
-    done = start("quickstart.py", "notes.txt", "--minutes", "0.02", "--quant_type", "Q8_0,Q4_0", cwd=path)
-    assert done.status == 0, done.stderr
-    return path / "quickstart"
 
 
 @PROC
@@ -85,26 +67,40 @@ def test_the_simulation_refuses_what_windows_does(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=as_on_windows(), check=True)
 
 
-@PROC
-def test_the_steps_again_over_their_own_files(folder):
-    """Resumed, exported over the files that are there, by the converter of llama.cpp, too."""
-    done = start("train_llm.py", "--dataset_path", "../notes.txt", "--resume", "--minutes", "0.04", cwd=folder)
-    assert done.status == 0, done.stderr
-    done = start("convert_to_gguf.py", "--quant_type", "Q8_0", "--llama_cpp_path", ROOT / "llama.cpp", cwd=folder)
-    assert done.status == 0, done.stderr
+MODEL = ("--gguf_path", "model.gguf.Q8_0.gguf")
+ROAD = [  # to be gone in one process, where what one step leaves open is in the way of the next
+    ["quickstart", "notes.txt", "--output_dir", ".", "--minutes", "0.01", "--quant_type", "Q8_0,Q4_0"],
+    # over the files that are there, and by the converter of llama.cpp, too
+    ["train_llm", "--dataset_path", "notes.txt", "--resume", "--minutes", "0.02"],
+    ["convert_to_gguf", "--quant_type", "Q8_0", "--llama_cpp_path", str(ROOT / "llama.cpp")],
+    ["inference_gguf", *MODEL, "--prompts", "prompts.txt", "--json"],
+    ["inference_gguf", *MODEL, "--stats", "--logprobs"],
+    ["evaluate_llm", "--quantization_report", "Q8_0", "--samples", "2", "--sample_tokens", "20", "--dataset_path",
+     "notes.txt"],
+]  # fmt: skip
+GO = """if True:
+    import json, sys
+    from importlib import import_module
+    from custom_llm.common.errors import run
+    for script, *words in json.loads(sys.argv[1]):
+        print(f"--- {script}", flush=True)
+        if status := run(import_module(script).main, words):
+            sys.exit(f"{script} ended with {status}")
+"""
 
 
 @PROC
-def test_writing_evaluating_and_serving(folder):
-    (folder / "prompts.txt").write_text("Mia\nThe\n", encoding="utf-8")
-    for words in (["--prompts", "prompts.txt", "--json"], ["--stats", "--logprobs"]):
-        done = start("inference_gguf.py", "--gguf_path", "model.gguf.Q8_0.gguf", *words, cwd=folder, stdin="Mia")
-        assert done.status == 0 and done.stdout.strip(), done.stderr
-    report = ["--quantization_report", "Q8_0", "--samples", "2", "--sample_tokens", "20", "--dataset_path"]
-    done = start("evaluate_llm.py", *report, "../notes.txt", cwd=folder)
-    assert done.status == 0, done.stderr
-    server = [sys.executable, ROOT / "serve_gguf.py", "--gguf_path", "model.gguf.Q8_0.gguf", "--port", "0"]
-    with subprocess.Popen(server, cwd=folder, env=as_on_windows(), stdout=subprocess.PIPE, text=True) as child:
+def test_every_step_on_windows(tmp_path):
+    for name, text in {"notes.txt": STORY * 80, "prompts.txt": "Mia\nThe\n"}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    road = [sys.executable, "-c", GO, json.dumps(ROAD)]
+    options = dict(cwd=tmp_path, env=as_on_windows())
+    done = subprocess.run(road, **options, input="Mia", capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    printed = re.split("^--- .*\n", done.stdout, flags=re.MULTILINE)[1:]
+    assert len(printed) == len(ROAD) and all(text.strip() for text in printed)
+    server = [sys.executable, ROOT / "serve_gguf.py", *MODEL, "--port", "0"]
+    with subprocess.Popen(server, **options, stdout=subprocess.PIPE, text=True) as child:
         try:
             address = re.search(r"http://\S+", child.stdout.readline())[0]
             body = json.dumps({"prompt": "Mia", "max_tokens": 5}).encode()
@@ -158,27 +154,45 @@ def test_a_command_is_quoted_for_the_shell_that_is_there(monkeypatch):
 @pytest.mark.parametrize(
     ("started", "said", "hint"),
     [
-        ("/home/mia/train_llm.py", "python train_llm.py --resume", "pip install -r requirements-serve.txt"),
-        ("/usr/bin/custom-llm", "custom-llm train --resume", "install custom-llm-scripts[serve]"),
-        ("Scripts/custom-llm.exe", "custom-llm train --resume", "install custom-llm-scripts[serve]"),
+        ("train_llm.py", "python train_llm.py --resume", "pip install -r requirements-serve.txt"),
+        ("custom-llm", "custom-llm train --resume", 'pip install "custom-llm-scripts[serve]"'),
         (
-            "lib/custom_llm/commands/__main__.py",
+            "custom_llm/commands/__main__.py",
             "python -m custom_llm.commands train --resume",
-            "install custom-llm-scripts[serve]",
+            'pip install "custom-llm-scripts[serve]"',
         ),
     ],
 )
-def test_messages_name_a_step_as_it_was_started(monkeypatch, started, said, hint):
-    monkeypatch.setattr(sys, "argv", [started])
+def test_messages_name_a_step_as_it_was_started(monkeypatch, tmp_path, started, said, hint):
+    """By the name of a program where a shell finds that one, else by its path: a .venv need not be active."""
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    for name in ("python", "custom-llm"):
+        (folder / f"{name}{sysconfig.get_config_var('EXE')}").touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setattr(sys, "argv", [str(folder / started)])
+    monkeypatch.setenv("PATH", str(folder))
     assert (steps.command("train_llm", "--resume"), steps.install("serve")) == (said, hint)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.chdir(folder.parent)
+    python, program = (steps.quoted(str(Path("with space", name))) for name in ("python", "custom-llm"))
+    said = re.sub("^python", lambda _: python, re.sub("^custom-llm", lambda _: program, said))
+    assert (steps.command("train_llm", "--resume"), steps.install("serve")) == (said, f"{python} -m {hint}")
+
+
+def test_where_there_is_no_pip_uv_installs(monkeypatch):
+    monkeypatch.setattr(steps, "find_spec", lambda name: None)
+    expected = f"uv pip install --python {steps.quoted(sys.executable)} -r requirements-data.txt"
+    assert steps.install("data") == expected
 
 
 def unguarded(tree: ast.AST, is_guarded: bool = False) -> list[str]:
-    """Uses of names that only POSIX has, outside of `if hasattr(…)`, `x if hasattr(…) else y` and `try`."""
+    """Uses of names that only POSIX has, outside of `if hasattr(…)`, `x if hasattr(…) else y`, `try` and `suppress`."""
     found = []
     for child in ast.iter_child_nodes(tree):
         guards = isinstance(child, ast.Try) or (
-            isinstance(child, (ast.If, ast.IfExp)) and re.search("hasattr|platform|os.name", ast.unparse(child.test))
+            (isinstance(child, (ast.If, ast.IfExp)) and re.search("hasattr|platform|os.name", ast.unparse(child.test)))
+            or (isinstance(child, ast.With) and "suppress(" in ast.unparse(child.items[0]))
         )
         if isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name) and not is_guarded:
             if child.attr in POSIX_ONLY.get(child.value.id, ()):

@@ -20,7 +20,7 @@ from custom_llm.tokenizer.char import CharTokenizer
 from custom_llm.tokenizer.pretrained import load_pretrained
 
 WRITE = ("--query", "Mia found", "--seed", "5", "--max_tokens", "120", "--ignore_eos")
-IN_PYTORCH = "python inference_gguf.py --gguf_path trained_model.pth"
+IN_PYTORCH = "--gguf_path trained_model.pth"
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,9 @@ def parse_quant_types(text: str) -> list[str]:
     names = [name.strip().upper() for name in text.split(",") if name.strip()]
     for name in names:
         if name in NEED_IMPORTANCE:
-            raise UserError(f"--quant_type {name} needs an importance matrix, which is not computed here; take Q2_K")
+            smallest = "Q2_K" if is_available() else "Q4_0"
+            reason = "needs an importance matrix, which is not computed here"
+            raise UserError(f"--quant_type {name} {reason}; take {smallest}")
         if name not in FILE_TYPES and name not in ALIASES:
             raise UserError(f"--quant_type {name}: no such type; known are {', '.join([*FILE_TYPES, *ALIASES])}")
     if not names:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from custom_llm.common.files import MARK
+from custom_llm.common.steps import PROGRAM, program
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.about import About, clean_line
 from custom_llm.export.proof import Parity
@@ -187,6 +188,7 @@ class ModelCard:
         word = re.search(r"[^\W_]{1,20}", self.about.example)  # of characters that the model knows
         prompt = word[0] if word else "The"
         parts = ["transformers has no class that computes this model; the GGUF files run everywhere below."]
+        ours = f"{PROGRAM} write" if program() else "python inference_gguf.py"
         if self.hf_class:
             folder = json.dumps(self.folder)
             code = (
@@ -201,7 +203,7 @@ class ModelCard:
         parts += [
             f"With custom-llm-scripts, or with llama.cpp, which calls the architecture `{self.architecture}`:",
             fenced(
-                f"python inference_gguf.py --gguf_path {given} --query {prompt}\n"
+                f"{ours} --gguf_path {given} --query {prompt}\n"
                 f"llama-completion -no-cnv -m {given} -c {block_size} -n {n_tokens} -p {prompt}",
                 "sh",
             ),
