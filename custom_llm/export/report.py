@@ -39,7 +39,7 @@ class FileTable:
         self.rows: list[FileReport] = []
 
     def check(self, path: Path, quant_type: str, name: Path) -> None:
-        """Print the row of the file at `path`, which will be `name`. Raises UserError if it is not the trained model."""
+        """Print the row of the file at `path`, which will be `name`. Raises UserError if it is another model."""
         if note := fallback_note(quant_type, path, self._shapes):
             print(f"note: {note}")
         n_bytes, proof = path.stat().st_size, None

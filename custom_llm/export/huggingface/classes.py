@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure, join
+from custom_llm.export.graph.graph import Attention, Experts, Graph, Structure, join
 from custom_llm.export.graph.rewrites.activations import squares_as_relu_gates
 from custom_llm.export.graph.rewrites.experts import some_selection_bias, some_shared_expert
 from custom_llm.export.graph.rewrites.norms import bias_as_head, centre, fold_head_bias, mirror, zero_biases
@@ -176,7 +176,7 @@ def _gpt2(s: Structure) -> dict[str, Any]:
 def _common(s: Structure) -> dict[str, Any]:
     """What the classes in the manner of Llama have in common."""
     a = s.first.attn
-    ffn = next((layer.ffn for layer in s.layers if isinstance(layer.ffn, FeedForward)), s.first.ffn)
+    ffn = s.dense[0] if s.dense else s.first.ffn
     return {
         "hidden_size": s.width, "num_hidden_layers": len(s.layers),
         "num_attention_heads": a.n_head, "num_key_value_heads": a.n_kv_heads, "head_dim": a.head_dim,
@@ -188,7 +188,7 @@ def _common(s: Structure) -> dict[str, Any]:
 
 
 def _llama(s: Structure) -> dict[str, Any]:
-    return {**_common(s), "mlp_bias": isinstance(s.first.ffn, FeedForward) and s.first.ffn.bias}
+    return {**_common(s), "mlp_bias": s.first.ffn.bias}
 
 
 def _starcoder2(s: Structure) -> dict[str, Any]:
@@ -230,15 +230,13 @@ def _qwen3_moe(s: Structure) -> dict[str, Any]:
 
 def _deepseek_experts(s: Structure) -> dict[str, Any]:
     """Experts in the manner of DeepSeek-V3, behind so many dense layers."""
-    mixtures = [layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)]
-    n_dense = len(s.layers) - len(mixtures)
-    if not mixtures:
+    if not s.mixtures:
         none = ("n_routed_experts", "num_experts_per_tok", "n_shared_experts", "n_group", "topk_group")
-        return {"first_k_dense_replace": n_dense, "moe_intermediate_size": 1, **dict.fromkeys(none, 0)}
-    m = mixtures[0]
+        return {"first_k_dense_replace": len(s.dense), "moe_intermediate_size": 1, **dict.fromkeys(none, 0)}
+    m = s.mixtures[0]
     return {
         **_experts_one_by_one(s, m),
-        "first_k_dense_replace": n_dense, "n_routed_experts": m.n, "num_experts_per_tok": m.n_chosen,
+        "first_k_dense_replace": len(s.dense), "n_routed_experts": m.n, "num_experts_per_tok": m.n_chosen,
         "moe_intermediate_size": m.width, "n_shared_experts": m.shared_width // m.width,
         "norm_topk_prob": m.renormalized, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1,
         "topk_method": "noaux_tc", "scoring_func": m.scoring,
@@ -264,7 +262,7 @@ def _deepseek(s: Structure) -> dict[str, Any]:
 
 def _lean_bias(graph: Graph) -> Graph:
     """The bias of attention's output, where classes have none, as a head; only for models with experts."""
-    return bias_as_head(graph) if any(isinstance(layer.ffn, Experts) for layer in graph.s.layers) else graph
+    return bias_as_head(graph) if graph.s.mixtures else graph
 
 
 DEEPSEEK_EXPERTS = dict(
