@@ -283,9 +283,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         "granitemoe",
-        Accepts(
-            attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU], shared_expert=(True,), renormalized=(True,),
-        ),
+        Accepts(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU], shared_expert=(True,), renormalized=(True,)),
         NEIGHBOURS, (centre, squares_as_gates), _granite, converted_from=BY_NAME["GraniteMoeSharedForCausalLM"],
     ),
     Architecture(
