@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Layer, Structure, Tensors
+from custom_llm.export.graph.graph import Attention, Experts, Graph, Layer, Structure, Tensors
 from custom_llm.export.graph.rewrites.activations import gated_silu, plain_gelu, plain_silu, squares_as_gates
 from custom_llm.export.graph.rewrites.experts import all_as_experts, some_selection_bias, some_shared_expert
 from custom_llm.export.graph.rewrites.layers import align_heads, align_widths, deepen, pad_positions
@@ -134,9 +134,8 @@ def _each(values: list[int]) -> int | list[int]:
 
 def _common(s: Structure) -> Metadata:
     """What every architecture has."""
-    ffns = [layer.ffn for layer in s.layers]
-    dense = [ffn.width for ffn in ffns if isinstance(ffn, FeedForward)]
-    widths = [ffn.width if isinstance(ffn, FeedForward) or not dense else dense[0] for ffn in ffns]
+    # Of layers of experts, that of the first dense one, if there is one.
+    widths = [(s.dense[0] if s.dense and isinstance(x.ffn, Experts) else x.ffn).width for x in s.layers]
     norm = "layer_norm_epsilon" if s.norm == "layer" else "layer_norm_rms_epsilon"
     return {
         "context_length": s.n_positions or s.block_size, "embedding_length": s.width, "block_count": len(s.layers),
@@ -155,11 +154,6 @@ def _rotating(s: Structure) -> Metadata:
     }
 
 
-def _mixture(s: Structure) -> Experts | None:
-    """The first layer's experts that has some; they are alike in all of these architectures."""
-    return next((layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)), None)
-
-
 def _experts(m: Experts) -> Metadata:
     return {"expert_count": m.n, "expert_used_count": m.n_chosen, "expert_feed_forward_length": m.width}
 
@@ -171,7 +165,7 @@ def _scores(m: Experts) -> Metadata:
 
 
 def _mixtral(s: Structure) -> Metadata:
-    return _rotating(s) | (_experts(s.first.ffn) if isinstance(s.first.ffn, Experts) else {})
+    return {**_rotating(s), **_experts(s.first.ffn)}
 
 
 def _phimoe(s: Structure) -> Metadata:
@@ -183,20 +177,20 @@ def _phimoe(s: Structure) -> Metadata:
 
 
 def _granite(s: Structure) -> Metadata:
-    shared = s.first.ffn.shared_width if isinstance(s.first.ffn, Experts) else 0
     return {
-        **_mixtral(s), "expert_shared_feed_forward_length": shared, "attention.scale": s.first.attn.head_dim**-0.5,
+        **_mixtral(s), "expert_shared_feed_forward_length": s.first.ffn.shared_width,
+        "attention.scale": s.first.attn.head_dim**-0.5,
         "embedding_scale": 1.0, "residual_scale": 1.0, "logit_scale": 1.0,
     }
 
 
 def _sigmoid_experts(s: Structure) -> Metadata:
     """Experts in the manner of DeepSeek-V3, behind so many dense layers."""
-    m = _mixture(s)
-    if m is None:
+    if not s.mixtures:
         return {"leading_dense_block_count": len(s.layers), "expert_feed_forward_length": 1, "expert_shared_count": 0}
+    m = s.mixtures[0]
     return {
-        **_experts(m), "leading_dense_block_count": sum(isinstance(layer.ffn, FeedForward) for layer in s.layers),
+        **_experts(m), "leading_dense_block_count": len(s.dense),
         "expert_shared_count": m.shared_width // m.width, **_scores(m),
         "expert_group_count": 1, "expert_group_used_count": 1,
     }
@@ -213,9 +207,9 @@ def _everywhere_windowed(s: Structure) -> Metadata:
 
 
 def _step35(s: Structure) -> Metadata:
-    m = _mixture(s)
-    if m is None:
+    if not s.mixtures:
         return {**_everywhere_windowed(s), "expert_feed_forward_length": 0}
+    m = s.mixtures[0]
     return {
         **_everywhere_windowed(s), **_experts(m), "expert_shared_feed_forward_length": m.shared_width, **_scores(m),
     }
@@ -289,9 +283,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         "granitemoe",
-        Accepts(
-            attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU], shared_expert=(True,), renormalized=(True,),
-        ),
+        Accepts(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU], shared_expert=(True,), renormalized=(True,)),
         NEIGHBOURS, (centre, squares_as_gates), _granite, converted_from=BY_NAME["GraniteMoeSharedForCausalLM"],
     ),
     Architecture(

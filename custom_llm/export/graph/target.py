@@ -61,12 +61,10 @@ class Accepts:
             return False
         if self.layers == "equal":
             return len(set(s.layers)) == 1
-        mixtures = {layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)}
-        dense = {layer.ffn for layer in s.layers if isinstance(layer.ffn, FeedForward)}
         one_width = len({(layer.attn.head_dim, layer.attn.qk_norm) for layer in s.layers}) == 1
         if self.layers == "any heads and widths":
-            return one_width and not mixtures
-        if len(mixtures) > 1 or len({ffn.width for ffn in dense}) > 1:
+            return one_width and not s.mixtures
+        if len(set(s.mixtures)) > 1 or len({ffn.width for ffn in s.dense}) > 1:
             return False
         if self.layers == "any":
             return one_width

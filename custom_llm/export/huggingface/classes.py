@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure, join
+from custom_llm.export.graph.graph import Attention, Experts, Graph, Structure, join
 from custom_llm.export.graph.rewrites.activations import squares_as_relu_gates
 from custom_llm.export.graph.rewrites.experts import some_selection_bias, some_shared_expert
 from custom_llm.export.graph.rewrites.norms import bias_as_head, centre, fold_head_bias, mirror, zero_biases
@@ -176,7 +176,9 @@ def _gpt2(s: Structure) -> dict[str, Any]:
 def _common(s: Structure) -> dict[str, Any]:
     """What the classes in the manner of Llama have in common."""
     a = s.first.attn
-    ffn = next((layer.ffn for layer in s.layers if isinstance(layer.ffn, FeedForward)), s.first.ffn)
+    ffn = s.dense[0] if s.dense else s.first.ffn
+    # transformers' product of all experts at once takes rows of whole 16 bytes only, 8 values in bfloat16.
+    one_by_one = s.mixtures and (s.width % 8 or s.mixtures[0].width % 8)
     return {
         "hidden_size": s.width, "num_hidden_layers": len(s.layers),
         "num_attention_heads": a.n_head, "num_key_value_heads": a.n_kv_heads, "head_dim": a.head_dim,
@@ -184,11 +186,12 @@ def _common(s: Structure) -> dict[str, Any]:
         "max_position_embeddings": s.block_size, "rms_norm_eps": s.eps,
         "rope_theta": s.rope_base, "rope_parameters": {"rope_type": "default", "rope_theta": s.rope_base},
         "attention_bias": a.bias, "attention_dropout": s.dropout,
+        **({"experts_implementation": "eager"} if one_by_one else {}),
     }
 
 
 def _llama(s: Structure) -> dict[str, Any]:
-    return {**_common(s), "mlp_bias": isinstance(s.first.ffn, FeedForward) and s.first.ffn.bias}
+    return {**_common(s), "mlp_bias": s.first.ffn.bias}
 
 
 def _starcoder2(s: Structure) -> dict[str, Any]:
@@ -198,16 +201,10 @@ def _starcoder2(s: Structure) -> dict[str, Any]:
     }
 
 
-def _experts_one_by_one(s: Structure, m: Experts) -> dict[str, str]:
-    """transformers' product of all experts at once takes rows of whole 16 bytes only, 8 values in bfloat16."""
-    return {"experts_implementation": "eager"} if s.width % 8 or m.width % 8 else {}
-
-
 def _mixtral(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
     return {
-        **_common(s), **_experts_one_by_one(s, m),
-        "num_local_experts": m.n, "num_experts_per_tok": m.n_chosen, "sliding_window": None,
+        **_common(s), "num_local_experts": m.n, "num_experts_per_tok": m.n_chosen, "sliding_window": None,
     }
 
 
@@ -222,23 +219,19 @@ def _granite(s: Structure) -> dict[str, Any]:
 def _qwen3_moe(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
     return {
-        **_common(s), **_experts_one_by_one(s, m),
-        "num_experts": m.n, "num_experts_per_tok": m.n_chosen, "moe_intermediate_size": m.width,
+        **_common(s), "num_experts": m.n, "num_experts_per_tok": m.n_chosen, "moe_intermediate_size": m.width,
         "norm_topk_prob": m.renormalized, "decoder_sparse_step": 1, "mlp_only_layers": [],
     }
 
 
 def _deepseek_experts(s: Structure) -> dict[str, Any]:
     """Experts in the manner of DeepSeek-V3, behind so many dense layers."""
-    mixtures = [layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)]
-    n_dense = len(s.layers) - len(mixtures)
-    if not mixtures:
+    if not s.mixtures:
         none = ("n_routed_experts", "num_experts_per_tok", "n_shared_experts", "n_group", "topk_group")
-        return {"first_k_dense_replace": n_dense, "moe_intermediate_size": 1, **dict.fromkeys(none, 0)}
-    m = mixtures[0]
+        return {"first_k_dense_replace": len(s.dense), "moe_intermediate_size": 1, **dict.fromkeys(none, 0)}
+    m = s.mixtures[0]
     return {
-        **_experts_one_by_one(s, m),
-        "first_k_dense_replace": n_dense, "n_routed_experts": m.n, "num_experts_per_tok": m.n_chosen,
+        "first_k_dense_replace": len(s.dense), "n_routed_experts": m.n, "num_experts_per_tok": m.n_chosen,
         "moe_intermediate_size": m.width, "n_shared_experts": m.shared_width // m.width,
         "norm_topk_prob": m.renormalized, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1,
         "topk_method": "noaux_tc", "scoring_func": m.scoring,
@@ -264,7 +257,7 @@ def _deepseek(s: Structure) -> dict[str, Any]:
 
 def _lean_bias(graph: Graph) -> Graph:
     """The bias of attention's output, where classes have none, as a head; only for models with experts."""
-    return bias_as_head(graph) if any(isinstance(layer.ffn, Experts) for layer in graph.s.layers) else graph
+    return bias_as_head(graph) if graph.s.mixtures else graph
 
 
 DEEPSEEK_EXPERTS = dict(
@@ -281,19 +274,16 @@ HF_CLASSES = (
         BIGCODE, (zero_biases, fold_head_bias), "gpt_bigcode", lambda s: {**_gpt2(s), "multi_query": True},
     ),
     HFClass(
-        "LlamaForCausalLM",
-        Accepts(**MAYBE_BIASED, dense=ANY_GATED, dense_bias=EITHER),
-        LLAMA, (centre,), "llama", _llama,
+        "LlamaForCausalLM", Accepts(**MAYBE_BIASED, dense=ANY_GATED, dense_bias=EITHER), LLAMA,
+        (centre,), "llama", _llama,
     ),
     HFClass(
-        "Qwen3ForCausalLM",
-        Accepts(qk_norm=(True,), **MAYBE_BIASED, dense=ANY_GATED),
-        LLAMA, (centre,), "qwen3", lambda s: {**_common(s), "use_sliding_window": False},
+        "Qwen3ForCausalLM", Accepts(**MAYBE_BIASED, qk_norm=(True,), dense=ANY_GATED), LLAMA,
+        (centre,), "qwen3", lambda s: {**_common(s), "use_sliding_window": False},
     ),
     HFClass(
-        "ArceeForCausalLM",
-        Accepts(**MAYBE_BIASED, dense=ANY_PLAIN, dense_bias=EITHER),
-        LLAMA, (), "arcee", _llama,
+        "ArceeForCausalLM", Accepts(**MAYBE_BIASED, dense=ANY_PLAIN, dense_bias=EITHER), LLAMA,
+        (), "arcee", _llama,
     ),
     HFClass(
         "Starcoder2ForCausalLM", Accepts(**CLASSIC, dense=[kind for kind in ANY_PLAIN if kind[0] != "relu2"]),
@@ -313,21 +303,16 @@ HF_CLASSES = (
     ),
     HFClass(
         "GraniteMoeSharedForCausalLM",
-        Accepts(
-            **MAYBE_BIASED, square_heads=(True,), experts=ANY_GATED,
-            shared_expert=(True,), renormalized=(True,),
-        ),
+        Accepts(**MAYBE_BIASED, square_heads=(True,), experts=ANY_GATED, shared_expert=(True,), renormalized=(True,)),
         GRANITE, (centre, squares_as_relu_gates), "granitemoeshared", _granite,
     ),
     HFClass(
-        "Glm4MoeForCausalLM",
-        Accepts(**DEEPSEEK_EXPERTS, qk_norm=EITHER, attn_bias=EITHER),
-        MOE, (centre, squares_as_relu_gates, some_shared_expert, _lean_bias), "glm4_moe", _glm4_moe,
+        "Glm4MoeForCausalLM", Accepts(**DEEPSEEK_EXPERTS, qk_norm=EITHER, attn_bias=EITHER), MOE,
+        (centre, squares_as_relu_gates, some_shared_expert, _lean_bias), "glm4_moe", _glm4_moe,
     ),
     HFClass(
-        "DeepseekV3ForCausalLM",
-        Accepts(**DEEPSEEK_EXPERTS, **MAYBE_BIASED, attention=("latent",)),
-        DEEPSEEK_V3, (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias), "deepseek_v3", _deepseek,
+        "DeepseekV3ForCausalLM", Accepts(**DEEPSEEK_EXPERTS, **MAYBE_BIASED, attention=("latent",)), DEEPSEEK_V3,
+        (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias), "deepseek_v3", _deepseek,
     ),
 )
 # fmt: on

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from custom_llm.export.graph.graph import Experts, FeedForward, Graph, Layer, Tensors, join
+from custom_llm.export.graph.graph import FeedForward, Graph, Layer, Tensors, join
 from custom_llm.export.graph.rewrites.experts import some_selection_bias
 from custom_llm.export.graph.rewrites.parts import WRITER_BIASES, WRITERS, Ffn, each_ffn, each_layer, widen, with_heads
 
@@ -67,8 +67,7 @@ def align_widths(graph: Graph) -> Graph:
     Experts that were added are never chosen: their selection bias says so. But they have a share in a softmax, which
     only a division by the sum of those chosen takes out again; where there is none, the graph is left alone.
     """
-    dense = max((x.ffn.width for x in graph.s.layers if isinstance(x.ffn, FeedForward)), default=0)
-    mixtures = [x.ffn for x in graph.s.layers if isinstance(x.ffn, Experts)]
+    dense, mixtures = max((ffn.width for ffn in graph.s.dense), default=0), graph.s.mixtures
     width = max((m.width for m in mixtures), default=0)
     n = max((m.n for m in mixtures), default=0)
     shared = max((m.shared_width for m in mixtures), default=0)
