@@ -1,4 +1,4 @@
-"""Which model learns most in given minutes: the measurements behind custom_llm/config/sizes.py.
+"""Which model learns most in given minutes: the measurements behind custom_llm/config/presets.py.
 
     python -m benchmarks.sizes --minutes 2 4x128x4x128:16:2e-3 6x192x6x128:16:1e-3
 

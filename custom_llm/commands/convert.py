@@ -23,7 +23,6 @@ from custom_llm.common.files import Kind, beside, check_target
 from custom_llm.common.notes import log_to, note, warn
 from custom_llm.export.about import parse_line
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
-from custom_llm.export.share.licenses import license_note
 
 LLAMA_CPP = "llama.cpp"  # the folder of a checkout, if there is one
 
@@ -77,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from custom_llm.export.pipeline import convert_to_gguf
     from custom_llm.export.plan import plan_export
     from custom_llm.export.report import FileTable
-    from custom_llm.export.share.card import ModelCard
+    from custom_llm.export.share.card import ModelCard, license_note
     from custom_llm.export.share.companions import write_companions
     from custom_llm.model.files import load_trained
 

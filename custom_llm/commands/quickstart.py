@@ -20,7 +20,7 @@ from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import write_bytes
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.steps import STEPS, command
-from custom_llm.config.sizes import choose_sizes
+from custom_llm.config.presets import choose_sizes
 from custom_llm.data.cache import default_cache
 from custom_llm.data.choose import choose_corpus
 from custom_llm.data.stories.generate import generate_stories

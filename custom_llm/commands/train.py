@@ -28,7 +28,7 @@ from custom_llm.common.errors import EXIT_INTERRUPTED, UserError
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import note, say
 from custom_llm.common.steps import command, docs
-from custom_llm.config.sizes import BYTE_PAIRS, LONG_TEXT
+from custom_llm.config.presets import BYTE_PAIRS, LONG_TEXT
 from custom_llm.config.training import TrainConfig
 from custom_llm.training.distributed.processes import Processes, only_the_first_speaks, world_size
 

@@ -78,8 +78,7 @@ def report_quantization(
     trained: Scorer, ids: Sequence[int], quant_types: Sequence[str], picture: str | Path, threads: int | None
 ) -> Table:
     """What each type costs a model in PyTorch, with a picture of it, or a line that says why there is none."""
-    from custom_llm.evaluation.picture import draw
-    from custom_llm.evaluation.quantized import compare_types
+    from custom_llm.evaluation.quantized import compare_types, draw
 
     candidates = compare_types(trained, quant_types, ids, threads)
     best, sentence = recommend(candidates)

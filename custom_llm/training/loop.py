@@ -21,10 +21,9 @@ from custom_llm.common.signals import StopRequest
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.costs import costs_of
-from custom_llm.training.clock import Clock
+from custom_llm.training.clock import Clock, learning_rate_at
 from custom_llm.training.display import in_a_line, memory_in_use, peak_of, progress_words
 from custom_llm.training.distributed.processes import ALONE, Processes
-from custom_llm.training.optim.schedule import learning_rate_at
 from custom_llm.training.speed import autocast
 from custom_llm.training.step import Batch, Diverged, Step, Update, get_random_state, set_random_state
 from custom_llm.training.tracking.history import History

@@ -15,7 +15,7 @@ from custom_llm.common.files import Kind, check_distinct, check_target
 from custom_llm.common.notes import note, say
 from custom_llm.common.steps import command, step
 from custom_llm.config.model import ModelConfig
-from custom_llm.config.sizes import BYTE_PAIRS
+from custom_llm.config.presets import BYTE_PAIRS
 from custom_llm.config.training import TrainConfig
 from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset, WindowLoader
 from custom_llm.data.sources import Corpus
@@ -32,8 +32,7 @@ from custom_llm.training.loop import Interrupted, Trainer, held_out_loss
 from custom_llm.training.report import provenance, public_name
 from custom_llm.training.resume import Checkpoint, Saver, checkpoint_path
 from custom_llm.training.step import Diverged
-from custom_llm.training.tracking.about import About, describe
-from custom_llm.training.tracking.history import History, describe_overfitting, describe_underfitting
+from custom_llm.training.tracking.history import About, History, describe, describe_overfitting, describe_underfitting
 from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
 
 TEXT_TOKENS = 200  # length of the text shown at the end

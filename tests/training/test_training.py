@@ -34,11 +34,10 @@ from custom_llm.model.files import load_model
 from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.load import load_tokenizer
-from custom_llm.training.clock import Clock
+from custom_llm.training.clock import Clock, learning_rate_at
 from custom_llm.training.display import progress_words
 from custom_llm.training.distributed.processes import Processes
 from custom_llm.training.loop import Trainer, held_out_loss, train_model
-from custom_llm.training.optim.schedule import learning_rate_at
 from custom_llm.training.step import ExpertUse, Step, Update
 
 TEXT = STORY * 20

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import LOSSES, beside, write_bytes
 from custom_llm.common.notes import note
-from custom_llm.training.tracking.about import About
-from custom_llm.training.tracking.history import History, Point, to_csv
+from custom_llm.training.tracking.history import About, History, Point, to_csv
 from custom_llm.training.tracking.plot import draw_curves
 from custom_llm.training.tracking.trackers import TRACKERS
 from custom_llm.training.tracking.web_report import make_page
