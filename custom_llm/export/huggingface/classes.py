@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from custom_llm.export.graph.graph import Attention, Experts, Graph, Structure, join
+from custom_llm.export.graph.graph import Attention, Graph, Structure, join
 from custom_llm.export.graph.rewrites.activations import squares_as_relu_gates
 from custom_llm.export.graph.rewrites.experts import some_selection_bias, some_shared_expert
 from custom_llm.export.graph.rewrites.norms import bias_as_head, centre, fold_head_bias, mirror, zero_biases
