@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from custom_llm.export.huggingface.directory import write_hf_directory
     from custom_llm.export.pipeline import convert_to_gguf
     from custom_llm.export.plan import plan_export
-    from custom_llm.export.report import FileTable
+    from custom_llm.export.proof import FileTable
     from custom_llm.export.share.card import ModelCard, license_note
     from custom_llm.export.share.companions import write_companions
     from custom_llm.model.files import load_trained

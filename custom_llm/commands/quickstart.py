@@ -26,7 +26,7 @@ from custom_llm.data.choose import choose_corpus
 from custom_llm.data.stories.generate import generate_stories
 from custom_llm.data.token_file import open_tokens
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
-from custom_llm.llamacpp.available import is_available
+from custom_llm.llamacpp import is_available
 from custom_llm.tokenizer.load import find_recipe
 
 TEXT_TOKENS = 1500

@@ -22,7 +22,7 @@ from custom_llm.common.text import shown
 from custom_llm.config.sampling import Sampling
 from custom_llm.evaluation.metrics.grades import GRAMMAR, NoAnswer, fill, read_prompt
 from custom_llm.inference.engine import Engine
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 
 # In a file
 FILE_ANSWER_TOKENS = 200

@@ -24,7 +24,7 @@ from custom_llm.common.steps import command
 from custom_llm.evaluation.metrics.quality import LogProbs
 from custom_llm.inference.engine import MAX_WINDOW, Engine
 from custom_llm.inference.open import WEIGHTS
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 
 if TYPE_CHECKING:
     import torch

@@ -19,11 +19,12 @@ from custom_llm.evaluation.metrics.quality import measure
 from custom_llm.evaluation.metrics.quantization import recommend
 from custom_llm.evaluation.models import Scorer
 from custom_llm.evaluation.tables import Table
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 
 if TYPE_CHECKING:
     from custom_llm.evaluation.held_out import HeldOutText
     from custom_llm.evaluation.samples import Samples
+
 
 FIGURES = ("loss", "perplexity", "bits_per_byte", "accuracy", "tokens_per_second")
 SHORTEST_SHOWN, LONGEST_SHOWN = 20, 400  # characters of a copy or a repeat

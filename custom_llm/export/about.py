@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # they import torch
-    from custom_llm.model.files import SavedConfig
-    from custom_llm.model.provenance import Provenance
+    from custom_llm.model.files import Provenance, SavedConfig
 
 KEY = "custom_llm_about"  # in config.json
 MOST_LINE, MOST_EXAMPLE = 200, 300  # characters

@@ -11,7 +11,7 @@ from custom_llm.cli.parser import StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import say
 from custom_llm.common.steps import quoted, step
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine

@@ -14,7 +14,7 @@ from pretrained_forms import FORMS, make
 from server_process import served
 
 from custom_llm.inference.torch_engine import TokenizerVocabulary
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 from custom_llm.tokenizer.bpe import BPETokenizer
 from custom_llm.tokenizer.char import CharTokenizer
 from custom_llm.tokenizer.pretrained import load_pretrained

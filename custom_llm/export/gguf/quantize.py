@@ -13,7 +13,7 @@ from pathlib import Path
 
 from custom_llm.common.errors import UserError
 from custom_llm.export.gguf.llama_cpp_tools import find_quantizer, run_program
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 
 Shapes = dict[str, tuple[int, ...]]  # of the tensors of a file by name, in PyTorch's order
 

@@ -19,9 +19,8 @@ from custom_llm.common.files import MARK
 from custom_llm.common.steps import PROGRAM, program
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.about import About, clean_line
-from custom_llm.export.proof import Parity
-from custom_llm.export.report import FileReport
-from custom_llm.model.provenance import Provenance
+from custom_llm.export.proof import FileReport, Parity
+from custom_llm.model.files import Provenance
 
 LICENSES = (
     "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m "
