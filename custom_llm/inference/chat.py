@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import check_target, write_bytes
 from custom_llm.common.text import counted, printable
+from custom_llm.inference.card import card_lines
 from custom_llm.inference.console import Console
-from custom_llm.inference.report import card_lines, summary, timings
+from custom_llm.inference.report import summary, timings
 from custom_llm.inference.scores import logprob_table
 from custom_llm.inference.settings import DEFAULT, NAMES, Settings, value_of
 from custom_llm.inference.text import left_out

@@ -22,8 +22,8 @@ from custom_llm.common.errors import UserError
 from custom_llm.common.logits import windows
 from custom_llm.common.text import clean
 from custom_llm.config.sampling import MAX_SEED, Sampling
+from custom_llm.inference.card import Card, card_of
 from custom_llm.inference.generation import Generation, score_of
-from custom_llm.inference.report import Card, card_of
 from custom_llm.inference.scores import Score
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from custom_llm.config.sampling import Sampling
 from custom_llm.export.about import about_model
 from custom_llm.export.plan import plan_export
 from custom_llm.export.vocabulary import CONTROL, NORMAL, UNUSED, gguf_vocabulary
+from custom_llm.inference.card import Card
 from custom_llm.inference.engine import MAX_WINDOW, Engine, choose_threads
-from custom_llm.inference.report import Card
 from custom_llm.inference.sampler import Sampler
 from custom_llm.llamacpp import MISSING, is_available
 from custom_llm.model import GPTLanguageModel

@@ -27,7 +27,7 @@ from custom_llm.export.about import About, clean_line, clean_text, describe_trai
 from custom_llm.export.proof import FileReport
 from custom_llm.export.share.card import ModelCard, escape, fenced, license_note
 from custom_llm.export.share.companions import make_modelfile
-from custom_llm.inference.report import card_of
+from custom_llm.inference.card import card_of
 from custom_llm.llamacpp import Model
 from custom_llm.model.files import Provenance, SavedConfig, load_config, save_config
 from custom_llm.training.run import public_name
