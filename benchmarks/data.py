@@ -89,10 +89,10 @@ def read(path: Path, tokenizer: str, vocab_size: int) -> dict[str, float]:
     start = perf_counter()
     tokens = _open(path, tokenizer, vocab_size)
     opened = perf_counter() - start
-    from custom_llm.data.dataset import TextDataset, make_loader
+    from custom_llm.data.dataset import TextDataset, WindowLoader
 
     before = _peak()
-    loader = make_loader(TextDataset.of_tokens(tokens, BLOCK_SIZE), BATCH_SIZE, 1, seed=0)
+    loader = WindowLoader(TextDataset.of_tokens(tokens, BLOCK_SIZE), BATCH_SIZE, 1, seed=0)
     start = perf_counter()
     n = sum(y.numel() for _, y in islice(loader, BATCHES))
     speed = n / (perf_counter() - start) / 1e6

@@ -1,4 +1,4 @@
-"""Which model learns most in given minutes: the measurements behind custom_llm/config/sizes.py.
+"""Which model learns most in given minutes: the measurements behind custom_llm/config/presets.py.
 
     python -m benchmarks.sizes --minutes 2 4x128x4x128:16:2e-3 6x192x6x128:16:1e-3
 
@@ -20,19 +20,18 @@ import torch
 
 from custom_llm.cli.parser import ArgumentParser
 from custom_llm.common.errors import run
-from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.data.stories.generate import generate_stories
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.char import CharTokenizer
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import train_model
+from custom_llm.training.loop import held_out_loss, train_model
 
 
 class CountingLoader:
     """A loader that counts the tokens it hands out."""
 
-    def __init__(self, loader: torch.utils.data.DataLoader) -> None:
+    def __init__(self, loader: WindowLoader) -> None:
         self.loader, self.tokens = loader, 0
 
     def __len__(self) -> int:
@@ -56,13 +55,13 @@ def measure(setting: str, text: str, minutes: float, dropout: float, show: bool)
         dict(vocab_size=tokenizer.vocab_size, n_embd=n_embd, n_head=n_head, n_layer=n_layer, block_size=block_size,
              dropout=dropout)
     )  # fmt: skip
-    loader = CountingLoader(make_loader(data, int(batch_size), None, seed=1))
+    loader = CountingLoader(WindowLoader(data, int(batch_size), None, seed=1))
     config = dict(learning_rate=float(learning_rate), minutes=minutes)
     start = time.monotonic()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         train_model(model, loader, config, torch.device("cpu"))
     speed = loader.tokens / (time.monotonic() - start)
-    bits = held_out_loss(model, held_out, block_size, tokenizer.vocab_size) / math.log(2)
+    bits = held_out_loss(model, held_out) / math.log(2)
     row = f"{setting:<28}{model.n_parameters() / 1e6:>7.2f}M{speed:>9,.0f} tokens/s"
     print(f"{row}{loader.tokens / len(data.data):>7.1f} epochs{bits:>8.3f} bits per character", flush=True)
     if show:

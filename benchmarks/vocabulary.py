@@ -21,13 +21,12 @@ import torch
 
 from custom_llm.cli.parser import ArgumentParser, number
 from custom_llm.common.errors import run
-from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.data.sources import Corpus, open_corpus
 from custom_llm.data.token_file import open_tokens
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.load import find_recipe
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import train_model
+from custom_llm.training.loop import held_out_loss, train_model
 
 SHAPE = dict(n_embd=128, n_head=4, n_layer=4, block_size=128)
 BATCH_SIZE, LEARNING_RATE, HELD_OUT = 16, 0.0005, 0.1
@@ -60,9 +59,9 @@ def measure(corpus: Corpus, vocabulary: str, minutes: float, dropout: float) -> 
         losses: list[float] = []
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             train_model(
-                model, make_loader(data, BATCH_SIZE, None, seed=1), dict(learning_rate=LEARNING_RATE, minutes=minutes),
+                model, WindowLoader(data, BATCH_SIZE, None, seed=1), dict(learning_rate=LEARNING_RATE, minutes=minutes),
                 torch.device("cpu"),
-                lambda model: held_out_loss(model, held_out, data.block_size, data.vocab_size), losses.append,
+                lambda model: held_out_loss(model, held_out), losses.append,
             )  # fmt: skip
     bits = min(losses) * (len(held_out) - 1) / n_bytes / math.log(2)
     return f"{vocabulary:>6}  {model.n_parameters() / 1e6:5.2f} M parameters  {bits:.3f} bits per byte"

@@ -17,8 +17,8 @@ from custom_llm.config.model import ModelConfig
 from custom_llm.config.training import TrainConfig
 from custom_llm.export.plan import plan_export
 from custom_llm.model.feed_forward import make_feed_forward
+from custom_llm.training.clock import SCHEDULES
 from custom_llm.training.optim.optimizers import OPTIMIZERS
-from custom_llm.training.optim.schedule import SCHEDULES
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = [path.name for path in (ROOT / "custom_llm").iterdir() if path.is_dir()]

@@ -10,7 +10,7 @@ from architectures import ATTENTIONS, EXPERTS, tiny, windows
 from conftest import STORY, configure, run_script
 
 from custom_llm.config.training import TrainConfig
-from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.autotune import use_fastest_settings
 from custom_llm.training.loop import Trainer
@@ -66,7 +66,7 @@ def test_a_training_goes_on_from_its_checkpoint():
 
     def trainer() -> Trainer:
         torch.manual_seed(0)
-        loader = make_loader(dataset, 4, None, 3)
+        loader = WindowLoader(dataset, 4, None, 3)
         return Trainer(
             GPTLanguageModel(six), loader, config, GPU, save=lambda state: saved.append(copy.deepcopy(state))
         )

@@ -20,11 +20,10 @@ from architectures import EXPERTS, tiny
 from conftest import STORY
 
 from custom_llm.config.training import TrainConfig
-from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.distributed.processes import ALONE, Processes
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import Trainer
+from custom_llm.training.loop import Trainer, held_out_loss
 
 BLOCK_SIZE, BATCH_SIZE = 16, 4
 TEXT = STORY * 4  # 26 windows in an epoch: 7 batches, the last of them short
@@ -75,7 +74,7 @@ class Case:
         changes = dict(vocab_size=dataset.vocab_size, block_size=BLOCK_SIZE, dropout=self.dropout)
         model = tiny(**{**ARCHITECTURES[self.architecture], **changes})
         torch.manual_seed(processes.rank)
-        loader = make_loader(dataset, BATCH_SIZE, None, 3, processes.rank, processes.size)
+        loader = WindowLoader(dataset, BATCH_SIZE, None, 3, processes.rank, processes.size)
         states: list[dict[str, Any]] = []
         trainer = Trainer(
             model, loader, config, torch.device("cpu"), save=lambda state: states.append(copy.deepcopy(state)),
@@ -85,7 +84,7 @@ class Case:
             trainer.load_state_dict(self.resumed)
         trainer.run()
         with trainer.step.averaged():
-            held_out = held_out_loss(model, dataset.data[:300], BLOCK_SIZE, dataset.vocab_size, processes)
+            held_out = held_out_loss(model, dataset.data[:300], processes)
         return {
             "losses": _losses([self.resumed] if self.resumed else [], states),
             "states": states,

@@ -14,23 +14,17 @@ Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def ask(
-    title: str,
-    config_class: type,
-    values: dict[str, Any],
-    complete: Complete = dict,
+    title: str, config_class: type, values: dict[str, Any], complete: Complete = dict,
     more: Callable[[dict[str, Any]], set[str]] | None = None,
-) -> Any:
+) -> Any:  # fmt: skip
     """Ask for every field that has a question and is not in `values`; return the finished config.
 
-    Enter and the end of input mean the default. A bad answer is explained in one line and asked again.
+    Enter and the end of input mean the default. A bad answer is explained in one line and asked again. UserError where
+    the given values contradict each other and no question is left to mend it.
 
     Args:
-        complete: what is known so far → the same with the values that other fields have then, which are their
-            defaults as well.
+        complete: what is known so far → the same with the values that other fields then have by default.
         more: what is known so far → names of fields to ask for although they have only words and no question.
-
-    Raises:
-        UserError: the given values contradict each other and no question is left to mend it.
     """
     asked = [item for item in fields(config_class) if item.metadata["question"] and item.name not in values]
     if asked or more:
@@ -44,11 +38,7 @@ def ask(
 
 
 def build(config_class: type, values: dict[str, Any]) -> Any:
-    """The config of `values`.
-
-    Raises:
-        UserError: they contradict each other.
-    """
+    """The config of `values`; UserError where they contradict each other."""
     try:
         return config_class(**values)
     except ValueError as error:

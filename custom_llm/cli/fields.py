@@ -11,24 +11,16 @@ YES_OR_NO = dict.fromkeys(("yes", "y", "true", "on"), True) | dict.fromkeys(("no
 
 
 def option(
-    default: Any,
-    help: str,
-    *,
-    question: str | None = None,
-    words: str | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
+    default: Any, help: str, *, question: str | None = None, words: str | None = None, low: float | None = None,
+    high: float | None = None, choices: tuple[str, ...] | None = None,
+) -> Any:  # fmt: skip
     """A dataclass field with what a command line and a prompt need to know about it.
 
     Args:
-        default: value when nothing is said.
         help: one line for `--help`.
         question: the exact prompt, or None when the option is not always asked.
         words: what the option is called when all the options are asked, or None when it is a flag only.
         low, high: inclusive bounds of a number.
-        choices: the allowed words.
     """
     about = {"help": help, "question": question, "words": words, "low": low, "high": high, "choices": choices}
     return field(default=default, metadata=about)
@@ -66,11 +58,7 @@ def in_words(kind: type) -> str:
 
 
 def parse(item: Any, text: str) -> Any:
-    """`text` as the field's value.
-
-    Raises:
-        ValueError: not such a value, with the field's name and the rule.
-    """
+    """`text` as the field's value; ValueError, with the field's name and the rule, where it is none."""
     kind, _ = field_type(item)
     try:
         value = YES_OR_NO[text.lower()] if kind is bool else kind(text)

@@ -63,11 +63,7 @@ class StepParser(ArgumentParser):
         )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
-        """The flags, and what the file of --config says beside them.
-
-        Raises:
-            UserError: a flag, or something in the file, is wrong.
-        """
+        """The flags, and what the file of --config says beside them; UserError where one of them is wrong."""
         found = super().parse_args(args, namespace)
         if found.config is None:
             return found
@@ -105,11 +101,7 @@ def add_flags(parser: StepParser, config_class: type, title: str) -> None:
 
 
 def given(config_class: type, args: argparse.Namespace) -> dict[str, Any]:
-    """The values of the flags that were given, and of what the file of --config gives.
-
-    Raises:
-        UserError: a value that the field cannot have, naming the flag.
-    """
+    """The values of the flags and options that were given; UserError, naming the flag, where one cannot be."""
     found = {}
     for item in fields(config_class):
         value = getattr(args, item.name)
@@ -173,11 +165,10 @@ def number(
 def read_options(path: str, parser: StepParser, is_part: bool = False) -> dict[str, Any]:
     """The options that a file gives to a step, as its flags would: attribute → value.
 
+    UserError where the file cannot be read, is not such a file, or a key or value of it is wrong, by name.
+
     Args:
         is_part: `parser` has only some of the step's options, and the others are passed over.
-
-    Raises:
-        UserError: the file cannot be read, is not such a file, or a key or value of it is wrong, by name.
     """
     actions = parser.options()
     names = {dest: dest for dest in actions}  # key → attribute
@@ -224,9 +215,8 @@ def _section(path: str, script: str) -> dict[str, Node]:
 def _value(key: str, node: Node, action: argparse.Action, parser: StepParser) -> Any:
     """What the option is if this is typed after its flag, by the code that reads what is typed.
 
-    Raises:
-        ValueError, UserError: it is not such a value; the message begins with the key or its flag.
-        argparse.ArgumentTypeError: the same; the message begins with the value.
+    Where it is no such value, the message of a ValueError or UserError begins with the key or its flag, that of an
+    ArgumentTypeError with the value.
     """
     check = parser.checks.get(action.dest) or action.type or str
     is_repeatable = isinstance(action.default, tuple)

@@ -29,11 +29,10 @@ def check_run_file(path: str | Path) -> None:
 def write_run_file(path: str | Path, parser: StepParser, values: Mapping[str, Any]) -> None:
     """Write all options of a run, in the order of --help, as a file that repeats it.
 
+    UserError as by `check_run_file`, and where the disk is full or a text cannot be written as UTF-8.
+
     Args:
         values: attribute → final value, for every option of the step; others are left out.
-
-    Raises:
-        UserError: see `check_run_file`; or the disk is full, or a text cannot be written as UTF-8.
     """
     import yaml
 

@@ -32,11 +32,7 @@ class Node(NamedTuple):
 
 
 def read_yaml(path: str) -> dict[str, Node]:
-    """The keys and values of the file that --config names, in order.
-
-    Raises:
-        UserError: it cannot be read, is not YAML, or more than such a mapping; with the line.
-    """
+    """The keys and values of the file that --config names, in order; UserError, with the line, for anything else."""
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -83,7 +79,13 @@ class _Document:
         """The value that begins with this event. depth: how deep it may be nested."""
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            return Node(self._alias(event.anchor, line), line)
+            if event.anchor not in self._anchors:
+                self._fail(f"*{event.anchor} repeats no single value of the lines above", line)
+            text = self._anchors[event.anchor]
+            self._repeated += len(text or "")
+            if self._repeated > MAX_BYTES:
+                self._fail("its aliases repeat too much text", line)
+            return Node(text, line)
         if event.tag not in TAGS:
             self._fail(f"the tag {shown(event.tag)} is not read here; leave it out", line)
         if isinstance(event, yaml.ScalarEvent):
@@ -114,15 +116,6 @@ class _Document:
     def _until(self, end: type[yaml.Event]) -> Iterator[yaml.Event]:
         while not isinstance(event := next(self._events), end):
             yield event
-
-    def _alias(self, name: str, line: int) -> str | None:
-        if name not in self._anchors:
-            self._fail(f"*{name} repeats no single value of the lines above", line)
-        text = self._anchors[name]
-        self._repeated += len(text or "")
-        if self._repeated > MAX_BYTES:
-            self._fail("its aliases repeat too much text", line)
-        return text
 
     def _fail(self, reason: str, line: int) -> NoReturn:
         raise UserError(f"{self._path}, line {line}: {reason}")

@@ -33,27 +33,19 @@ def start() -> int:
 def main(argv: Sequence[str] | None = None) -> int | None:
     name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "help"):
-        print(_usage())
+        print(f"usage: {program()} COMMAND [options]\n\nFrom a text file to a language model of your own.\n")
+        print(*(f"  {command:12}{what}" for command, what in COMMANDS.items()), sep="\n")
+        print(f"\n{program()} COMMAND --help tells more; {program()} --version tells the version.")
         return 0
     if name in ("-V", "--version"):
         print(f"{PROGRAM} {__version__}")
         return 0
     if name not in COMMANDS:
-        raise UserError(f"{name}: no such command{_nearest(name)} (see {program()} --help)")
+        known = {**{command: command for command in COMMANDS}, **STEPS}  # spelled nearly so, or a script of that name
+        found = get_close_matches(name.removesuffix(".py"), known, n=1)
+        nearest = f"; did you mean {known[found[0]]}?" if found else ""
+        raise UserError(f"{name}: no such command{nearest} (see {program()} --help)")
     return import_module(f"custom_llm.commands.{name}").main(words)
-
-
-def _usage() -> str:
-    lines = [f"usage: {program()} COMMAND [options]", "", "From a text file to a language model of your own.", ""]
-    lines += [f"  {name:12}{what}" for name, what in COMMANDS.items()]
-    return "\n".join([*lines, "", f"{program()} COMMAND --help tells more; {program()} --version tells the version."])
-
-
-def _nearest(name: str) -> str:
-    """The command that is meant: one spelled nearly so, or that of a script of that name."""
-    known = {**{command: command for command in COMMANDS}, **STEPS}
-    found = get_close_matches(name.removesuffix(".py"), known, n=1)
-    return f"; did you mean {known[found[0]]}?" if found else ""
 
 
 if __name__ == "__main__":

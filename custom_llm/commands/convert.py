@@ -23,7 +23,6 @@ from custom_llm.common.files import Kind, beside, check_target
 from custom_llm.common.notes import log_to, note, warn
 from custom_llm.export.about import parse_line
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
-from custom_llm.export.share.licenses import license_note
 
 LLAMA_CPP = "llama.cpp"  # the folder of a checkout, if there is one
 
@@ -31,43 +30,23 @@ LLAMA_CPP = "llama.cpp"  # the folder of a checkout, if there is one
 def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "convert_to_gguf", lists=["quant_type"])
-    parser.add_argument(
-        "--quant_type", type=_quant_types, metavar="TYPES", default="Q4_0",
-        help="type, or several with commas (default: Q4_0)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--model_path", metavar="FILE", default="trained_model.pth", help="weights (default: trained_model.pth)"
-    )
-    parser.add_argument(
-        "--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)"
-    )
-    parser.add_argument(
-        "--output_dir", metavar="FOLDER", default="hf_model", help="Hugging Face directory to write (default: hf_model)"
-    )
-    parser.add_argument(
-        "--gguf_output", metavar="FILE", default="model.gguf", help="F32 file to write (default: model.gguf)"
-    )
-    parser.add_argument(
-        "--llama_cpp_path", metavar="FOLDER", default=LLAMA_CPP, help="llama.cpp checkout (default: llama.cpp)"
-    )
-    parser.add_argument(
-        "--dataset_path", metavar="FILE", help="training text, for a model of the tutorial, which kept no vocabulary"
-    )
-    parser.add_argument(
-        "--encoding", metavar="NAME", default="utf-8", help="encoding of --dataset_path (default: utf-8)"
-    )
-    parser.add_argument("--no_verify", action="store_true", help="do not compare the files with PyTorch")
-    parser.add_argument(
-        "--name", type=parse_line, metavar="TEXT", help="the model's title in all files (default: as --gguf_output)"
-    )
-    parser.add_argument("--author", type=parse_line, metavar="TEXT", help="whose model it is (default: not said)")
-    parser.add_argument(
-        "--license", type=parse_line, metavar="NAME", help="such as mit or cc-by-4.0 (default: none is claimed)"
-    )
-    parser.add_argument(
-        "--push_to_hub", metavar="NAME", help="then push all to owner/name on the Hugging Face hub, made if need be"
-    )
-    parser.add_argument("--public", action="store_true", help="let all see what is pushed (default: it is private)")
+    add = parser.add_argument
+    add("--quant_type", type=_quant_types, metavar="TYPES", default="Q4_0",
+        help="type, or several with commas (default: Q4_0)")  # fmt: skip
+    add("--model_path", metavar="FILE", default="trained_model.pth", help="weights (default: trained_model.pth)")
+    add("--config_path", metavar="FILE", default="model_config.pth", help="the model (default: model_config.pth)")
+    add("--output_dir", metavar="FOLDER", default="hf_model",
+        help="Hugging Face directory to write (default: hf_model)")  # fmt: skip
+    add("--gguf_output", metavar="FILE", default="model.gguf", help="F32 file to write (default: model.gguf)")
+    add("--llama_cpp_path", metavar="FOLDER", default=LLAMA_CPP, help="llama.cpp checkout (default: llama.cpp)")
+    add("--dataset_path", metavar="FILE", help="training text, for a model of the tutorial, which kept no vocabulary")
+    add("--encoding", metavar="NAME", default="utf-8", help="encoding of --dataset_path (default: utf-8)")
+    add("--no_verify", action="store_true", help="do not compare the files with PyTorch")
+    add("--name", type=parse_line, metavar="TEXT", help="the model's title in all files (default: as --gguf_output)")
+    add("--author", type=parse_line, metavar="TEXT", help="whose model it is (default: not said)")
+    add("--license", type=parse_line, metavar="NAME", help="such as mit or cc-by-4.0 (default: none is claimed)")
+    add("--push_to_hub", metavar="NAME", help="then push all to owner/name on the Hugging Face hub, made if need be")
+    add("--public", action="store_true", help="let all see what is pushed (default: it is private)")
     return parser
 
 
@@ -96,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from custom_llm.export.huggingface.directory import write_hf_directory
     from custom_llm.export.pipeline import convert_to_gguf
     from custom_llm.export.plan import plan_export
-    from custom_llm.export.report import FileTable
-    from custom_llm.export.share.card import ModelCard
+    from custom_llm.export.proof import FileTable
+    from custom_llm.export.share.card import ModelCard, license_note
     from custom_llm.export.share.companions import write_companions
     from custom_llm.model.files import load_trained
 

@@ -28,13 +28,14 @@ from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import note
 from custom_llm.config.sampling import Sampling
 from custom_llm.config.training import TrainConfig
+from custom_llm.inference.open import WEIGHTS
 
 if TYPE_CHECKING:
     from custom_llm.evaluation.held_out import HeldOutText
     from custom_llm.evaluation.models import Scorer
     from custom_llm.evaluation.tables import Table
 
-WEIGHTS, OPTIONS = "trained_model.pth", "trained_model.yaml"
+OPTIONS = "trained_model.yaml"
 JUDGED = 10  # texts, unless --samples says how many
 
 
@@ -82,16 +83,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check_targets(args)
     choose_waiting()
 
+    from custom_llm.evaluation import run
     from custom_llm.evaluation.judges import open_judge
     from custom_llm.evaluation.models import check_same_tokens, open_models
-    from custom_llm.evaluation.run import (
-        find_trained,
-        find_writer,
-        grade_samples,
-        measure_samples,
-        report_quantization,
-        score_models,
-    )
     from custom_llm.evaluation.samples import write_samples
     from custom_llm.evaluation.tables import as_json, as_markdown, as_text
 
@@ -111,20 +105,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         ids = text.ids[: args.max_tokens + 1]
         check_same_tokens(models, ids)
         # What cannot be done is said before the first hour of work.
-        trained = None if args.quantization_report is None else find_trained(models)
-        writer = find_writer(models, sampling) if args.samples or ask is not None else None
+        trained = None if args.quantization_report is None else run.find_trained(models)
+        writer = run.find_writer(models, sampling) if args.samples or ask is not None else None
         if writer is not None and len(text.ids) <= args.prompt_tokens:
             raise UserError(f"--prompt_tokens {args.prompt_tokens}: the text has {len(text.ids)} tokens; give fewer")
-        show(score_models(models, ids, text.name))
+        show(run.score_models(models, ids, text.name))
         if trained is not None:
-            show(report_quantization(trained, ids, args.quantization_report, args.picture, args.threads))
+            show(run.report_quantization(trained, ids, args.quantization_report, args.picture, args.threads))
         if writer is not None:
             n = JUDGED if args.samples is None else args.samples
             samples = write_samples(writer, text.ids, n, args.prompt_tokens, args.sample_tokens, sampling)
             if args.samples:
-                show(measure_samples(samples, text))
+                show(run.measure_samples(samples, text))
             if ask is not None:
-                show(grade_samples(samples, args.judge, ask))
+                show(run.grade_samples(samples, args.judge, ask))
     values: dict[str, Any] = {"text": {"name": text.name, "unknown": text.unknown}}
     if args.json is not None:
         for table in tables:
@@ -176,9 +170,8 @@ def _choose_text(args: argparse.Namespace, models: Sequence[Scorer]) -> HeldOutT
     if args.text_path is None:
         text = training_held_out(model, _training(args), cache)
     else:
-        text = whole_text(
-            model, open_corpus(args.text_path, args.encoding or "utf-8", args.text_field), args.max_tokens
-        )
+        corpus = open_corpus(args.text_path, args.encoding or "utf-8", args.text_field)
+        text = whole_text(model, corpus, args.max_tokens)
         if args.samples and (args.dataset_path is not None or _options_file(args) is not None):
             try:
                 text = replace(text, training=training_held_out(model, _training(args), cache).training)
@@ -190,20 +183,14 @@ def _choose_text(args: argparse.Namespace, models: Sequence[Scorer]) -> HeldOutT
 
 
 def _training(args: argparse.Namespace) -> TrainConfig:
-    """What was trained on, as the flags say it, or the options that training left beside a model.
-
-    Raises:
-        UserError: neither says it, or the file of the options is wrong.
-    """
+    """What was trained on, as the flags say it, or the options that training left beside a model."""
     if args.dataset_path is not None:
         names = ("dataset_path", "encoding", "text_field")
         return build(TrainConfig, {name: getattr(args, name) for name in names if getattr(args, name) is not None})
     options = _options_file(args)
     if options is None:
-        raise UserError(
-            f"there is no {OPTIONS} that names the text of the training; give it with --dataset_path, or another "
-            "text with --text_path"
-        )
+        hint = "give it with --dataset_path, or another text with --text_path"
+        raise UserError(f"there is no {OPTIONS} that names the text of the training; {hint}")
     parser = StepParser("", "train_llm", lists=["dataset_path"])
     parser.add_argument("--dataset", dest="dataset_path")
     add_flags(parser, TrainConfig, "training")

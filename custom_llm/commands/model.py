@@ -33,9 +33,8 @@ def get_user_config(
 ) -> dict[str, Any]:
     """Ask for the architecture, except for what `values` already says; a dict with all options.
 
-    Args:
-        preset: a name of `PRESETS`, for what `values` does not say.
-        advanced: ask for every option that has a meaning, and not for six only.
+    preset: a name of `PRESETS`, for what `values` does not say. advanced: ask for every option that has a meaning, and
+    not for six only.
     """
     fill = partial(complete, preset=preset, suggest=advanced)
     more = meaningful if advanced else None
@@ -47,10 +46,8 @@ def make_parser() -> StepParser:
     parser = StepParser(__doc__, "llm_model")
     add = parser.add_argument
     add("--config_path", metavar="FILE", default="model_config.pth", help="file to write (default: model_config.pth)")
-    add(
-        "--preset", type=_preset, metavar="|".join(PRESETS), default="classic",
-        help="a known architecture (default: classic)",
-    )  # fmt: skip
+    add("--preset", type=_preset, metavar="|".join(PRESETS), default="classic",
+        help="a known architecture (default: classic)")  # fmt: skip
     add("--advanced", action="store_true", help="ask for every option that has a meaning")
     add("--require_export", action="store_true", help="refuse a model that could be trained but not exported")
     add("--layer_configs_jsonl", metavar="FILE", help="the blocks one by one: a file with a JSON object a line")
@@ -78,17 +75,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.require_export and not export.exports:
         raise UserError(f"--require_export: it {export.sentence}")
     save_config(args.config_path, SavedConfig(config))
-    write_beside(args.config_path, parser, {**vars(args), **_resolved(config)})
+    # The options that give this model without a question.
+    said_by_layers = PER_LAYER if config.layer_configs is not None else ()
+    resolved = {**config.to_dict(), **dict.fromkeys(said_by_layers), "advanced": False, "layer_configs_jsonl": None}
+    write_beside(args.config_path, parser, {**vars(args), **resolved})
     print(f"Model initialized with {costs.n_parameters / 1e6:.2f}M parameters")
     print("\n".join(summary(costs, export)))
 
 
 def _given(args: Namespace) -> dict[str, Any]:
-    """The architecture as far as the flags say it.
-
-    Raises:
-        UserError: they contradict each other, whatever will be answered.
-    """
+    """The architecture as far as the flags say it. Raises UserError when they contradict each other."""
     values = given(ModelConfig, args)
     if args.layer_configs_jsonl is not None:
         if "layer_configs" in values:
@@ -121,9 +117,3 @@ def _read_layers(path: str) -> str:
         raise UserError(f"--layer_configs_jsonl {describe_os_error(error)}; give a file of JSON objects") from None
     except ValueError as error:
         raise UserError(f"--layer_configs_jsonl {path}: {error}") from None
-
-
-def _resolved(config: ModelConfig) -> dict[str, Any]:
-    """The options that give this model without a question."""
-    said_by_layers = PER_LAYER if config.layer_configs is not None else ()
-    return {**config.to_dict(), **dict.fromkeys(said_by_layers), "advanced": False, "layer_configs_jsonl": None}

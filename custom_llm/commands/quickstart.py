@@ -11,26 +11,24 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from custom_llm.cli.parser import StepParser, number
-from custom_llm.commands import convert, model, train, write
+from custom_llm.commands.convert import LLAMA_CPP
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import write_bytes
 from custom_llm.common.machine import choose_waiting
-from custom_llm.common.steps import command
-from custom_llm.config.sizes import choose_sizes
+from custom_llm.common.steps import STEPS, command
+from custom_llm.config.presets import choose_sizes
 from custom_llm.data.cache import default_cache
 from custom_llm.data.choose import choose_corpus
 from custom_llm.data.stories.generate import generate_stories
 from custom_llm.data.token_file import open_tokens
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
-from custom_llm.llamacpp.available import is_available
+from custom_llm.llamacpp import is_available
 from custom_llm.tokenizer.load import find_recipe
 
-MAINS = {
-    "llm_model": model.main, "train_llm": train.main, "convert_to_gguf": convert.main, "inference_gguf": write.main,
-}  # fmt: skip
 TEXT_TOKENS = 1500
 TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the next sentence
 
@@ -50,7 +48,7 @@ def make_parser() -> StepParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     quant_types = parse_quant_types(args.quant_type)
-    check_possible(quant_types, convert.LLAMA_CPP)
+    check_possible(quant_types, LLAMA_CPP)
     choose_waiting()
     folder = _make_folder(args.output_dir)
     # What writes the text: where llama.cpp is not installed, the weights do, in PyTorch.
@@ -58,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps = _flags_of_steps(args, folder, written)
     for place, (script, flags) in enumerate(steps.items(), start=1):
         print(f"\n[{place}/4] {command(script, *flags)}", flush=True)
-        if status := MAINS[script](flags):
+        if status := import_module(f"custom_llm.commands.{STEPS[script]}").main(flags):
             return status
     print(f"\nEverything is in {folder}/. To write together with the model:")
     print(command("inference_gguf", "--gguf_path", str(written)))
@@ -87,12 +85,12 @@ def _flags_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str, l
     cache = default_cache()
     corpus = choose_corpus(dataset, cache, encoding=args.encoding)
     tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
-    sizes = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
+    model, training = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
     config_path, model_path = folder / "model_config.pth", folder / "trained_model.pth"
     steps = {
-        "llm_model": {"vocab_size": tokens.tokenizer.vocab_size, **sizes.model, "config_path": config_path},
+        "llm_model": {"vocab_size": tokens.tokenizer.vocab_size, **model, "config_path": config_path},
         "train_llm": {
-            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **sizes.training,
+            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **training,
             "config_path": config_path, "model_path": model_path,
         },
         "convert_to_gguf": {

@@ -28,10 +28,9 @@ from custom_llm.common.errors import EXIT_INTERRUPTED, UserError
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import note, say
 from custom_llm.common.steps import command, docs
-from custom_llm.config.sizes import BYTE_PAIRS, LONG_TEXT
+from custom_llm.config.presets import BYTE_PAIRS, LONG_TEXT
 from custom_llm.config.training import TrainConfig
-from custom_llm.training.distributed.processes import Processes
-from custom_llm.training.distributed.torchrun import only_the_first_speaks, world_size
+from custom_llm.training.distributed.processes import Processes, only_the_first_speaks, world_size
 
 if TYPE_CHECKING:
     from custom_llm.data.sources import Corpus
@@ -53,14 +52,10 @@ def make_parser() -> StepParser:
     add("--model_path", metavar="FILE", default="trained_model.pth", help="file to write (default: trained_model.pth)")
     add("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
     add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
-    add(
-        "--stream", action="store_true", default=None,
-        help="read a dataset by name while it is downloaded (default: if only a part of it is wanted)",
-    )  # fmt: skip
-    add(
-        "--no_stream", action="store_false", dest="stream",
-        help="download all of it first; then it stays for other programs",
-    )  # fmt: skip
+    add("--stream", action="store_true", default=None,
+        help="read a dataset by name while it is downloaded (default: if only a part of it is wanted)")  # fmt: skip
+    add("--no_stream", action="store_false", dest="stream",
+        help="download all of it first; then it stays for other programs")  # fmt: skip
     add("--fallback", action="store_true", help="train on the bundled stories where a dataset by name cannot be had")
     add("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
     add("--resume", action="store_true", help="resume the training that was stopped last")
@@ -77,51 +72,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         choose_waiting()
     with Processes.joined() as processes:
         values = given(TrainConfig, args)
-        resumed = _load_stopped(args.model_path) if args.resume else None
-        values = _known_options(values, resumed)
+        resumed = None
+        if args.resume:
+            choose_waiting()
+            from custom_llm.training.resume import checkpoint_path, load_checkpoint
+
+            resumed = load_checkpoint(checkpoint_path(args.model_path))
+            ends_anew = any(name in values for name in ENDS)
+            before = {name: value for name, value in resumed.config.items() if not (ends_anew and name in ENDS)}
+            values = {**before, **values}
+        if {"minutes", "max_iters"} & values.keys():  # then epochs do not end the training
+            values.setdefault("max_epochs", TrainConfig.max_epochs)
         if not Path(args.config_path).exists():
             raise UserError(f"{args.config_path}: no such file; make it with {command('llm_model')}")
         config = processes.shared(lambda: build(TrainConfig, values if args.inspect else get_training_config(values)))
 
-        from custom_llm.data.cache import default_cache
-
         choose_waiting()
+        from custom_llm.data.cache import default_cache
+        from custom_llm.data.choose import choose_corpus
+
         cache = Path(args.cache_dir) if args.cache_dir else default_cache()
-        corpus = processes.rank_0_first(lambda: _choose_corpus(args, config, cache))
+        corpus = processes.rank_0_first(lambda: choose_corpus(
+            config.dataset_path, cache, encoding=config.encoding, field=config.text_field,
+            max_chars=config.most_characters, stream=args.stream,
+            fallback=lambda: args.fallback or _agrees(config.dataset_path),
+        ))  # fmt: skip
         if (args.inspect or "dataset_path" not in values) and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
             tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time"
             say(f"tip: {tip}{docs('data')}")
         if args.inspect:
             return processes.rank_0_first(lambda: _inspect(config, corpus, args.config_path, cache))
         return _train(parser, args, config, corpus, cache, resumed, processes)
-
-
-def _load_stopped(model_path: str) -> Checkpoint:
-    """The training whose model is in `model_path`, as it was when it was stopped."""
-    choose_waiting()
-    from custom_llm.training.resume import checkpoint_path, load_checkpoint
-
-    return load_checkpoint(checkpoint_path(model_path))
-
-
-def _known_options(values: dict[str, Any], resumed: Checkpoint | None) -> dict[str, Any]:
-    """The options that need not be asked: what the flags say, else what a resumed training had."""
-    if resumed is not None:
-        ends_anew = any(name in values for name in ENDS)
-        before = {name: value for name, value in resumed.config.items() if not (ends_anew and name in ENDS)}
-        values = {**before, **values}
-    if {"minutes", "max_iters"} & values.keys():  # then epochs do not end the training
-        values.setdefault("max_epochs", TrainConfig.max_epochs)
-    return values
-
-
-def _choose_corpus(args: Namespace, config: TrainConfig, cache: Path) -> Corpus:
-    from custom_llm.data.choose import choose_corpus
-
-    return choose_corpus(
-        config.dataset_path, cache, encoding=config.encoding, field=config.text_field, max_chars=config.most_characters,
-        stream=args.stream, fallback=lambda: args.fallback or _agrees(config.dataset_path),
-    )  # fmt: skip
 
 
 def _agrees(name: str) -> bool:

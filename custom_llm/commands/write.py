@@ -37,6 +37,7 @@ from custom_llm.inference.text import left_out
 from custom_llm.inference.write import Text, print_text
 
 if TYPE_CHECKING:
+    from custom_llm.inference.console import Console
     from custom_llm.inference.engine import Engine, Query
 
 LOG_FILE = "inference.log"
@@ -45,17 +46,10 @@ LIKELIEST, MAX_LIKELIEST = 5, 100  # that --logprobs shows
 
 
 def run_inference(
-    gguf_path: str | os.PathLike[str],
-    query: str,
-    max_tokens: int = 100,
-    use_gpu: bool = False,
-    *,
-    n_gpu_layers: int | None = None,
-    threads: int | None = None,
-    stop: Sequence[str] = (),
-    ignore_eos: bool = False,
+    gguf_path: str | os.PathLike[str], query: str, max_tokens: int = 100, use_gpu: bool = False, *,
+    n_gpu_layers: int | None = None, threads: int | None = None, stop: Sequence[str] = (), ignore_eos: bool = False,
     **sampling: float | None,
-) -> str:
+) -> str:  # fmt: skip
     """Return `query` followed by up to `max_tokens` tokens of the model's text.
 
     sampling: fields of `Sampling`. use_gpu puts all layers on the GPU, n_gpu_layers that many. Raises UserError for a
@@ -115,7 +109,10 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
         load_seconds = perf_counter() - started
         engine.check(settings.sampling, settings.ignore_eos)
         if is_chat:
-            return _chat(engine, settings, load_seconds, args.stats)
+            from custom_llm.inference.chat import Chat
+
+            Chat(engine, settings, load_seconds, args.stats).run(_console())
+            return 0
         if args.prompts is not None:
             from custom_llm.inference.batch import write_all
 
@@ -131,18 +128,15 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
     return EXIT_INTERRUPTED if texts[-1].finish_reason == INTERRUPTED else 0
 
 
-def _chat(engine: Engine, settings: Settings, load_seconds: float, show_stats: bool) -> int:
+def _console() -> Console:
     """A prompt at the terminal."""
     from custom_llm.data.cache import default_cache
-    from custom_llm.inference.chat import Chat
     from custom_llm.inference.console import Console
 
     try:
-        history_file = default_cache() / HISTORY
+        return Console(default_cache() / HISTORY)
     except UserError:  # there is no home
-        history_file = None
-    Chat(engine, settings, load_seconds, show_stats).run(Console(history_file))
-    return 0
+        return Console(None)
 
 
 def make_parser() -> StepParser:

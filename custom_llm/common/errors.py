@@ -1,8 +1,7 @@
 """Errors for people: one line that says what is wrong and what to do, never a traceback.
 
-Raise `UserError` wherever the cause is something a person typed, chose or supplied. `run` is the outermost
-frame of every script: it turns a `UserError` (and the few failures of the machine itself that a person can
-mend: a full disk, a missing permission, no memory) into one line on stderr and an exit status.
+Raise `UserError` wherever the cause is something a person typed, chose or supplied. `run` is the outermost frame of
+every script: it turns that, and what a person can mend of the machine, into one line on stderr and an exit status.
 """
 
 from __future__ import annotations
@@ -43,7 +42,9 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OSError as error:
-        if not _reader_has_gone(error):
+        # That nobody reads any more what is printed (`| head`) Windows calls an invalid argument.
+        reader_has_gone = ON_WINDOWS and error.errno == errno.EINVAL and error.filename is None
+        if not (reader_has_gone or isinstance(error, BrokenPipeError)):
             return _fail(describe_os_error(error))
         # Point stdout elsewhere so that the interpreter's own flush is silent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,12 +53,6 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
         if not is_out_of_memory(error):
             raise
         return _fail("not enough memory; choose a smaller model (--n_embd, --n_layer), --batch_size or text")
-
-
-def _reader_has_gone(error: OSError) -> bool:
-    """Whether nobody reads what is printed any more (`| head`), which Windows calls an invalid argument."""
-    closed = ON_WINDOWS and error.errno == errno.EINVAL and error.filename is None
-    return isinstance(error, BrokenPipeError) or closed
 
 
 def is_out_of_memory(error: MemoryError | RuntimeError | ImportError) -> bool:

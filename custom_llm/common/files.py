@@ -39,8 +39,7 @@ def beside(path: str | Path, ending: str) -> Path:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to; renamed over `path` when the block ends well, removed when it does not.
 
-    Raises:
-        UserError: the folder is missing or closed to us, `path` is a folder, or the disk is full.
+    UserError where the folder is missing or closed to us, `path` is a folder, or the disk is full.
     """
     path = check_target(path)
     remove_abandoned(path.parent, f".{path.stem}.", f".tmp{path.suffix}")
@@ -63,11 +62,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def check_target(path: str | Path, kind: Kind | None = None) -> Path:
     """The file that writing to `path` would replace, links followed; before hours are spent on its content.
 
-    Args:
-        kind: what is going to be written; a file of another kind is not replaced.
-
-    Raises:
-        UserError: it cannot be written, or it holds something else.
+    UserError where it cannot be written, or holds something else than the `kind` that is going to be.
     """
     if "\0" in str(path):
         raise UserError(f"{str(path)!r} is not the name of a file")
@@ -100,11 +95,7 @@ def check_distinct(**paths: str | Path) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write `content` to `path` as one step.
-
-    Raises:
-        UserError: see `replacing`.
-    """
+    """Write `content` to `path` as one step; UserError as by `replacing`."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 

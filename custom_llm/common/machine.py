@@ -54,12 +54,10 @@ def measure_from_here() -> None:
 
 
 def monitor_resources() -> dict[str, Any]:
-    """The machine's and this process's use of CPU, memory and GPUs.
+    """The machine's and this process's use of CPU, memory (in bytes) and GPUs (a dict for each; see `gpus`).
 
-    cpu_percent: of all cores, since the previous call (of the first: since psutil was imported; over a tenth
-    of a second when that says 0). process_cpu_percent: mean since `measure_from_here`, else since this module was
-    imported; 100 is one core.
-    memory_*: bytes. gpus: one dict for each, empty without a GPU or without a working GPUtil.
+    cpu_percent: of all cores, since the previous call or the import of psutil; over a tenth of a second if that is 0.
+    process_cpu_percent: mean since `measure_from_here`, or the import of this module; 100 is one core.
     """
     import psutil
 
@@ -96,7 +94,7 @@ def peak_memory() -> int:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Name, load (percent) and memory (bytes) of each NVIDIA GPU."""
+    """Name, load (percent) and memory (bytes) of each NVIDIA GPU; none without a working GPUtil."""
     try:
         import GPUtil  # imports distutils, which Python 3.12 no longer has
 
@@ -104,11 +102,9 @@ def gpus() -> list[dict[str, Any]]:
     except Exception:  # it parses nvidia-smi's text and trips over a broken driver in many ways
         return []
     return [
-        {
-            "name": gpu.name,
-            "load_percent": 100 * gpu.load,
-            "memory_used": int(gpu.memoryUsed * 2**20),
-            "memory_total": int(gpu.memoryTotal * 2**20),
-        }
+        dict(
+            name=gpu.name, load_percent=100 * gpu.load, memory_used=int(gpu.memoryUsed * 2**20),
+            memory_total=int(gpu.memoryTotal * 2**20),
+        )
         for gpu in found
-    ]
+    ]  # fmt: skip

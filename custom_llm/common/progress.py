@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TextIO
 
 from tqdm import tqdm
@@ -17,11 +16,7 @@ class Progress:
     """Shows a fraction from 0 to 1 on stderr, with a few words and the time left."""
 
     def __init__(self, title: str = "", delay: float = 0.0, has_end: bool = True) -> None:
-        """Args:
-        title: what is going on.
-        delay: seconds before anything is shown, for work that is mostly short.
-        has_end: whether it is known how much there is to do; if not, only the words and the time are shown.
-        """
+        """Nothing is shown for `delay` seconds; only the words and the time where it is not known how much there is."""
         self._title = f"{title} " if title else ""
         self._fraction = 0.0  # that the bar shows
         self._start = self._last_shown = time.monotonic()
@@ -40,11 +35,7 @@ class Progress:
         return time.monotonic() - self._start
 
     def update(self, fraction: float, words: str | Callable[[], str]) -> None:
-        """Say that `fraction` of the whole is done (0 where that is not known), and what else is worth saying.
-
-        Args:
-            words: or what makes them, which is called only if they are shown.
-        """
+        """Say that `fraction` of the whole is done (0: not known); what makes `words` is called only to show them."""
         now = time.monotonic()
         if now - self._last_shown < (SECONDS_BETWEEN_LINES if self._bar is None else self._bar.mininterval):
             return
@@ -71,8 +62,6 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -75,10 +75,9 @@ class BlockConfig:
         words="number of active experts, shared ones included", low=1, high=512,
     )  # fmt: skip
     aux_free: bool = option(
-        False,
-        "balance the experts by a bias on their choice instead of a loss (moe)",
+        False, "balance the experts by a bias on their choice instead of a loss (moe)",
         words="balancing by a bias instead of a loss",
-    )
+    )  # fmt: skip
     coeff: float | None = option(
         None, "weight of the load-balancing loss (moe; default: 0.01)", words="weight of the balancing loss",
         low=0.0, high=100.0,
@@ -116,13 +115,9 @@ _OPTIONS = {item.name: item for item in fields(BlockConfig)}
 
 
 def make_block(values: dict[str, Any], n_embd: int | None, pos_emb: str) -> BlockConfig:
-    """The block of these options; none may be None.
+    """The block of these options; ValueError where one is missing, None, without a meaning or impossible, by name.
 
-    Args:
-        n_embd: None while it is not known; then nothing that depends on sizes is checked.
-
-    Raises:
-        ValueError: one is missing, without a meaning or impossible, by name.
+    What depends on sizes is not checked while n_embd is not known (None).
     """
     for key, value in values.items():
         if key not in _OPTIONS:
@@ -184,8 +179,7 @@ def _where(key: str) -> str:
     return f"moe with aux_free {value}" if choice == "aux_free" else "moe" if choice == "moe" else f"{choice} {value}"
 
 
-def _check_heads(block: BlockConfig, n_embd: int, pos_emb: str) -> None:
-    b = block
+def _check_heads(b: BlockConfig, n_embd: int, pos_emb: str) -> None:
     if n_embd % b.n_head:
         raise ValueError(f"n_embd {n_embd} is not a multiple of n_head {b.n_head}")
     head_dim = n_embd // b.n_head
@@ -199,8 +193,7 @@ def _check_heads(block: BlockConfig, n_embd: int, pos_emb: str) -> None:
         )
 
 
-def _check_experts(block: BlockConfig) -> None:
-    b = block
+def _check_experts(b: BlockConfig) -> None:
     if b.n_act > b.n_exp:
         raise ValueError(f"n_act {b.n_act} is more than n_exp {b.n_exp}")
     if b.n_shared >= b.n_act:

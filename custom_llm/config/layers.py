@@ -12,13 +12,9 @@ EXAMPLE = 'such as [{"attn": "mha", "n_head": 8, "moe": false, "up_dim": 1024, "
 
 
 def parse_layers(text: str, n_embd: int | None, pos_emb: str) -> tuple[BlockConfig, ...]:
-    """The blocks of a JSON list of objects, one for each layer.
+    """The blocks of a JSON list of objects, one for each layer (see `make_block`).
 
-    Args:
-        n_embd: see `make_block`.
-
-    Raises:
-        ValueError: not such a list, or an object of it is not a block, by its number (from 1).
+    ValueError where it is not such a list, or an object of it is not a block, by its number (from 1).
     """
     try:
         layers = parse_json(text)
@@ -40,11 +36,7 @@ def parse_layers(text: str, n_embd: int | None, pos_emb: str) -> tuple[BlockConf
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text, which Python's reader takes too lightly: no key twice, no NaN, no infinity.
-
-    Raises:
-        ValueError: it is not JSON.
-    """
+    """The value of a JSON text; ValueError also for what Python's reader lets pass: a key twice, NaN, infinity."""
 
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -66,8 +58,7 @@ def parse_json(text: str) -> Any:
 def read_jsonl(text: str) -> str:
     """The content of a `layer_configs_jsonl` file, one JSON object a line, as the value of `layer_configs`.
 
-    Raises:
-        ValueError: a line is not a JSON object, by its number.
+    ValueError where a line is not a JSON object, by its number.
     """
     layers = []
     # Not splitlines, which also splits at characters that may stand in a JSON text.

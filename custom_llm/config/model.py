@@ -33,12 +33,8 @@ class ModelConfig:
         8, "attention heads; n_embd is a multiple of it", question="Enter number of attention heads (e.g., 8): ",
         low=1, high=1024,
     )  # fmt: skip
-    n_layer: int = option(
-        6,
-        "transformer blocks",
-        question="Enter number of transformer layers (e.g., 6): ",
-        low=1,
-        high=512,  # LLAMA_MAX_LAYERS of llama.cpp
+    n_layer: int = option(  # the bound is LLAMA_MAX_LAYERS of llama.cpp
+        6, "transformer blocks", question="Enter number of transformer layers (e.g., 6): ", low=1, high=512
     )
     block_size: int = option(
         128, "tokens the model sees at once", question="Enter max sequence length (e.g., 128): ", low=1, high=1_048_576
@@ -87,21 +83,13 @@ class ModelConfig:
 
     @cached_property
     def blocks(self) -> tuple[BlockConfig, ...]:
-        """The blocks of the model, one for each layer.
-
-        Raises:
-            ValueError: an option is missing, without a meaning or impossible.
-        """
+        """The blocks of the model, one for each layer; ValueError as by `make_block`."""
         blocks = _make_blocks(asdict(self), self.n_embd)
         return blocks if self.layer_configs is not None else blocks * self.n_layer
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Build from the plain dict of `model_config.pth`; the six tutorial keys are required.
-
-        Raises:
-            ValueError: a missing, unknown or impossible key, by name.
-        """
+        """Build from the plain dict of `model_config.pth`; ValueError names a missing, unknown or impossible key."""
         required = ("vocab_size", "n_embd", "n_head", "n_layer", "block_size", "dropout")
         missing = [key for key in required if key not in values]
         if missing:
@@ -116,13 +104,13 @@ class ModelConfig:
 
 
 PER_LAYER = tuple(BLOCK)  # what `layer_configs` says for each layer
-_DEFAULT = {item.name: item.default for item in fields(ModelConfig)}
+MODEL_DEFAULTS = {item.name: item.default for item in fields(ModelConfig)}
 
 
 def meaningful(values: dict[str, Any]) -> set[str]:
     """The options of a model that have a meaning beside these; what is not among them has its default."""
-    values = {**_DEFAULT, **values}
-    known = set(_DEFAULT) - set(PER_LAYER)
+    values = {**MODEL_DEFAULTS, **values}
+    known = set(MODEL_DEFAULTS) - set(PER_LAYER)
     if values["layer_configs"] is not None:
         return known
     if values["attn"] == "mla":
@@ -131,39 +119,31 @@ def meaningful(values: dict[str, Any]) -> set[str]:
 
 
 def check_choices(values: dict[str, Any]) -> None:
-    """Raise ValueError for options of `ModelConfig` that contradict each other whatever its sizes will be.
-
-    Args:
-        values: those that are given; others have their defaults.
-    """
-    _make_blocks({**_DEFAULT, **values}, None)
+    """Raise ValueError for options that contradict each other, or others' defaults, whatever the sizes will be."""
+    _make_blocks({**MODEL_DEFAULTS, **values}, None)
 
 
 def _make_blocks(values: dict[str, Any], n_embd: int | None) -> tuple[BlockConfig, ...]:
-    """The blocks that `layer_configs` lists, or the one that all layers are."""
+    """The blocks that `layer_configs` lists, or the one that all layers are, with defaults where an option has one."""
+    pos_emb = values["pos_emb"]
     if values["layer_configs"] is None:
-        blocks: tuple[BlockConfig, ...] = (_uniform_block(values, n_embd),)
+        known = known_keys(values, pos_emb)
+        block = defaults(known) | {name: values[name] for name in BLOCK if values[name] is not None}
+        if not block["aux_free"] and "aux_free" not in known:
+            del block["aux_free"]  # a choice that was not made
+        n_act = values["n_act"] if values["moe"] else None
+        block.setdefault("up_dim", default_up_dim(n_embd or 1, values["non_linearity"], n_act))
+        blocks: tuple[BlockConfig, ...] = (make_block(block, n_embd, pos_emb),)
     else:
         for name in PER_LAYER:  # but n_head stays in every file, and is not looked at
-            if name != "n_head" and values[name] not in (None, _DEFAULT[name]):
+            if name != "n_head" and values[name] not in (None, MODEL_DEFAULTS[name]):
                 raise ValueError(
                     f"{name} {values[name]} beside layer_configs, which say it for each layer; give it in one place "
                     "only"
                 )
-        blocks = parse_layers(values["layer_configs"], n_embd, values["pos_emb"])
+        blocks = parse_layers(values["layer_configs"], n_embd, pos_emb)
     if values["qk_norm"] and any(block.attn == "mla" for block in blocks):
         raise ValueError(
             "qk_norm True has no meaning with attn mla, whose latents are normalised already; give --no_qk_norm"
         )
     return blocks
-
-
-def _uniform_block(values: dict[str, Any], n_embd: int | None) -> BlockConfig:
-    """The one block that all layers are, with defaults where an option has one."""
-    known = known_keys(values, values["pos_emb"])
-    block = defaults(known) | {name: values[name] for name in BLOCK if values[name] is not None}
-    if not block["aux_free"] and "aux_free" not in known:
-        del block["aux_free"]  # a choice that was not made
-    n_act = values["n_act"] if values["moe"] else None
-    block.setdefault("up_dim", default_up_dim(n_embd or 1, values["non_linearity"], n_act))
-    return make_block(block, n_embd, values["pos_emb"])

@@ -58,10 +58,9 @@ class TrainConfig:
         None, "tokens of a step, such as 2**15, read in several batches of batch_size windows (default: one batch)"
     )
     optimizer: str = option(
-        "muon",
-        "what follows the gradient; muon: for the matrices inside, AdamW for the rest",
+        "muon", "what follows the gradient; muon: for the matrices inside, AdamW for the rest",
         choices=("muon", "adamw"),
-    )
+    )  # fmt: skip
     schedule: str = option(
         "cosine", "how the learning rate comes down after it has risen", choices=("cosine", "linear", "wsd", "constant")
     )
@@ -90,10 +89,9 @@ class TrainConfig:
         100, "tokens of the text that the model writes at a report (0: none)", low=0, high=100_000
     )
     tracker: str = option(
-        "none",
-        f"where figures go besides the files beside the model ({install('track')})",
+        "none", f"where figures go besides the files beside the model ({install('track')})",
         choices=("none", "tensorboard", "wandb"),
-    )
+    )  # fmt: skip
     stride: int | None = option(
         None, "characters between the starts of two windows (default: block_size; 1 = overlapping windows)",
         low=1, high=1_048_576,
@@ -126,11 +124,7 @@ class TrainConfig:
             raise ValueError("tokenizer is empty; give char, bpe, or the folder or name of a pretrained one")
 
     def accumulation(self, block_size: int, world_size: int = 1) -> int:
-        """Batches of a step, of all processes together.
-
-        Raises:
-            ValueError: total_batch_size is no multiple of the tokens of a batch in each process.
-        """
+        """Batches of a step, of all processes together; ValueError where total_batch_size is not so many whole ones."""
         batch = self.batch_size * block_size
         total = self._total_batch_size() or batch * world_size
         if total % (batch * world_size):
@@ -167,8 +161,7 @@ class TrainConfig:
 def parse_count(text: str) -> int:
     """A whole number of at least 1, or + - * // ** of such, read without running anything.
 
-    Raises:
-        ValueError: it is not such a number; the message follows its name and text.
+    ValueError where it is none; the message follows its name and text.
 
     >>> parse_count("4 * 2**15")
     131072

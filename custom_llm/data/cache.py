@@ -25,11 +25,7 @@ REMEMBERED = 10_000  # digests
 
 
 def default_cache() -> Path:
-    """The folder of this program in the user's cache.
-
-    Raises:
-        UserError: the user has no home.
-    """
+    """The folder of this program in the user's cache; UserError where the user has no home."""
     caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         caches = caches if caches.is_absolute() else Path.home() / ".cache"  # XDG says to ignore relative ones
@@ -41,8 +37,7 @@ def default_cache() -> Path:
 def make_folder(folder: Path) -> Path:
     """`folder`, made if need be, without the files of ours in it that nothing has used for a month.
 
-    Raises:
-        UserError: it cannot be made, or not be written to.
+    UserError where it cannot be made, or not be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,12 +67,9 @@ def _days_unused(path: Path) -> float:
 
 
 def content_digest(files: Iterable[Path], cache: Path, on_read: OnRead = None) -> str:
-    """A digest of the content of `files`, in hexadecimal digits.
+    """A digest of the content of `files`, in hexadecimal digits; UserError where one cannot be read.
 
     As git does, a file that has the size, the number and the times it had when it was read last is not read again.
-
-    Raises:
-        UserError: a file cannot be read.
     """
     memo_file = cache / "digests.json"
     try:

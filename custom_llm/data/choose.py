@@ -18,26 +18,18 @@ STORIES = 2_000_000  # characters
 
 
 def choose_corpus(
-    spec: str,
-    cache: Path,
-    *,
-    encoding: str = "utf-8",
-    field: str | None = None,
-    max_chars: int | None = None,
-    stream: bool | None = None,
-    fallback: Callable[[], bool] = lambda: False,
-) -> Corpus:
+    spec: str, cache: Path, *, encoding: str = "utf-8", field: str | None = None, max_chars: int | None = None,
+    stream: bool | None = None, fallback: Callable[[], bool] = lambda: False,
+) -> Corpus:  # fmt: skip
     """The text that `spec` names; a dataset by name is downloaded into the cache where it is not there yet.
+
+    UserError where there is no such text, or it cannot be had.
 
     Args:
         spec: a file, a folder, a glob or several of them (see `sources`), or a dataset's name (see `hub`).
         field: the key or column of the text.
-        max_chars: the text ends there.
         stream: read a dataset while it is downloaded (default: where only a part of it is wanted).
         fallback: asked whether to take the bundled stories where a dataset cannot be had here and now.
-
-    Raises:
-        UserError: there is no such text, or it cannot be had.
     """
     dataset = find_dataset(spec)
     if dataset is None:
@@ -46,7 +38,7 @@ def choose_corpus(
     say(f"reading the dataset {spec}")
     try:
         with Progress(spec, has_end=False) as progress:
-            fetched = fetch(
+            path, notes = fetch(
                 dataset, folder, field=field, max_chars=max_chars, stream=stream,
                 on_progress=lambda n: progress.update(0, f"{n / 1e6:,.0f} million characters"),
             )  # fmt: skip
@@ -57,7 +49,7 @@ def choose_corpus(
         path = folder / "bundled_stories.txt"
         write_bytes(path, generate_stories(STORIES, variety=8).encode())
         return replace(open_corpus(str(path), max_chars=max_chars), name="the bundled stories")
-    for each in fetched.notes:
+    for each in notes:
         note(each)
-    mark_used(fetched.path)
-    return replace(open_corpus(str(fetched.path), max_chars=max_chars), name=spec)
+    mark_used(path)
+    return replace(open_corpus(str(path), max_chars=max_chars), name=spec)

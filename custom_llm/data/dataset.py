@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from custom_llm.data.token_file import Tokens
 from custom_llm.tokenizer.base import Tokenizer
@@ -68,9 +69,8 @@ def _mix(x: np.ndarray) -> np.ndarray:
 class TextDataset(Dataset):
     """Every window of `block_size` tokens of a text, with the window one token later as its target.
 
-    Attributes:
-        data: the token ids, of shape (n,), in any type of whole numbers; windows are int64.
-        vocab_size, stoi, itos: the vocabulary, and token text to id and back.
+    data: the token ids, of shape (n,), in any type of whole numbers; windows are int64.
+    vocab_size, stoi, itos: the vocabulary, and token text to id and back.
 
     >>> dataset = TextDataset("hello world", block_size=5)
     >>> len(dataset), dataset.vocab_size
@@ -104,11 +104,7 @@ class TextDataset(Dataset):
         self._n_windows_read = 0
 
     def split_off(self, share: float, at_most: int | None = None) -> torch.Tensor:
-        """Cut the last `share` of the tokens off (two at least) and return them, int64 of shape (n,).
-
-        Args:
-            at_most: tokens, however long the text is.
-        """
+        """Cut the last `share` of the tokens off (at least two, at most `at_most`) and return them, int64 (n,)."""
         cut = max(2, int(len(self.data) * share))
         keep = max(0, len(self.data) - min(cut, at_most or cut))
         rest, self.data = self.data[keep:].long(), self.data[:keep]
@@ -126,7 +122,7 @@ class TextDataset(Dataset):
         return window[:-1], window[1:]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A whole batch in one gather: (B, block_size) and (B, block_size). DataLoader calls this by itself.
+        """A whole batch in one gather: (B, block_size) and (B, block_size). PyTorch's DataLoader calls this, too.
 
         Its default collation stacks the pair to (2, B, block_size), which unpacks just as well.
         """
@@ -171,35 +167,28 @@ class WindowSampler(Sampler[int]):
         self._skip = state["read"]
 
 
-def make_loader(
-    dataset: TextDataset, batch_size: int, stride: int | None, seed: int, rank: int = 0, world_size: int = 1
-) -> DataLoader:
-    """A DataLoader of batches (x, y), each of shape (≤ batch_size, block_size), in an order fixed by `seed`.
+class WindowLoader:
+    """Batches (x, y), each of shape (≤ batch_size, block_size), in an order fixed by `seed`; each pass is an epoch.
 
-    Args:
-        rank, world_size: of `world_size` processes, this one reads batch `rank`, `rank + world_size`, … In the places
-            of the others' it has tensors on the meta device, which have a shape and no content.
+    Of `world_size` processes, this one reads batch `rank`, `rank + world_size`, … In the places of the others' it has
+    tensors on the meta device, which have a shape and no content.
     """
-    sampler = WindowSampler(dataset, stride or dataset.block_size, torch.Generator().manual_seed(seed))
-    # A generator of its own: each pass draws a number from it for worker processes, which there are none of.
-    options = dict(sampler=sampler, collate_fn=lambda batch: batch, generator=torch.Generator())
-    if world_size == 1:
-        return DataLoader(dataset, batch_size, **options)
-    loader = _PartLoader(dataset, batch_size, **options)
-    loader.rank, loader.world_size = rank, world_size
-    return loader
 
+    def __init__(
+        self, dataset: TextDataset, batch_size: int, stride: int | None, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.dataset, self.batch_size, self._rank, self._world_size = dataset, batch_size, rank, world_size
+        self.sampler = WindowSampler(dataset, stride or dataset.block_size, torch.Generator().manual_seed(seed))
 
-class _PartLoader(DataLoader):
-    """Reads the batches of one process only."""
-
-    rank: int
-    world_size: int
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for place, windows in enumerate(self.batch_sampler):
-            if place % self.world_size == self.rank:
+        order, place = iter(self.sampler), 0
+        while windows := list(islice(order, self.batch_size)):
+            if place % self._world_size == self._rank:
                 yield self.dataset.__getitems__(windows)
             else:
                 unread = torch.empty(len(windows), self.dataset.block_size, dtype=torch.long, device="meta")
                 yield unread, unread
+            place += 1

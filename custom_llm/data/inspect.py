@@ -24,12 +24,9 @@ MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u
 
 
 def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int) -> Iterator[str]:
-    """Lines for a person about a text of at least one character.
+    """Lines for a person about a text of at least one character, and the model that is to learn it.
 
-    Args:
-        text: documents with `<|endoftext|>` between them; of a very long text the first LOOKED_AT characters.
-        tokens: all of the text.
-        n_parameters, block_size: of the model that is to learn it.
+    text: documents with `<|endoftext|>` between them; of a very long text the first LOOKED_AT characters.
     """
     documents = [part for part in text.split(END_OF_TEXT) if part.strip()]
     counts = Counter("".join(documents))

@@ -29,13 +29,7 @@ Document = Iterable[str]
 def read_documents(path: Path, encoding: str, field: str | None, on_read: OnRead = None) -> Iterator[Document]:
     """The documents of a file, to be read one after the other, without byte-order marks and with lines ending in \\n.
 
-    Args:
-        encoding: of a file of text.
-        field: the key or column of the text in .jsonl, .csv and .parquet (default: "text").
-        on_read: gets the bytes of the file.
-
-    Raises:
-        UserError: there is no such file, or it is not what its name says, by name and line.
+    UserError where there is no such file, or it is not what its name says, by name and line.
     """
     return _READERS.get(kind_of(path), _plain)(path, encoding, field or FIELD, on_read)
 

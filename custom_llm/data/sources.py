@@ -18,30 +18,18 @@ from custom_llm.tokenizer.cut import up_to
 
 @dataclass(frozen=True)
 class Corpus:
-    """Text in files, which may be more than fits into memory: it is read anew, piece by piece, each time.
+    """Text in files, which may be more than fits into memory: it is read anew, piece by piece, each time."""
 
-    Attributes:
-        name: how messages call it.
-        files: read in this order.
-        encoding: of files of text.
-        field: the key or column of the text in .jsonl, .csv and .parquet (default: "text").
-        max_chars: characters after which the rest is left out.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    encoding: str = "utf-8"
-    field: str | None = None
-    max_chars: int | None = None
+    name: str  # how messages call it
+    files: tuple[Path, ...]  # read in this order
+    encoding: str = "utf-8"  # of files of text
+    field: str | None = None  # the key or column of the text in .jsonl, .csv and .parquet (default: "text")
+    max_chars: int | None = None  # after which the rest is left out
 
     def read(self, on_read: OnRead = None) -> Iterator[str]:
-        """The text in pieces, with `<|endoftext|>` between the documents.
+        """The text in pieces, with `<|endoftext|>` between the documents; `on_read` gets `size` bytes in all.
 
-        Args:
-            on_read: gets the bytes of the files, of which there are `size`.
-
-        Raises:
-            UserError: there is no such file, it is not what its name says, or there is no text in any of them.
+        UserError where there is no such file, it is not what its name says, or there is no text in any of them.
         """
         return up_to(self.max_chars, self._read_all(on_read))
 
@@ -72,27 +60,18 @@ class Corpus:
 def open_corpus(spec: str, encoding: str = "utf-8", field: str | None = None, max_chars: int | None = None) -> Corpus:
     """The text that `spec` names: a file, a folder (with all folders in it), a glob, or several with commas between.
 
-    Raises:
-        UserError: one of its parts names no file. (Whether files can be read is seen when they are.)
+    UserError where one of its parts names no file. (Whether files can be read is seen when they are.)
     """
     return Corpus(spec, tuple(find_files(spec)), encoding, field, max_chars)
 
 
 def read_text(spec: str, encoding: str = "utf-8", field: str | None = None) -> str:
-    """The whole text that `spec` names, with `<|endoftext|>` between its documents.
-
-    Raises:
-        UserError: see `Corpus.read`.
-    """
+    """The whole text that `spec` names, with `<|endoftext|>` between its documents."""
     return "".join(open_corpus(spec, encoding, field).read())
 
 
 def find_files(spec: str) -> list[Path]:
-    """The files that `spec` names, each once, in order.
-
-    Raises:
-        UserError: one of its parts names none.
-    """
+    """The files that `spec` names, each once, in order; UserError where one of its parts names none."""
     # A name with a comma or a star in it is that file, if there is one.
     parts = [spec] if _exists(spec) else [part.strip() for part in spec.split(",") if part.strip()]
     if not parts:

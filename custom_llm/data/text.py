@@ -22,12 +22,8 @@ OF_HOST_NAMES = ("idna", "punycode")  # encodings that take the square of the ti
 def read_file(path: Path, encoding: str = "utf-8", on_read: OnRead = None) -> Iterator[str]:
     """The text of a file in pieces, without a byte-order mark and with every line ending in \\n.
 
-    Args:
-        path: a file, unpacked if its name ends in .gz.
-        on_read: gets the bytes of the file, packed or not.
-
-    Raises:
-        UserError: the file cannot be read, or it is not text in this encoding.
+    It is unpacked if its name ends in .gz; `on_read` gets the bytes of the file, packed or not. UserError where it
+    cannot be read, or is not text in this encoding.
     """
     yield from clean(decode(_read(path, on_read), path, encoding), path)
 
@@ -38,11 +34,7 @@ def is_packed(path: Path) -> bool:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """A file of a person, to read from.
-
-    Raises:
-        UserError: there is none, it is a folder or a pipe, or it cannot be read.
-    """
+    """A file of a person, to read from; UserError where there is none, it is a folder or a pipe, or closed to us."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise UserError(f"{path} is not a regular file; save the text to one first")
@@ -76,8 +68,7 @@ def _read(path: Path, on_read: OnRead) -> Iterator[bytes]:
 def decode(contents: Iterable[bytes], path: Path, encoding: str = "utf-8") -> Iterator[str]:
     """The text of a file's content, without a byte-order mark.
 
-    Raises:
-        UserError: it is not text in this encoding, with the offset of the first bad byte and the name of the file.
+    UserError where it is not text in this encoding, with the offset of the first bad byte and the name of the file.
     """
     contents = iter(contents)
     start = next(contents, b"")
@@ -114,8 +105,7 @@ def decode(contents: Iterable[bytes], path: Path, encoding: str = "utf-8") -> It
 def clean(pieces: Iterable[str], place: str | Path) -> Iterator[str]:
     """The text that `pieces` are of with every line ending in \\n, in other pieces.
 
-    Raises:
-        UserError: there are characters in it that no text has; `place` says where it is from.
+    UserError where there are characters in it that no text has; `place` says where it is from.
     """
     n_characters, last = 0, ""
     for text in pieces:

@@ -37,21 +37,13 @@ SECONDS_UNSEEN = 1.0  # work that takes less shows no progress
 
 @dataclass(frozen=True)
 class Tokens:
-    """An encoded text.
+    """An encoded text; the end of text stands before each document."""
 
-    Attributes:
-        ids: (n,) of uint8, uint16 or int32, mapped from a file; the end of text stands before each document.
-        tokenizer: what made them.
-        n_characters: that the ids stand for.
-        sample: the beginning of the text.
-        key: differs where the ids do.
-    """
-
-    ids: np.ndarray
-    tokenizer: Tokenizer
-    n_characters: int
-    sample: str
-    key: str = ""
+    ids: np.ndarray  # (n,) of uint8, uint16 or int32, mapped from a file
+    tokenizer: Tokenizer  # which made them
+    n_characters: int  # that the ids stand for
+    sample: str  # the beginning of the text
+    key: str = ""  # differs where the ids do
 
     def release(self) -> None:
         """Give memory back that was needed to read ids; it would be taken back anyway, but counts as ours till then."""
@@ -61,15 +53,10 @@ class Tokens:
 
 
 def open_tokens(corpus: Corpus, recipe: Recipe, cache: Path, max_tokens: int | None = None) -> Tokens:
-    """The token ids of a text, encoded now unless that was done before.
+    """The first `max_tokens` ids of a text, encoded now unless they are in the cache already.
 
-    Args:
-        cache: the folder to keep them in.
-        max_tokens: leave out what comes after so many.
-
-    Raises:
-        UserError: the text cannot be read, there is nothing to learn in it, no tokenizer can be made of it, or the
-            ids cannot be written.
+    UserError where the text cannot be read, there is nothing to learn in it, no tokenizer can be made of it, or the
+    ids cannot be written.
     """
     folder = make_folder(cache / "tokens")
     before = [file_state(path) for path in corpus.files]

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
-
 from custom_llm.common.errors import UserError
 from custom_llm.config.training import TrainConfig
 from custom_llm.data.choose import choose_corpus
@@ -27,19 +25,12 @@ MOST_IN_MEMORY = 1 << 28  # bytes of a text that is encoded in one go
 
 @dataclass(frozen=True)
 class HeldOutText:
-    """A text that no model has learnt from.
+    """A text that no model has learnt from."""
 
-    Attributes:
-        name: what it is, for a person.
-        ids: in the tokens of the models.
-        unknown: characters that are in it and not in their vocabulary; they are left out.
-        training: reads the rest of the dataset, piece by piece, and tells how many tokens that were; None where it is
-            not known.
-    """
-
-    name: str
-    ids: list[int]
-    unknown: list[str]
+    name: str  # what it is, for a person
+    ids: list[int]  # in the tokens of the models
+    unknown: list[str]  # characters that are in it and not in their vocabulary; they are left out
+    # Reads the rest of the dataset, piece by piece, and tells how many tokens that were; None where it is not known.
     training: Callable[[Callable[[int], object]], Iterator[str]] | None = None
 
     def __post_init__(self) -> None:
@@ -50,8 +41,7 @@ class HeldOutText:
 def whole_text(model: Scorer, corpus: Corpus, max_tokens: int) -> HeldOutText:
     """All of a text, for a model of these tokens; of a very long one more than `max_tokens` from its beginning.
 
-    Raises:
-        UserError: it cannot be read, the model knows none of it, or it is a single token.
+    Raises UserError when it cannot be read, the model knows none of it, or it is a single token.
     """
     text = _readable("".join(up_to((1 + max_tokens) * MOST_PER_TOKEN, corpus.read())), model)
     ids = model.encode(text)
@@ -63,14 +53,12 @@ def whole_text(model: Scorer, corpus: Corpus, max_tokens: int) -> HeldOutText:
 def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int | None = None) -> HeldOutText:
     """The part of a dataset that training with it holds out, for a model of these tokens.
 
-    Args:
-        cache: the folder for the encoded text.
-        max_tokens: of the dataset, after which the rest was left out in training.
-
-    Raises:
-        UserError: see `whole_text`.
+    cache: the folder for the encoded text. max_tokens: of the dataset, after which the rest was left out in training.
+    Raises UserError as `whole_text`.
     """
-    from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset  # of torch
+    import torch
+
+    from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset
 
     beginning = _readable("".join(up_to(LOOKED_AT, corpus.read())), model)
     unknown = _unknown(beginning, model.encode(beginning), model)
@@ -84,8 +72,8 @@ def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int |
         )
     else:
         text = _readable(END_OF_TEXT + "".join(corpus.read()), model)
-        dataset = TextDataset(text, model.window, _Vocabulary(model))
-        dataset.data = dataset.data[:max_tokens]
+        dataset = TextDataset(" ", model.window)  # of which only the ids are needed
+        dataset.data = torch.tensor(model.encode(text)[:max_tokens])
     ids = dataset.split_off(HELD_OUT, HELD_OUT_TOKENS).tolist()
 
     def training(on_tokens: Callable[[int], object]) -> Iterator[str]:
@@ -103,17 +91,6 @@ def training_held_out(model: Scorer, training: TrainConfig, cache: Path) -> Held
         max_chars=training.most_characters,
     )  # fmt: skip
     return held_out_tenth(model, corpus, cache, training.max_tokens)
-
-
-class _Vocabulary:
-    """What `TextDataset` asks of a tokenizer, of a model that has none of ours."""
-
-    def __init__(self, model: Scorer) -> None:
-        self.vocab_size, self._model = model.n_vocab, model
-        self.tokens = [model.text_of([i]) for i in range(model.n_vocab)]
-
-    def encode(self, text: str) -> np.ndarray:
-        return np.array(self._model.encode(text), np.int32)
 
 
 def _readable(text: str, model: Scorer) -> str:

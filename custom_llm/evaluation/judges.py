@@ -22,7 +22,7 @@ from custom_llm.common.text import shown
 from custom_llm.config.sampling import Sampling
 from custom_llm.evaluation.metrics.grades import GRAMMAR, NoAnswer, fill, read_prompt
 from custom_llm.inference.engine import Engine
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 
 # In a file
 FILE_ANSWER_TOKENS = 200
@@ -41,13 +41,8 @@ def open_judge(
 ) -> Callable[[str, str], str]:
     """What sends a beginning and its continuation to the judge and returns its answer, or raises `NoAnswer`.
 
-    Args:
-        judge: an address or a file.
-        model, key, seconds: see `AddressJudge`.
-        prompt_path: what the judge is told (default: our words).
-
-    Raises:
-        UserError: there is no such judge, it cannot write grades, or the prompt cannot be read.
+    judge: an address or a file. model, key, seconds: see `AddressJudge`. prompt_path: what the judge is told (default:
+    our words). Raises UserError when there is no such judge, it cannot write grades, or the prompt cannot be read.
     """
     prompt = read_prompt(prompt_path)
     if "://" in judge:
@@ -88,15 +83,9 @@ class AddressJudge:
     """Answers prompts through /chat/completions of an OpenAI-compatible address."""
 
     def __init__(self, url: str, model: str | None, key: str | None, seconds: float) -> None:
-        """Ask for the models there.
+        """url: such as http://127.0.0.1:8000/v1. model: None asks for the first one there. seconds: for one answer.
 
-        Args:
-            url: such as http://127.0.0.1:8000/v1.
-            model: None takes the first one that the address offers.
-            seconds: for one answer.
-
-        Raises:
-            UserError: it is no address, nobody answers there, or the key is wrong.
+        Raises UserError when it is no address, nobody answers there, or the key is wrong.
         """
         try:
             parts = urlsplit(url)
@@ -117,12 +106,7 @@ class AddressJudge:
         self.model = model or self._first_model()
 
     def ask(self, prompt: str) -> str:
-        """The answer to a prompt.
-
-        Raises:
-            NoAnswer: not to this one.
-            UserError: the address is none of a judge, or the key is wrong.
-        """
+        """The answer to a prompt. Raises `NoAnswer` when this one got none, UserError when no other would get one."""
         while True:
             body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **self._parameters}
             status, reply = self._persist("POST", "/chat/completions", body)
@@ -132,8 +116,8 @@ class AddressJudge:
                 continue
             if status != 200:
                 raise NoAnswer(f"status {status}: {_message(reply)}")
-            answer = _found(reply, "choices", 0, "message", "content")
-            if answer is None or not answer.strip():
+            answer = _found(reply, "choices", 0, "message", "content") or ""
+            if not answer.strip():
                 raise NoAnswer("an answer without a text")
             return answer
 

@@ -21,8 +21,10 @@ from custom_llm.common.files import Kind
 from custom_llm.common.logits import log_softmax, windows_per_batch
 from custom_llm.common.notes import note
 from custom_llm.common.steps import command
+from custom_llm.evaluation.metrics.quality import LogProbs
 from custom_llm.inference.engine import MAX_WINDOW, Engine
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.inference.open import WEIGHTS
+from custom_llm.llamacpp import MISSING, is_available
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from custom_llm.tokenizer.base import Tokenizer
 
 
-WEIGHTS, DIRECTORY = "trained_model.pth", "hf_model"  # looked for in the folder, beside every .gguf
+DIRECTORY = "hf_model"  # looked for in the folder, beside WEIGHTS and every .gguf
 PART = 64  # rows of logarithms that are handed on at a time
 
 
@@ -41,31 +43,18 @@ class NotEvaluated(UserError):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model that scores texts.
+    """A model that scores texts."""
 
-    Attributes:
-        path: as it was named.
-        form: what computes, for a person.
-        window: tokens that it reads at once.
-        n_vocab: tokens that it knows.
-        end_of_text: the id of that token; -1 where there is none.
-        encode: text → ids, with what is not in the vocabulary left out.
-        spell: ids → what they stand for in UTF-8.
-        logprobs: see `metrics.quality.LogProbs`; PART rows at a time.
-        engine: what writes with it; None for a Hugging Face directory.
-        tokenizer: the project's own, of PyTorch's weights.
-    """
-
-    path: str
-    form: str
-    window: int
-    n_vocab: int
-    end_of_text: int
-    encode: Callable[[str], list[int]]
-    spell: Callable[[Sequence[int]], bytes]
-    logprobs: Callable[[Iterable[Sequence[int]]], Iterator[np.ndarray]]
-    engine: Engine | None = None
-    tokenizer: Tokenizer | None = None
+    path: str  # as it was named
+    form: str  # what computes, for a person
+    window: int  # tokens that it reads at once
+    n_vocab: int  # tokens that it knows
+    end_of_text: int  # the id of that token; -1 where there is none
+    encode: Callable[[str], list[int]]  # what is not in the vocabulary is left out
+    spell: Callable[[Sequence[int]], bytes]  # what ids stand for in UTF-8
+    logprobs: LogProbs  # PART rows at a time
+    engine: Engine | None = None  # what writes with it; None for a Hugging Face directory
+    tokenizer: Tokenizer | None = None  # the project's own, of PyTorch's weights
 
     def text_of(self, ids: Sequence[int]) -> str:
         """What ids stand for."""
@@ -89,8 +78,7 @@ class Scorer:
 def open_models(paths: Sequence[str], config_path: str | None, threads: int | None, opened: ExitStack) -> list[Scorer]:
     """The models that are named; without a name, those in this folder that can be evaluated here.
 
-    Raises:
-        UserError: one that is named cannot be opened, or there is none.
+    Raises UserError when one that is named cannot be opened, or there is none.
     """
     models = []
     for path in paths or _models_here():
@@ -120,14 +108,9 @@ def _models_here() -> list[str]:
 
 
 def open_scorer(path: str, config_path: str | None = None, threads: int | None = None) -> Scorer:
-    """The model in a file or a folder.
+    """The model in a file or a folder. Raises UserError when there is none, it is damaged, or of another project.
 
-    Args:
-        config_path: of a .pth (default: model_config.pth beside it).
-        threads: of the CPU (default: by the model's size).
-
-    Raises:
-        UserError: there is no such model, it is damaged, or of another project.
+    config_path: of a .pth (default: model_config.pth beside it). threads: of the CPU (default: by the model's size).
     """
     if not path:
         raise UserError("--model is empty; give a .pth, a Hugging Face directory or a .gguf")
@@ -148,7 +131,7 @@ def open_scorer(path: str, config_path: str | None = None, threads: int | None =
 def open_gguf(path: str | Path, threads: int | None = None) -> Scorer:
     """A GGUF file. Raises UserError, also where llama.cpp is not installed."""
     if not is_available():
-        in_pytorch = command("evaluate_llm", "--model", "trained_model.pth")
+        in_pytorch = command("evaluate_llm", "--model", WEIGHTS)
         raise UserError(f"{path}: {MISSING}; {in_pytorch} needs none of it")
     engine = Engine(path, n_threads=threads)
     model = engine.model
@@ -160,10 +143,8 @@ def open_gguf(path: str | Path, threads: int | None = None) -> Scorer:
             while part := [row.copy() for row in islice(rows, PART)]:
                 yield log_softmax(np.stack(part))
 
-    form = f"llama.cpp, {model.quantization}"
-    return Scorer(
-        str(path), form, engine.window, model.n_vocab, model.eos, model.tokenize, model.spell, logprobs, engine
-    )
+    about = str(path), f"llama.cpp, {model.quantization}", engine.window, model.n_vocab, model.eos
+    return Scorer(*about, model.tokenize, model.spell, logprobs, engine)
 
 
 def check_same_tokens(models: Sequence[Scorer], ids: Sequence[int]) -> None:
@@ -238,8 +219,7 @@ def _open_directory(path: str) -> Scorer:
         unspell(token) if kind == NORMAL else token.encode()
         for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)
     ]
-    end = config["eos_token_id"]
-    end = -1 if end is None else end
+    end = -1 if config["eos_token_id"] is None else config["eos_token_id"]
     if structure.vocab_size != len(spelled) or end not in range(-1, len(spelled)):
         raise UserError(f"{path}: config.json and tokenizer.json do not belong together; {AGAIN}")
     return Scorer(
@@ -250,9 +230,7 @@ def _open_directory(path: str) -> Scorer:
     )  # fmt: skip
 
 
-def _in_batches(
-    forward: Callable[[torch.Tensor], torch.Tensor], n_vocab: int
-) -> Callable[[Iterable[Sequence[int]]], Iterator[np.ndarray]]:
+def _in_batches(forward: Callable[[torch.Tensor], torch.Tensor], n_vocab: int) -> LogProbs:
     """`logprobs` of what maps ids (B, T) to logits (B, T, n_vocab): windows of a length share a batch."""
     import torch
 

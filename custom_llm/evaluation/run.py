@@ -19,11 +19,12 @@ from custom_llm.evaluation.metrics.quality import measure
 from custom_llm.evaluation.metrics.quantization import recommend
 from custom_llm.evaluation.models import Scorer
 from custom_llm.evaluation.tables import Table
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 
 if TYPE_CHECKING:
     from custom_llm.evaluation.held_out import HeldOutText
     from custom_llm.evaluation.samples import Samples
+
 
 FIGURES = ("loss", "perplexity", "bits_per_byte", "accuracy", "tokens_per_second")
 SHORTEST_SHOWN, LONGEST_SHOWN = 20, 400  # characters of a copy or a repeat
@@ -56,11 +57,7 @@ def score_models(models: Sequence[Scorer], ids: Sequence[int], text: str) -> Tab
 
 
 def find_trained(models: Sequence[Scorer]) -> Scorer:
-    """The first model that PyTorch computes, of which files can be made and compared with it.
-
-    Raises:
-        UserError: there is none, or llama.cpp is not installed.
-    """
+    """The first model that PyTorch computes, of which files can be made and compared with it. Raises UserError."""
     if not is_available():
         raise UserError(f"--quantization_report compares files that llama.cpp runs: {MISSING}")
     for model in models:
@@ -81,13 +78,8 @@ def find_writer(models: Sequence[Scorer], sampling: Sampling) -> Scorer:
 def report_quantization(
     trained: Scorer, ids: Sequence[int], quant_types: Sequence[str], picture: str | Path, threads: int | None
 ) -> Table:
-    """What each type costs a model in PyTorch, with a picture of it, or a line that says why there is none.
-
-    Raises:
-        UserError: see `compare_types`.
-    """
-    from custom_llm.evaluation.picture import draw
-    from custom_llm.evaluation.quantized import compare_types
+    """What each type costs a model in PyTorch, with a picture of it, or a line that says why there is none."""
+    from custom_llm.evaluation.quantized import compare_types, draw
 
     candidates = compare_types(trained, quant_types, ids, threads)
     best, sentence = recommend(candidates)
@@ -129,15 +121,14 @@ def measure_samples(samples: Samples, text: HeldOutText) -> Table:
     values: list[dict[str, Any]] = [asdict(item) for item in found]
     for figures, of_version in zip(values, copies, strict=False):
         figures |= {"copied": share_copied(of_version), "longest_copy": longest_copy(of_version)}
-    table.values = {"written": samples.to_dict(), "samples": {"of_model": values[0], "of_people": values[1]}}
+    table.values = {"written": asdict(samples), "samples": {"of_model": values[0], "of_people": values[1]}}
     return table
 
 
 def samples_table(model: str, written: Diversity, human: Diversity, copies: Sequence[Sequence[Copies]]) -> Table:
     """What a model wrote beside what people did.
 
-    Args:
-        copies: of the model's texts, and of the human ones; empty if the training text is not known.
+    copies: of the model's texts, and of the human ones; empty if the training text is not known.
     """
     columns = ["written by", "repeated 4-grams", "longest repeat", "distinct-1", "distinct-2", "distinct-3"]
     rows = [
@@ -175,7 +166,7 @@ def grade_samples(samples: Samples, judge: str, ask: Callable[[str, str], str]) 
         name: {"means": {quality: mean_grade(found, quality) for quality in QUALITIES}, "grades": [*map(asdict, found)]}
         for name, found in (("of_model", of_model), ("of_people", of_people))
     }
-    table.values = {"written": samples.to_dict(), "judge": {"judge": judge, **values}}
+    table.values = {"written": asdict(samples), "judge": {"judge": judge, **values}}
     return table
 
 

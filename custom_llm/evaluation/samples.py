@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from custom_llm.common.progress import Progress
 from custom_llm.config.sampling import MAX_SEED, Sampling
@@ -16,36 +15,20 @@ LINE_SEARCHED = 1000  # tokens in which the beginning of a line is looked for
 
 @dataclass(frozen=True)
 class Sample:
-    """A text in two versions.
+    """A text in two versions."""
 
-    Attributes:
-        prompt: what both begin with; empty for an empty page.
-        text: how the model went on.
-        human: how the held-out text goes on, at most as long.
-    """
-
-    prompt: str
-    text: str
-    human: str
+    prompt: str  # what both begin with; empty for an empty page
+    text: str  # how the model went on
+    human: str  # how the held-out text goes on, at most as long
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Texts of a model.
+    """Texts of a model."""
 
-    Attributes:
-        model: its name.
-        texts: each beside what people wrote in its place.
-        sampling: how tokens were chosen; its seed is that of the first text.
-    """
-
-    model: str
+    model: str  # its name
+    sampling: Sampling  # how tokens were chosen; its seed is that of the first text
     texts: list[Sample]
-    sampling: Sampling
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"model": self.model, "sampling": asdict(self.sampling), "texts": list(map(asdict, self.texts))}
 
 
 def write_samples(
@@ -53,12 +36,8 @@ def write_samples(
 ) -> Samples:
     """Let a model continue `n` passages of a text, each with another seed.
 
-    Args:
-        ids: the text, longer than a passage; they are taken from all over it, where lines begin if some do.
-        prompt_tokens: of a passage; 0 starts on an empty page.
-
-    Raises:
-        UserError: the model computes nan, or nothing it can spell fits the grammar.
+    ids: the text, longer than a passage; they are taken from all over it, where lines begin if some do. prompt_tokens:
+    of a passage; 0 starts on an empty page. Raises UserError when the model cannot write with these settings.
     """
     if sampling.seed is None:
         sampling = replace(sampling, seed=secrets.randbelow(MAX_SEED))
@@ -74,7 +53,7 @@ def write_samples(
                 follows = follows[: follows.index(model.end_of_text)]
             texts.append(Sample(model.text_of(prompt), text, model.text_of(follows)[: len(text)]))
             progress.update((place + 1) / n, f"{place + 1} of {n}")
-    return Samples(model.path, texts, sampling)
+    return Samples(model.path, sampling, texts)
 
 
 def _line_start(model: Scorer, ids: Sequence[int], start: int, stop: int) -> int:

@@ -11,22 +11,15 @@ from typing import Any
 
 @dataclass
 class Table:
-    """A table with what there is to say about it.
-
-    Attributes:
-        rows: texts; the first `n_names` of each row are words, the others figures.
-        lines: sentences under the table.
-        examples: title → a text that is shown as it is.
-        values: the figures for programs, and more of them: plain values by name.
-    """
+    """A table with what there is to say about it."""
 
     title: str
     columns: Sequence[str]
     rows: list[Sequence[str]]
-    lines: list[str] = field(default_factory=list)
-    examples: list[tuple[str, str]] = field(default_factory=list)
-    n_names: int = 1
-    values: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)  # sentences under the table
+    examples: list[tuple[str, str]] = field(default_factory=list)  # title, and a text that is shown as it is
+    n_names: int = 1  # so many of each row are words, the others figures
+    values: dict[str, Any] = field(default_factory=dict)  # the figures for programs, and more of them: plain, by name
 
 
 def as_text(table: Table) -> str:

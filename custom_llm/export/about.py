@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # they import torch
-    from custom_llm.config.model import ModelConfig
-    from custom_llm.model.files import SavedConfig
-    from custom_llm.model.provenance import Provenance
+    from custom_llm.model.files import Provenance, SavedConfig
 
 KEY = "custom_llm_about"  # in config.json
 MOST_LINE, MOST_EXAMPLE = 200, 300  # characters
@@ -18,24 +16,15 @@ _JOINS = "\u200c\u200d"  # unseen, but needed by Persian, Hindi and emoji
 
 @dataclass(frozen=True)
 class About:
-    """The words; empty ones are not written.
+    """The words; empty ones are not written."""
 
-    Attributes:
-        name: its title.
-        author, license: as the person gave them.
-        description: a sentence.
-        dataset: the text it learnt from, by name.
-        training: how long it was trained and how well it did, in a line.
-        example: what it wrote when it was finished.
-    """
-
-    name: str = ""
-    author: str = ""
+    name: str = ""  # its title
+    author: str = ""  # as the person gave it, and so the license
     license: str = ""
-    description: str = ""
-    dataset: str = ""
-    training: str = ""
-    example: str = ""
+    description: str = ""  # a sentence
+    dataset: str = ""  # the text it learnt from, by name
+    training: str = ""  # how long it was trained and how well it did, in a line
+    example: str = ""  # what it wrote when it was finished
 
     def to_dict(self) -> dict[str, str]:
         """Those that are not empty."""
@@ -65,27 +54,19 @@ class About:
 
 
 def about_model(saved: SavedConfig, n_parameters: int, name: str = "", author: str = "", license: str = "") -> About:
-    """The words about a trained model. Of its training text nothing is in them but the name."""
+    """The words about a trained model. Of its training text nothing is in them but the name.
+
+    The description is, for example, `A language model of 0.37 M parameters over 56 characters, trained from scratch on
+    stories.txt.`
+    """
     origin = saved.training
-    return About(
-        name,
-        author,
-        license,
-        describe(saved.model, n_parameters, (saved.tokenizer or {}).get("kind") == "char", origin.dataset),
-        clean_line(origin.dataset),
-        describe_training(origin),
-        clean_text(origin.text),
+    dataset = clean_line(origin.dataset)
+    units = "characters" if (saved.tokenizer or {}).get("kind") == "char" else "tokens"
+    description = clean_line(
+        f"A language model of {in_millions(n_parameters)} parameters over {saved.model.vocab_size:,} {units}, "
+        f"trained from scratch{' on ' if dataset else ''}{dataset}."
     )
-
-
-def describe(config: ModelConfig, n_parameters: int, of_characters: bool, dataset: str = "") -> str:
-    """For example `A language model of 0.37 M parameters over 56 characters, trained from scratch on stories.txt.`"""
-    units = "characters" if of_characters else "tokens"
-    on = f" on {clean_line(dataset)}" if dataset else ""
-    return clean_line(
-        f"A language model of {in_millions(n_parameters)} parameters over {config.vocab_size:,} {units}, "
-        f"trained from scratch{on}."
-    )
+    return About(name, author, license, description, dataset, describe_training(origin), clean_text(origin.text))
 
 
 def describe_training(origin: Provenance) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from custom_llm.common.errors import UserError, describe_os_error
@@ -32,11 +31,7 @@ Proof = Callable[[Path, str, Path], None]
 def export_to_hf(
     model_path: str = "trained_model.pth", config_path: str = "model_config.pth", output_dir: str = "hf_model"
 ) -> str:
-    """Write the trained model as a Hugging Face directory, for a stock class if one computes it; return the directory.
-
-    Raises:
-        UserError: the files do not load, or the directory cannot be written.
-    """
+    """Write the trained model as a Hugging Face directory, for a stock class if one computes it; return its path."""
     model, tokenizer, saved = load_trained(model_path, config_path)
     write_hf_directory(model, tokenizer, output_dir, about_model(saved, model.n_parameters()))
     return output_dir
@@ -86,7 +81,7 @@ def convert_to_gguf(
 def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
     """Write the GGUF file of a Hugging Face directory, with the checkout's converter where it knows such models.
 
-    title: what the model is called if the directory has no name for it.
+    The model is called `title` if the directory has no name for it.
     """
     graph, end_of_text_id = read_hf_directory(hf_dir)
     found = choose_architecture(graph)
@@ -105,21 +100,14 @@ def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
         write_gguf(prepared, architecture, vocabulary, path, name, about)
         return
     # The converter reads a directory, and the graph is already rewritten for llama.cpp.
-    with _folder_beside(path) as folder:
-        write_model(prepared, architecture.converted_from, folder, end_of_text_id, about)
-        shutil.copy(Path(hf_dir) / "tokenizer.json", folder)
-        write_bytes(folder / "metadata.json", json.dumps(NOT_GUESSED).encode())
-        run_converter(checkout, folder, path, name)
-
-
-@contextlib.contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A new folder, removed at the end; what killed processes have left of theirs is removed before."""
     remove_abandoned(path.parent, ".converting-")
     folder = path.with_name(f".converting-{os.getpid()}")
     try:
         folder.mkdir()
-        yield folder
+        write_model(prepared, architecture.converted_from, folder, end_of_text_id, about)
+        shutil.copy(Path(hf_dir) / "tokenizer.json", folder)
+        write_bytes(folder / "metadata.json", json.dumps(NOT_GUESSED).encode())
+        run_converter(checkout, folder, path, name)
     except OSError as error:
         raise UserError(f"cannot write {describe_os_error(error)}") from None
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.logits import log_softmax
+from custom_llm.export.gguf.quantize import Shapes, fallback_note
+from custom_llm.export.read_back import Agreement, Original
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import Tokenizer
 
@@ -27,7 +30,6 @@ BOUNDS = {"F32": 1e-6, "F16": 1e-5}
 class Parity:
     """How far the next-token distributions of a file are from PyTorch's."""
 
-    positions: int
     max_difference: float  # of any logit
     kl: float  # mean KL(PyTorch ‖ file) in nats
     top1_text: float  # share of positions of the text with the same likeliest token
@@ -54,9 +56,8 @@ class Reference:
         block_size = model.config.block_size
         ids = tokenizer.encode(self.text)[:TEXT_POSITIONS].tolist() or [0]
         chance = np.random.default_rng(0).integers(tokenizer.vocab_size, size=RANDOM_POSITIONS).tolist()
-        text_windows = _split(ids, block_size)
-        self.n_text_windows = len(text_windows)
-        self.windows = [*text_windows, *_split(chance, block_size)]
+        self.windows = [part[i : i + block_size] for part in (ids, chance) for i in range(0, len(part), block_size)]
+        self.n_text_windows = -(-len(ids) // block_size)
         self.has_experts = bool(model.mixtures)
         self.logits, self.clear_choices = zip(*(_torch_logits(model, window) for window in self.windows), strict=True)
 
@@ -72,11 +73,7 @@ class Reference:
         return float(np.concatenate(losses).sum() / max(1, sum(map(len, losses))))
 
     def compare(self, path: str | Path) -> Parity:
-        """Hold a GGUF file against PyTorch.
-
-        Raises:
-            UserError: the file does not load, or reads text as other token ids.
-        """
+        """Hold a GGUF file against PyTorch. Raises UserError where it does not load, or reads text as other ids."""
         from custom_llm.llamacpp import Model, score_windows
 
         with Model(path) as model:
@@ -93,7 +90,6 @@ class Reference:
         kl, agree, clear = np.concatenate(kls), np.concatenate(same), np.concatenate(self.clear_choices)
         sure, n_text = np.concatenate(untied) & clear, sum(map(len, self.windows[: self.n_text_windows]))
         return Parity(
-            positions=len(kl),
             max_difference=worst,
             kl=float(kl.mean()),
             top1_text=float(agree[:n_text].mean()),
@@ -130,5 +126,49 @@ def _torch_logits(model: GPTLanguageModel, window: Sequence[int]) -> tuple[np.nd
     return logits, clear.numpy()
 
 
-def _split(ids: list[int], size: int) -> list[list[int]]:
-    return [ids[start : start + size] for start in range(0, len(ids), size)]
+HEADERS = {
+    Reference: f"{'KL to PyTorch':>16}{'max logit diff':>16}{'same top-1 (text, random)':>28}",
+    Original: f"{'tensors':>10}{'tokens':>10}{'max weight diff':>18}{'relative error':>17}",
+    type(None): "",
+}
+
+logger = logging.getLogger("custom_llm")
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What was measured of a file; `proof` is None where it was not held against the model."""
+
+    path: Path
+    quant_type: str
+    n_bytes: int
+    proof: Parity | Agreement | None
+
+
+class FileTable:
+    """Checks each finished file against the trained model before it gets its name, and prints a row about it."""
+
+    def __init__(self, expected: Reference | Original | None, shapes: Shapes) -> None:
+        """`expected`: what to hold files against (None: nothing); `shapes`: of their tensors (`ExportPlan.shapes`)."""
+        self.expected = expected
+        self._shapes = shapes
+        self.rows: list[FileReport] = []
+
+    def check(self, path: Path, quant_type: str, name: Path) -> None:
+        """Print the row of the file at `path`, to be called `name`; raise UserError if it is not the trained model."""
+        if note := fallback_note(quant_type, path, self._shapes):
+            print(f"note: {note}")
+        n_bytes, proof = path.stat().st_size, None
+        row = f"{name!s:<32}{n_bytes / 1e6:>7.2f} MB"
+        if isinstance(self.expected, Reference):
+            proof = p = self.expected.compare(path)
+            check_bound(name, quant_type, p)
+            row += f"{p.kl:>16.1e}{p.max_difference:>16.4f}{p.top1_text:>18.1%}{p.top1_random:>10.1%}"
+        elif self.expected:
+            proof = a = self.expected.compare(path, name)
+            row += f"{a.n_tensors:>10}{a.n_tokens:>10}{a.max_difference:>18.2g}{a.relative_error:>17.3%}"
+        if not self.rows:
+            print(f"{'file':<32}{'size':>10}{HEADERS[type(self.expected)]}")
+        self.rows.append(FileReport(name, quant_type, n_bytes, proof))
+        print(row, flush=True)
+        logger.info(row)

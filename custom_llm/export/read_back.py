@@ -18,15 +18,8 @@ from custom_llm.common.errors import UserError
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.graph.graph import Graph
 from custom_llm.export.huggingface.classes import in_directory
-from custom_llm.export.vocabulary import (
-    CONTROL,
-    NORMAL,
-    USER_DEFINED,
-    GGUFVocabulary,
-    gguf_vocabulary,
-    merges,
-)
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.export.vocabulary import CONTROL, NORMAL, USER_DEFINED, GGUFVocabulary, gguf_vocabulary, merges
+from custom_llm.llamacpp import MISSING, is_available
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.added_tokens import Added
 from custom_llm.tokenizer.base import Tokenizer

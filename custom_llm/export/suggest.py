@@ -23,14 +23,6 @@ CHANGES: Changes = (
     ("aux_free", False), ("layers", "alike"), ("moe", False), ("attn", "mha"),
 )  # fmt: skip
 DRASTIC = {"layers", "moe", "attn"}
-# What certainly exports, unless sizes forbid it: a model in the manner of Llama, one in the manner of GPT-2.
-CERTAIN: tuple[Changes, ...] = (
-    tuple(change for change in CHANGES if change not in (("non_linearity", "gelu"), ("norm", "layer"))),
-    (
-        ("qk_norm", False), ("head_bias", False), ("non_linearity", "gelu"), ("moe", False), ("layers", "alike"),
-        ("attn", "mha"),
-    ),
-)  # fmt: skip
 
 
 def refusal(config: ModelConfig) -> str:
@@ -43,7 +35,7 @@ def refusal(config: ModelConfig) -> str:
 def nearest_changes(config: ModelConfig) -> Changes | None:
     """The least changes that make a model export; what was not left at its default counts twice, kinds of layers most.
 
-    More than four are not searched for, but found by taking changes back from one that exports, as many as may be.
+    None if there are none, which is not known to happen.
     """
     config = _in_small(config)
     possible = [change for change in CHANGES if _values(config, change[0]) != {change[1]}]
@@ -55,19 +47,10 @@ def nearest_changes(config: ModelConfig) -> Changes | None:
         names = {name for name, _ in changes}
         return len(names & DRASTIC), len(names) + len(names & chosen), len(names & chosen)
 
-    sets = (changes for n in range(1, 5) for changes in combinations(possible, n))
+    sets = (changes for n in range(1, len(possible) + 1) for changes in combinations(possible, n))
     for changes in sorted((changes for changes in sets if len(dict(changes)) == len(changes)), key=weight):
         if (not never or "non_linearity" in dict(changes)) and _exports(apply_changes(config, changes)):
             return changes
-    for certain in CERTAIN:
-        changes = tuple(change for change in certain if change in possible)
-        if not _exports(apply_changes(config, changes)):
-            continue
-        for change in sorted(changes, key=lambda change: weight((change,)), reverse=True):
-            fewer = tuple(other for other in changes if other != change)
-            if _exports(apply_changes(config, fewer)):
-                changes = fewer
-        return changes
     return None
 
 

@@ -38,10 +38,8 @@ class Request:
 def read_requests(path: str, settings: Settings) -> list[Request]:
     """The lines of a file: JSON objects with `prompt` and maybe settings of its own, JSON strings, or plain text.
 
-    settings: count where a line says nothing else. Empty lines are left out.
-
-    Raises:
-        UserError: the file cannot be read or holds nothing; or a line is wrong, by number.
+    settings: count where a line says nothing else. Empty lines are left out. Raises UserError when the file cannot be
+    read or holds nothing, or a line is wrong, by number.
     """
     try:
         data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
@@ -67,8 +65,7 @@ def read_requests(path: str, settings: Settings) -> list[Request]:
 def write_all(engine: Engine, requests: Sequence[Request], in_json: bool) -> list[Text]:
     """Write a text for each request to stdout, up to one that Ctrl-C ends; how far it is goes to stderr.
 
-    Raises:
-        UserError: the settings of a request do not fit the model; before anything is written, if that can be told.
+    Raises UserError when settings of a request do not fit the model; before anything is written, if that can be told.
     """
     first_with: dict[str | None, Request] = {}
     for request in requests:

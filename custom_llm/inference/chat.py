@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import check_target, write_bytes
 from custom_llm.common.text import counted, printable
-from custom_llm.inference.card import card_lines
 from custom_llm.inference.console import Console
-from custom_llm.inference.report import summary, timings
+from custom_llm.inference.report import card_lines, summary, timings
 from custom_llm.inference.scores import logprob_table
 from custom_llm.inference.settings import DEFAULT, NAMES, Settings, value_of
 from custom_llm.inference.text import left_out
@@ -38,11 +37,7 @@ COMMAND = re.compile(r"/([A-Za-z]*)(?:\s+(.*))?", re.DOTALL)  # so /usr/bin, // 
 
 
 class Chat:
-    """A conversation in which both write on one text.
-
-    Attributes:
-        text: all of it so far.
-    """
+    """A conversation in which both write on one text; `text` is all of it so far."""
 
     def __init__(self, engine: Engine, settings: Settings, load_seconds: float = 0.0, show_stats: bool = False) -> None:
         """show_stats: a line of figures after each text."""
@@ -58,7 +53,7 @@ class Chat:
             "reset": self._reset,
             "save": self._save,
             "stats": self._stats,
-            "quit": self._quit,
+            "quit": lambda _: setattr(self, "_over", True),
         }
 
     def run(self, console: Console) -> None:
@@ -77,11 +72,7 @@ class Chat:
                 print(flush=True)
 
     def answer(self, line: str) -> None:
-        """Do what a line says, or continue it.
-
-        Raises:
-            UserError: a command is wrong, or a setting does not fit the model.
-        """
+        """Do what a line says, or continue it. Raises UserError for a wrong command or setting."""
         command = COMMAND.fullmatch(line.rstrip())
         if command is None:
             self._continue(line)
@@ -117,13 +108,11 @@ class Chat:
             for each in NAMES:
                 _say(f"  {each:<18}{_shown(self._settings[each])}")
             return
-        if name in NAMES and not value:
-            raise UserError(f"/set {name} VALUE, or /set {name} {DEFAULT}; it is {_shown(self._settings[name])}")
         if name in NAMES:
-            new = self._at_first[name] if value == DEFAULT else value_of(name, value.strip())
-            changed = self._settings.changed({name: new})
-        else:
-            changed = self._settings.changed({name: value})
+            if not value:
+                raise UserError(f"/set {name} VALUE, or /set {name} {DEFAULT}; it is {_shown(self._settings[name])}")
+            value = self._at_first[name] if value == DEFAULT else value_of(name, value.strip())
+        changed = self._settings.changed({name: value})
         self._engine.check(changed.sampling, changed.ignore_eos)
         self._settings = changed
         _say(f"  {name:<18}{_shown(changed[name])}")
@@ -154,9 +143,6 @@ class Chat:
         if self._latest is None:
             raise UserError("/stats: there is no text yet")
         _say(*timings(self._latest.statistics, self._load_seconds), f"            seed = {self._latest.seed}")
-
-    def _quit(self, _: str) -> None:
-        self._over = True
 
 
 def _space_between(before: str, typed: str) -> str:

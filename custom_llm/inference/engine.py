@@ -22,14 +22,15 @@ from custom_llm.common.errors import UserError
 from custom_llm.common.logits import windows
 from custom_llm.common.text import clean
 from custom_llm.config.sampling import MAX_SEED, Sampling
-from custom_llm.inference.card import Card, card_of
-from custom_llm.inference.generation import Generation, Reader, Vocabulary, score_of
+from custom_llm.inference.generation import Generation, score_of
+from custom_llm.inference.report import Card, card_of
 from custom_llm.inference.scores import Score
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from custom_llm.inference.sampler import Sampler  # or llama.cpp's
+    from custom_llm.llamacpp import Context, Model  # or what is like them over PyTorch
 
 MAX_WINDOW = 4096  # tokens; models trained on more would fill the memory with their cache
 MAX_BATCH = 64  # tokens decoded in one call; a small buffer is quicker to set up and stays in the CPU's cache
@@ -38,17 +39,11 @@ THREADS_BY_PARAMETERS = ((30_000_000, 1), (100_000_000, 2), (400_000_000, 4))
 
 
 class Query(NamedTuple):
-    """A text as the model reads it.
-
-    Attributes:
-        tokens: its ids.
-        text: the part of it that they spell.
-        unknown: the characters that the model's vocabulary does not have.
-    """
+    """A text as the model reads it."""
 
     tokens: list[int]
-    text: str
-    unknown: list[str]
+    text: str  # the part of it that they spell
+    unknown: list[str]  # the characters that the model's vocabulary does not have
 
 
 class Engine:
@@ -68,7 +63,7 @@ class Engine:
         reader = Context(model, window, min(window, MAX_BATCH), n_threads, f32_cache=model.is_f32)
         self._set_up(model, reader, n_threads)
 
-    def _set_up(self, model: Vocabulary, reader: Reader, n_threads: int) -> None:
+    def _set_up(self, model: Model, reader: Context, n_threads: int) -> None:
         self.model, self.reader, self.n_threads = model, reader, n_threads
         self.window = reader.n_ctx
 
@@ -88,13 +83,9 @@ class Engine:
         self.model.close()
 
     def generate(
-        self,
-        query: str,
-        max_tokens: int,
-        sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
+        self, query: str, max_tokens: int, sampling: Sampling | None = None, stop: Sequence[str] = (),
         ignore_eos: bool = False,
-    ) -> Iterator[str]:
+    ) -> Iterator[str]:  # fmt: skip
         """Iterate over the text that continues `query`, in pieces of whole characters, up to `max_tokens` tokens.
 
         Ends early at the model's end-of-text token (unless `ignore_eos`: then it is never chosen) or before
@@ -123,15 +114,9 @@ class Engine:
         return Query(model.tokenize(known), known, unknown)
 
     def stream(
-        self,
-        tokens: Sequence[int],
-        max_tokens: int,
-        sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
-        ignore_eos: bool = False,
-        logit_bias: Mapping[int, float] | None = None,
-        n_top: int | None = None,
-    ) -> Generation:
+        self, tokens: Sequence[int], max_tokens: int, sampling: Sampling | None = None, stop: Sequence[str] = (),
+        ignore_eos: bool = False, logit_bias: Mapping[int, float] | None = None, n_top: int | None = None,
+    ) -> Generation:  # fmt: skip
         """As `generate`, after tokens; several texts may be written by turns.
 
         logit_bias: token → what is added to its logit. n_top: also tell how likely each token was, and as many of the
@@ -144,8 +129,9 @@ class Engine:
         if sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbelow(MAX_SEED + 1))
         sampler = self._sampler(sampling, self._biases(sampling, ignore_eos, logit_bias or {}))
-        tokens = list(tokens) or [self._first_token()]
-        return Generation(self.model, self.reader, sampler, tokens, max_tokens, sampling.seed, stop, n_top, start)
+        if not tokens:  # what stands before a text: the end of the one before it, else a new line
+            tokens = [self.model.eos] if self.model.eos >= 0 else (self.model.tokenize("\n") or [0])[:1]
+        return Generation(self.model, self.reader, sampler, sampling.seed, tokens, max_tokens, stop, n_top, start)
 
     def check(self, sampling: Sampling, ignore_eos: bool = False) -> None:
         """Raise UserError for settings that this model can write nothing with: a grammar that cannot be read."""
@@ -185,12 +171,6 @@ class Engine:
             )
         ends = (token for token in range(self.model.n_vocab) if self.model.ends_text(token))
         return {**logit_bias, **dict.fromkeys(ends, -float("inf"))}
-
-    def _first_token(self) -> int:
-        """What stands before a text: the end of the one before it, else a new line."""
-        if self.model.eos >= 0:
-            return self.model.eos
-        return (self.model.tokenize("\n") or [0])[0]
 
 
 def choose_threads(n_params: int) -> int:

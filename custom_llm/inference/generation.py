@@ -6,9 +6,8 @@ import codecs
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,35 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from custom_llm.inference.sampler import Sampler  # or llama.cpp's
-
-
-class Vocabulary(Protocol):
-    """What an engine needs to know of a model's tokens: a `Model` of llama.cpp tells it."""
-
-    path: Path  # of the model, which errors name
-    n_vocab: int
-    eos: int  # -1: there is none
-
-    def tokenize(self, text: str) -> list[int]: ...
-    def spell(self, tokens: Sequence[int]) -> bytes: ...
-    def token_bytes(self, token: int) -> bytes: ...
-    def ends_text(self, token: int) -> bool: ...
-    def close(self) -> None: ...
-
-
-class Reader(Protocol):
-    """What computes logits: a `Context` of llama.cpp does."""
-
-    n_ctx: int
-    n_batch: int
-    n_past: int  # tokens that it has read
-    n_cleared: int  # how often it has forgotten them
-
-    def clear(self) -> None: ...
-    def decode(self, tokens: Sequence[int], all_logits: bool = False) -> None: ...
-    def logits(self, index: int = -1) -> np.ndarray: ...
-    def sample(self, sampler: Sampler) -> int: ...
-    def close(self) -> None: ...
+    from custom_llm.llamacpp import Context, Model  # or what is like them over PyTorch
 
 
 @dataclass
@@ -73,23 +44,13 @@ class Statistics:
 class Generation:
     """A text as it is written: an iterator of its pieces, and what is known of it so far.
 
-    Attributes:
-        seed: writes the same text again.
-        statistics: final once the iterator is exhausted or closed.
+    `seed` writes the same text again; `statistics` are final once the iterator is exhausted or closed.
     """
 
     def __init__(
-        self,
-        model: Vocabulary,
-        reader: Reader,
-        sampler: Sampler,
-        tokens: Sequence[int],
-        max_tokens: int,
-        seed: int,
-        stop: Sequence[str],
-        n_top: int | None,
-        start: float,
-    ) -> None:
+        self, model: Model, reader: Context, sampler: Sampler, seed: int, tokens: Sequence[int], max_tokens: int,
+        stop: Sequence[str], n_top: int | None, start: float,
+    ) -> None:  # fmt: skip
         """See `Engine.stream`. sampler: closed with the text. tokens: at least one. start: when it was asked for."""
         self.seed, self.statistics = seed, Statistics(prompt_tokens=len(tokens))
         self._model, self._reader, self._sampler, self._start = model, reader, sampler, start

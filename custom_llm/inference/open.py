@@ -11,7 +11,7 @@ from custom_llm.cli.parser import StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import say
 from custom_llm.common.steps import quoted, step
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine
@@ -33,8 +33,7 @@ def choose_model(path: str | None) -> Path:
     """What --gguf_path names; without it, the .gguf in the current folder written last: after a conversion, the
     quantized one. Where there is no llama.cpp, the trained weights take its place.
 
-    Raises:
-        UserError: it is empty, as of a variable that is not set; or there is no .gguf.
+    Raises UserError when it is empty, as of a variable that is not set, or there is no .gguf.
     """
     if path == "":
         raise UserError("--gguf_path is empty; give a .gguf or .pth, or leave it out for the newest .gguf here")
@@ -52,30 +51,20 @@ def choose_model(path: str | None) -> Path:
 
 
 def open_engine(
-    path: str | os.PathLike[str],
-    use_gpu: bool = False,
-    n_gpu_layers: int | None = None,
-    n_threads: int | None = None,
-    config_path: str | None = None,
-    *,
-    warn: Callable[[str], None],
-) -> Engine:
-    """Load a model.
+    path: str | os.PathLike[str], use_gpu: bool = False, n_gpu_layers: int | None = None, n_threads: int | None = None,
+    config_path: str | None = None, *, warn: Callable[[str], None],
+) -> Engine:  # fmt: skip
+    """Load a model. Raises UserError when the file cannot be used, or not with these settings.
 
-    Args:
-        n_gpu_layers: how many layers of a GGUF are on the GPU; use_gpu: all of them.
-        n_threads: None chooses by the size of the model.
-        config_path: of a .pth; None: model_config.pth beside it.
-        warn: is told when there is no GPU to use.
-
-    Raises:
-        UserError: the file cannot be used, or not with these settings.
+    n_gpu_layers: how many layers of a GGUF are on the GPU; use_gpu: all of them. n_threads: None chooses by the size of
+    the model. config_path: of a .pth; None: model_config.pth beside it. warn: is told when there is no GPU to use.
     """
     path = Path(path)
     if path.suffix == ".pth":
         if n_gpu_layers is not None:
             raise UserError("--n_gpu_layers is for GGUF files; --use_gpu puts all of a .pth on the GPU")
-        return _open_torch(path, config_path, use_gpu, n_threads, warn)
+        config = Path(config_path) if config_path else path.with_name("model_config.pth")
+        return _open_torch(path, config, use_gpu, n_threads, warn)
     if config_path is not None:
         raise UserError("--config_path is for a .pth; a GGUF file holds its own configuration")
     if not is_available():
@@ -92,16 +81,13 @@ def open_engine(
     return Engine(path, layers, n_threads)
 
 
-def _open_torch(
-    path: Path, config_path: str | None, use_gpu: bool, n_threads: int | None, warn: Callable[[str], None]
-) -> Engine:
+def _open_torch(path: Path, config: Path, use_gpu: bool, n_threads: int | None, warn: Callable[[str], None]) -> Engine:
     try:
         import torch
     except ImportError as error:
         raise UserError(f"{path} runs in PyTorch, which cannot be loaded ({error}); pip install torch") from None
     from custom_llm.inference.torch_engine import TorchEngine
 
-    config = Path(config_path) if config_path else path.with_name("model_config.pth")
     if path.exists() and not config.exists():
         raise UserError(f"{config}: no such file, but {path} needs its configuration; name it with --config_path")
     has_gpu = torch.cuda.is_available()

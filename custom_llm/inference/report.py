@@ -1,4 +1,4 @@
-"""What the writing of a text took, in lines for people."""
+"""What a model is, and what the writing of a text took, in lines for people."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from custom_llm.common.text import counted
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine
     from custom_llm.inference.generation import Statistics
+import textwrap
+from dataclasses import dataclass
+
+from custom_llm.common.text import clean, printable
+
+if TYPE_CHECKING:
+    from custom_llm.llamacpp import Model
 
 
 def summary(statistics: Statistics, load_seconds: float) -> str:
@@ -62,3 +69,66 @@ def _rate(seconds: float, count: int) -> str:
     if not count or not seconds:
         return line
     return line + f" ({1000 * seconds / count:.2f} ms per token, {count / seconds:,.0f} tokens/s)"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a person wants to know of a model before using it; texts are empty where the file does not tell."""
+
+    name: str  # its title
+    architecture: str  # llama.cpp's name for what it computes
+    n_params: int  # weights
+    context: int  # tokens that it reads at once
+    n_vocab: int  # tokens that it knows
+    quantization: str  # the type of its weights, as llama.cpp calls it
+    description: str = ""  # what it is, in a sentence
+    trained_on: str = ""  # the text
+    training: str = ""  # how long, and how well it did, in a line
+    example: str = ""  # what it wrote when it was finished
+    author: str = ""
+    license: str = ""
+
+
+def card_of(model: Model) -> Card:
+    """The card of a model that is loaded."""
+    return Card(
+        name=model.metadata("general.name") or clean(model.path.name),
+        architecture=model.metadata("general.architecture") or "",
+        n_params=model.n_params,
+        context=model.block_size,
+        n_vocab=model.n_vocab,
+        quantization=model.quantization,
+        description=model.metadata("general.description") or "",
+        trained_on=model.metadata("general.dataset.0.name") or "",
+        training=model.metadata("custom_llm.training") or "",
+        example=model.metadata("custom_llm.example") or "",
+        author=model.metadata("general.author") or "",
+        license=model.metadata("general.license") or "",
+    )
+
+
+SHOWN = 300  # characters of each text
+INDENT = " " * 14
+
+
+def card_lines(card: Card, columns: int) -> list[str]:
+    """A card for a terminal that is `columns` wide; what the file does not tell is left out."""
+    rows = {
+        "model": card.name,
+        "": card.description,
+        "architecture": card.architecture,
+        "parameters": f"{card.n_params:,}",
+        "context": f"{card.context:,} tokens",
+        "vocabulary": f"{card.n_vocab:,} tokens",
+        "quantization": card.quantization,
+        "trained on": card.trained_on,
+        "training": card.training,
+        "author": card.author,
+        "license": card.license,
+        "example": card.example,
+    }
+    lines, width = [], max(columns - 1, len(INDENT) + 10)
+    for name, text in rows.items():
+        if words := textwrap.shorten(printable(text), SHOWN, placeholder=" …"):
+            lines += textwrap.wrap(words, width, initial_indent=f"{name:<{len(INDENT)}}", subsequent_indent=INDENT)
+    return lines

@@ -5,25 +5,19 @@ from __future__ import annotations
 import codecs
 import unicodedata
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 NOTHING = "-"  # in a table, of what nothing stood before
 
 
 class Score(NamedTuple):
-    """A token of a text.
-
-    Attributes:
-        token: its id.
-        spelled: its bytes in UTF-8, maybe a part of a character; control tokens are written out.
-        logprob: natural logarithm of its probability, before any sampling; None if nothing stood before it.
-        top: the likeliest tokens in its place, likeliest first, as they are spelled and their logarithms.
-    """
+    """A token of a text, and how likely the model found it before any sampling."""
 
     token: int
-    spelled: bytes
-    logprob: float | None
-    top: tuple[tuple[bytes, float], ...] = ()
+    spelled: bytes  # in UTF-8, maybe a part of a character; control tokens are written out
+    logprob: float | None  # natural logarithm of its probability; None if nothing stood before it
+    top: tuple[tuple[bytes, float], ...] = ()  # the likeliest tokens in its place, likeliest first, with theirs
 
 
 def completion_logprobs(scores: Sequence[Score], token_bytes: Callable[[int], bytes]) -> dict[str, Any]:
@@ -70,17 +64,14 @@ def logprob_table(scores: Sequence[Score]) -> list[str]:
         ]
         for score in scores
     ]
-    head = ["token", "logprob", *(["likeliest"] if any(score.top for score in scores) else [])]
-    n_columns = max(map(len, [head, *rows]))
-    table = [row + [""] * (n_columns - len(row)) for row in [head, *rows]]
-    widths = [max(map(_width, column)) for column in zip(*(table if rows else [head]), strict=True)]
-    return [
-        "  ".join(
-            " " * (width - _width(cell)) + cell if place == 1 else cell + " " * (width - _width(cell))
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
+    table = [["token", "logprob", *(["likeliest"] if any(score.top for score in scores) else [])], *rows]
+    widths = [max(map(_width, column)) for column in zip_longest(*table, fillvalue="")]
+    lines = []
+    for row in table:
+        cells = [cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=False)]
+        cells[1] = row[1].rjust(widths[1])
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def _width(text: str) -> int:

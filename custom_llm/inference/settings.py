@@ -20,48 +20,38 @@ INTERRUPTED = "interrupted"  # why a text ended: by Ctrl-C
 
 @dataclass(frozen=True)
 class Settings:
-    """How a text is written.
-
-    Attributes:
-        stop: it ends before the first of these.
-        ignore_eos: it does not end where the model would end it.
-        n_top: how many of the likeliest tokens to tell in the place of each; None: not even how likely it was.
-    """
+    """How a text is written."""
 
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 100
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-    n_top: int | None = None
+    stop: tuple[str, ...] = ()  # it ends before the first of these
+    ignore_eos: bool = False  # it does not end where the model would end it
+    n_top: int | None = None  # tell how likely each token was, and so many of the likeliest in its place; None: do not
 
     def __getitem__(self, name: str) -> Any:
         """The value of one of `NAMES`."""
         return getattr(self.sampling if name in SAMPLING else self, name)
 
     def changed(self, values: Mapping[str, Any]) -> Settings:
-        """These settings with other `values` for some of `NAMES`.
-
-        Raises:
-            UserError: there is no such setting, or it cannot have such a value.
-        """
+        """These settings with other `values` for some of `NAMES`. Raises UserError where one cannot be set so."""
         for name in values:
             if name not in NAMES:
                 raise UserError(f"there is no setting {shown(name)[1:-1]}; there are {', '.join(NAMES)}")
-        sampling = {name: value for name, value in values.items() if name in SAMPLING}
-        return replace(
-            self,
-            sampling=Sampling(**{**asdict(self.sampling), **sampling}),
-            max_tokens=_count(values.get("max_tokens", self.max_tokens)),
-            stop=_texts(values.get("stop", self.stop)),
-        )
+        changed = {name: value for name, value in values.items() if name in SAMPLING}
+        sampling = Sampling(**{**asdict(self.sampling), **changed})
+        count, stop = values.get("max_tokens", self.max_tokens), values.get("stop", self.stop)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise UserError(f"max_tokens {shown(count)} is not a whole number of at least 0")
+        texts = (stop,) if isinstance(stop, str) else stop
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"stop {shown(stop)} is not a text, nor a list of texts")
+        if "" in texts:
+            raise UserError("stop: an empty string would stop at once; give the text to stop at")
+        return replace(self, sampling=sampling, max_tokens=count, stop=tuple(texts))
 
 
 def value_of(name: str, text: str) -> Any:
-    r"""What `text` says a setting is, for `Settings.changed`; in a stop string `\n` is a new line.
-
-    Raises:
-        UserError: it cannot be that.
-    """
+    r"""What `text` says a setting is, for `Settings.changed`; in a stop string `\n` is a new line. Raises UserError."""
     if name == "stop":
         return text.replace("\\n", "\n")
     if name not in SAMPLING:
@@ -70,18 +60,3 @@ def value_of(name: str, text: str) -> Any:
         return parse(SAMPLING[name], text)
     except ValueError as error:
         raise UserError(f"{error}") from None
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UserError(f"max_tokens {shown(value)} is not a whole number of at least 0")
-    return value
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"stop {shown(value)} is not a text, nor a list of texts")
-    if "" in texts:
-        raise UserError("stop: an empty string would stop at once; give the text to stop at")
-    return tuple(texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from custom_llm.inference.scores import Score
@@ -28,15 +28,10 @@ class Piece(NamedTuple):
 
 
 class StopStrings:
-    """Ends a text before the first of some strings.
-
-    Attributes:
-        found: whether there was one.
-    """
+    """Ends a text before the first of some strings; `found` tells whether there was one."""
 
     def __init__(self, strings: Sequence[str]) -> None:
-        self._strings = strings
-        self.found = False
+        self._strings, self.found = strings, False
 
     def cut(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """Pass `pieces` on up to the first of the strings, holding back those in which one could begin."""
@@ -50,22 +45,17 @@ class StopStrings:
             places = [place for string in self._strings if (place := text.find(string)) >= 0]
             if places:
                 self.found = True
-                yield from _up_to(min(places), held)
+                room = min(places)
+                for each in held:
+                    if room > 0:
+                        yield Piece(each.text[:room], each.scores)
+                    room -= len(each.text)
                 return
             safe = len(text) - max(_overlap(text, string) for string in self._strings)
             while held and len(held[0].text) <= safe:
                 safe -= len(held[0].text)
                 yield held.popleft()
         yield from held
-
-
-def _up_to(end: int, pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """The first `end` characters, and the scores of tokens that begin in them."""
-    for piece in pieces:
-        if end <= 0:
-            return
-        yield Piece(piece.text[:end], piece.scores)
-        end -= len(piece.text)
 
 
 def _overlap(text: str, string: str) -> int:

@@ -20,10 +20,10 @@ from custom_llm.config.sampling import Sampling
 from custom_llm.export.about import about_model
 from custom_llm.export.plan import plan_export
 from custom_llm.export.vocabulary import CONTROL, NORMAL, UNUSED, gguf_vocabulary
-from custom_llm.inference.card import Card
 from custom_llm.inference.engine import MAX_WINDOW, Engine, choose_threads
+from custom_llm.inference.report import Card
 from custom_llm.inference.sampler import Sampler
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.attention import Cache
 from custom_llm.model.files import load_trained
@@ -52,11 +52,7 @@ class TorchEngine(Engine):
     def __init__(
         self, model_path: str | Path, config_path: str | Path, device: str = "cpu", n_threads: int | None = None
     ) -> None:
-        """n_threads: None chooses by the size of the model.
-
-        Raises:
-            UserError: the files do not load.
-        """
+        """n_threads: None chooses by the size of the model. Raises UserError when the files do not load."""
         self.torch_model, self.tokenizer, self.saved = load_trained(model_path, config_path)
         n_threads = n_threads or choose_threads(self.torch_model.n_parameters())
         torch.set_num_threads(n_threads)
@@ -91,7 +87,7 @@ class TorchEngine(Engine):
 
 
 class TokenizerVocabulary:
-    """A tokenizer as llama.cpp shows the vocabulary of its GGUF file."""
+    """A tokenizer as llama.cpp's `Model` shows the vocabulary of its GGUF file; its methods are described there."""
 
     def __init__(self, tokenizer: Tokenizer, path: Path) -> None:
         """path: of the model, which errors name."""
@@ -99,32 +95,25 @@ class TokenizerVocabulary:
         self.eos = -1 if tokenizer.end_of_text_id is None else tokenizer.end_of_text_id
         self._tokenizer, self._in_llama_cpp = tokenizer, None
         described = gguf_vocabulary(tokenizer)
-        self._spelled = [
-            unspell(token) if kind == NORMAL else b"" if kind == UNUSED else token.encode()
-            for token, kind in zip(described.tokens, described.types, strict=True)
-        ]
-        controls = {
-            i: token
-            for i, (token, kind) in enumerate(zip(described.tokens, described.types, strict=True))
-            if (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in SHOWN
-        }
-        self._silent = frozenset(controls)
-        self._ends = frozenset(i for i, token in controls.items() if i == self.eos or token in ENDS)
+        self._spelled: list[bytes] = []
+        self._silent, self._ends = set(), set()
+        for i, (token, kind) in enumerate(zip(described.tokens, described.types, strict=True)):
+            self._spelled.append(unspell(token) if kind == NORMAL else b"" if kind == UNUSED else token.encode())
+            if (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in SHOWN:
+                self._silent.add(i)
+                if i == self.eos or token in ENDS:
+                    self._ends.add(i)
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of `text`, special tokens recognized; what the vocabulary cannot express is left out."""
         return self._tokenizer.encode(text).tolist()
 
     def spell(self, tokens: Sequence[int]) -> bytes:
-        """What `tokenize` read to give `tokens`: special tokens are written out."""
         return b"".join([self._spelled[token] for token in tokens])
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 bytes that `token` stands for: maybe part of a character; none for a special token."""
         return b"" if token in self._silent else self._spelled[token]
 
     def ends_text(self, token: int) -> bool:
-        """Whether `token` says that the document is finished."""
         return token in self._ends
 
     def in_llama_cpp(self) -> Model:
@@ -153,7 +142,7 @@ class TokenizerVocabulary:
 
 
 class TorchReader:
-    """A `Reader`: a PyTorch model with its cache."""
+    """A PyTorch model with its cache; its methods are those of llama.cpp's `Context`, and described there."""
 
     def __init__(self, model: GPTLanguageModel) -> None:
         self.model = model
@@ -167,23 +156,19 @@ class TorchReader:
         return self._cache.length
 
     def clear(self) -> None:
-        """Forget everything that was read."""
         self._cache.clear()
         self.n_cleared += 1
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], all_logits: bool = False) -> None:
-        """Read `tokens` after what the cache holds."""
         idx = torch.tensor([tokens], device=next(self.model.parameters()).device)
         logits, _ = self.model(idx, cache=self._cache)
         self._logits = (logits[0] if all_logits else logits[0, -1:]).float().cpu().numpy()
 
     def logits(self, index: int = -1) -> np.ndarray:
-        """(n_vocab,) float32."""
         return self._logits[index]
 
     def sample(self, sampler: Sampler) -> int:
-        """Let `sampler` choose the token that follows."""
         return sampler.choose(self._logits[-1])
 
     def close(self) -> None:

@@ -21,36 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class Text:
-    """What a model wrote after a prompt.
+    """What a model wrote after a prompt."""
 
-    Attributes:
-        prompt: as it was given.
-        text: what follows it.
-        scores: of the tokens of the text, if they were asked for.
-        finish_reason: "length", "stop" (at a stop string, or where the model ended it) or "interrupted".
-    """
-
-    prompt: str
+    prompt: str  # as it was given
     seed: int
     statistics: Statistics
-    text: str = ""
-    scores: list[Score] = field(default_factory=list)
-    finish_reason: str = INTERRUPTED
+    text: str = ""  # what follows the prompt
+    scores: list[Score] = field(default_factory=list)  # of the tokens of the text, if they were asked for
+    finish_reason: str = INTERRUPTED  # or "length", or "stop": at a stop string, or where the model ended it
 
 
 def write(
-    engine: Engine,
-    prompt: str,
-    settings: Settings,
-    show: Callable[[str], None],
+    engine: Engine, prompt: str, settings: Settings, show: Callable[[str], None],
     on_read: Callable[[Query], None] = lambda query: None,
-) -> Text:
+) -> Text:  # fmt: skip
     """Let `engine` continue `prompt`, handing each piece of the text to `show`; Ctrl-C ends it.
 
-    on_read: is told before that what the model reads of the prompt.
-
-    Raises:
-        UserError: a setting cannot be used with this model.
+    on_read: is told before that what the model reads of the prompt. Raises UserError for a setting that cannot be used
+    with this model.
     """
     start = perf_counter()
     query = engine.read(prompt)
@@ -75,21 +63,6 @@ def write(
     return text
 
 
-def as_json(text: Text, engine: Engine, settings: Settings) -> dict[str, Any]:
-    """A text as a JSON object."""
-    about: dict[str, Any] = {
-        "prompt": text.prompt,
-        "text": text.text,
-        "tokens": text.statistics.generated_tokens,
-        "finish_reason": text.finish_reason,
-        "seed": text.seed,
-        "tokens_per_second": round(text.statistics.tokens_per_second, 1),
-    }
-    if settings.n_top is not None:
-        about["logprobs"] = completion_logprobs(text.scores, engine.model.token_bytes)
-    return about
-
-
 def print_text(
     engine: Engine, prompt: str, settings: Settings, in_json: bool, on_read: Callable[[Query], None]
 ) -> Text:
@@ -99,7 +72,17 @@ def print_text(
     """
     if in_json:
         text = write(engine, prompt, settings, lambda piece: None, on_read)
-        print(json.dumps(as_json(text, engine, settings), ensure_ascii=False), flush=True)
+        about: dict[str, Any] = {
+            "prompt": text.prompt,
+            "text": text.text,
+            "tokens": text.statistics.generated_tokens,
+            "finish_reason": text.finish_reason,
+            "seed": text.seed,
+            "tokens_per_second": round(text.statistics.tokens_per_second, 1),
+        }
+        if settings.n_top is not None:
+            about["logprobs"] = completion_logprobs(text.scores, engine.model.token_bytes)
+        print(json.dumps(about, ensure_ascii=False), flush=True)
         return text
 
     def begin(query: Query) -> None:

@@ -6,16 +6,31 @@ asked for that the model's table of learned positions does not hold (llama.cpp r
 and would abort).
 """
 
+from importlib.util import find_spec
+
 from custom_llm.common.lazy import lazy
+from custom_llm.common.steps import install, program
 
 LATER = {
     "Context": "custom_llm.llamacpp.context",
     "Model": "custom_llm.llamacpp.model",
     "Sampler": "custom_llm.llamacpp.sampler",
     "gpu_available": "custom_llm.llamacpp.bindings",
-    "quantize_file": "custom_llm.llamacpp.quantize",
+    "quantize_file": "custom_llm.llamacpp.model",
     "score_windows": "custom_llm.llamacpp.context",
 }
 __all__ = [*LATER]
 
 __getattr__ = lazy(__name__, LATER)
+
+MISSING = (
+    f"llama.cpp is not installed here (it needs a C++ compiler: {install('llama') if program() else 'docs/install.md'})"
+)
+
+
+def is_available() -> bool:
+    """Whether the bindings `llama_cpp` are installed."""
+    try:
+        return find_spec("llama_cpp") is not None
+    except ValueError:  # a test, or somebody else, has put None in its place
+        return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from custom_llm.common.errors import EXIT_USER_ERROR, UserError
 from custom_llm.common.steps import step
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 
 if not is_available():
     raise UserError(MISSING)

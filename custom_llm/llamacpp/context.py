@@ -42,8 +42,7 @@ class Context(Owned):
         if not self.ptr:
             raise UserError(f"{model.path}: not enough memory for a context of {n_ctx} tokens")
         self.model = model  # also keeps the weights alive as long as the context
-        self.n_ctx = n_ctx
-        self.n_batch = n_batch
+        self.n_ctx, self.n_batch = n_ctx, n_batch
         self.n_past = 0  # positions 0 … n_past - 1 are in the cache
         self.n_cleared = 0  # how often everything was forgotten
         self._memory = c.llama_get_memory(self.ptr)

@@ -28,8 +28,7 @@ class Model(Owned):
         self.path = Path(path)
         _check_file(self.path)
         params = c.llama_model_default_params()
-        params.n_gpu_layers = n_gpu_layers
-        params.vocab_only = vocab_only
+        params.n_gpu_layers, params.vocab_only = n_gpu_layers, vocab_only
         params.use_extra_bufts = not _may_crash_with_amx()
         self.on_gpu = n_gpu_layers != 0
         error_lines.clear()
@@ -139,3 +138,12 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path}: an empty file; {REDO}")
     if magic != b"GGUF":
         raise UserError(f"{path}: not a GGUF file; give the .gguf that {step('convert_to_gguf')} wrote")
+
+
+def quantize_file(source: str | os.PathLike[str], target: str | os.PathLike[str], file_type: int) -> None:
+    """Write the GGUF file `source` to `target` in llama.cpp's `enum llama_ftype` `file_type`. Raises UserError."""
+    params = c.llama_model_quantize_default_params()
+    params.ftype = file_type
+    error_lines.clear()
+    if c.llama_model_quantize(os.fsencode(source), os.fsencode(target), params) != 0:
+        raise UserError(f"{source} cannot be quantized: {load_failure()}")

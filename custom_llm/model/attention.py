@@ -63,7 +63,6 @@ class MultiHeadSelfAttention(nn.Module):
     Four separate matrices `key`, `query`, `value`, `proj`, under the names of the tutorial.
 
     Args:
-        n_embd: width; a multiple of n_head.
         block_size: longest sequence; the table of rotations has as many rows.
         n_kv_heads: heads of keys and values, a divisor of n_head (default: n_head); 1 is multi-query attention
             (Shazeer 2019, arXiv:1911.02150), others are grouped-query attention (Ainslie et al. 2023,
@@ -73,16 +72,9 @@ class MultiHeadSelfAttention(nn.Module):
     """
 
     def __init__(
-        self,
-        n_embd: int,
-        n_head: int,
-        block_size: int,
-        dropout: float,
-        n_kv_heads: int | None = None,
-        bias: bool = True,
-        qk_norm: bool = False,
-        rotary: bool = False,
-    ) -> None:
+        self, n_embd: int, n_head: int, block_size: int, dropout: float, n_kv_heads: int | None = None,
+        bias: bool = True, qk_norm: bool = False, rotary: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         if n_embd % n_head:
             raise ValueError(f"n_embd {n_embd} is not a multiple of n_head {n_head}")
@@ -98,30 +90,18 @@ class MultiHeadSelfAttention(nn.Module):
         self.query_norm = RMSNorm(self.head_dim, eps=EPS) if qk_norm else None
         self.key_norm = RMSNorm(self.head_dim, eps=EPS) if qk_norm else None
         self.rotary = Rotary(block_size, self.head_dim) if rotary else None
+        # What it costs: numbers of a head that a query and a key are compared by, those that a cache keeps of a token,
+        # and about those of a token that are kept for the backward pass.
+        self.query_width, self.n_cached = self.head_dim, 2 * self.n_kv_heads * self.head_dim
+        self.n_activations = 2 * n_embd + self.n_cached + n_head  # weights are computed again, but not their sums
+        self.n_activations += 2 * n_embd + self.n_cached if qk_norm else 0
+        self.n_activations += n_embd if rotary else 0
 
     @classmethod
     def of(cls, c: ModelConfig, b: BlockConfig) -> MultiHeadSelfAttention:
         """The attention of a block in a model."""
         sizes = (c.n_embd, b.n_head, c.block_size, c.dropout)
         return cls(*sizes, b.kv_heads, c.bias, c.qk_norm, rotary=c.pos_emb == "rope")
-
-    @property
-    def query_width(self) -> int:
-        """Numbers of a head that a query and a key are compared by."""
-        return self.head_dim
-
-    @property
-    def n_cached(self) -> int:
-        """Numbers that a cache keeps of a token: keys and values."""
-        return 2 * self.n_kv_heads * self.head_dim
-
-    @property
-    def n_activations(self) -> int:
-        """Numbers of a token, about, that are kept for the backward pass."""
-        n_embd = self.n_head * self.head_dim
-        total = 2 * n_embd + self.n_cached + self.n_head  # a sum of weights for each head; they are computed again
-        total += 2 * n_embd + self.n_cached if self.query_norm is not None else 0
-        return total + (n_embd if self.rotary is not None else 0)
 
     def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
         """(B, T, n_embd) → (B, T, n_embd); with a cache, x are the tokens that follow those in it."""

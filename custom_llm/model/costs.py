@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from custom_llm.config.block import BlockConfig
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.training import TrainConfig
 from custom_llm.model.feed_forward import GATES
@@ -59,8 +58,10 @@ def costs_of(config: ModelConfig) -> Costs:
     kept = per_norm + 4 * config.vocab_size  # logits, logarithms of probabilities, and the gradients of both
     kept += sum(attention.n_activations for attention in attentions)
     for block in config.blocks:
-        kept += 2 * per_norm + _feed_forward_activations(config, block)
-        kept += 2 * config.n_embd if config.dropout else 0  # which ones were dropped
+        inner = (4 if block.non_linearity in GATES else 2) * block.up_dim
+        if block.moe:
+            inner = block.n_act * inner + 3 * block.n_chosen * config.n_embd + 2 * block.n_routed
+        kept += 2 * per_norm + inner + (2 * config.n_embd if config.dropout else 0)  # which ones were dropped
     return Costs(
         config=config,
         n_parameters=n_parameters,
@@ -71,10 +72,3 @@ def costs_of(config: ModelConfig) -> Costs:
         optimizer_bytes=FLOAT * (2 * n_parameters - (inside - routers)),
         activation_bytes=FLOAT * BATCH_SIZE * config.block_size * kept,
     )
-
-
-def _feed_forward_activations(config: ModelConfig, block: BlockConfig) -> int:
-    inner = (4 if block.non_linearity in GATES else 2) * block.up_dim
-    if not block.moe:
-        return inner
-    return block.n_act * inner + 3 * block.n_chosen * config.n_embd + 2 * block.n_routed

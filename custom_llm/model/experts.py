@@ -44,12 +44,9 @@ class MixtureOfExperts(nn.Module):
         self.down = nn.Parameter(torch.empty(n, n_embd, up_dim))
         self.activation = Activation(block.non_linearity)
         self.dropout = Dropout(dropout)
-        # Several shared experts are one that is as wide as all of them.
-        self.shared = (
-            make_feed_forward(n_embd, block.n_shared * up_dim, block.non_linearity, 0.0, bias=False)
-            if block.n_shared
-            else None
-        )
+        self.shared = None
+        if block.n_shared:  # several are one that is as wide as all of them
+            self.shared = make_feed_forward(n_embd, block.n_shared * up_dim, block.non_linearity, 0.0, bias=False)
         if block.aux_free:
             self.register_buffer("selection_bias", torch.zeros(n))
         # Tokens each expert was chosen for since the last `rebalance`, in training; whole numbers in any precision.
@@ -129,10 +126,7 @@ class MixtureOfExperts(nn.Module):
         A loop over the experts: on a CPU `F.grouped_mm` is as fast at best, and padding them to one product of all is
         slower (benchmarks/README.md).
 
-        Args:
-            x: (N, n_embd).
-            weights, chosen: (N, n_chosen).
-            counts: for how many tokens each expert was chosen, (n,).
+        x: (N, n_embd); weights, chosen: (N, n_chosen); counts: for how many tokens each expert was chosen, (n,).
         """
         order = chosen.flatten().argsort(stable=True)  # choices, those of one expert side by side
         token = order // self.block.n_chosen

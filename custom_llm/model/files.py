@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,58 @@ from custom_llm.common.files import replacing, write_bytes
 from custom_llm.common.steps import command, step
 from custom_llm.config.model import ModelConfig
 from custom_llm.model.gpt import GPTLanguageModel
-from custom_llm.model.provenance import Provenance
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.char import CharTokenizer
 from custom_llm.tokenizer.load import load_tokenizer
+
+_KINDS = {"int": (int,), "float": (int, float), "str": (str,)}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The training of a model; None or an empty text is not known."""
+
+    dataset: str = ""  # the text by its name, without the folders it is in
+    hub_dataset: str = ""  # owner/name of it, if it is from the Hugging Face hub
+    characters: int | None = None  # of the whole text
+    tokens: int | None = None
+    held_out_tokens: int | None = None  # at its end, which were not trained on
+    tokenizer: str = ""  # char, bpe, or the name of a pretrained one
+    n_parameters: int | None = None
+    epochs: float | None = None  # counts parts of one, too
+    steps: int | None = None
+    kept_step: int | None = None  # at which the held-out loss was lowest, from which the weights are
+    tokens_seen: int | None = None
+    minutes: float | None = None
+    batch_size: int | None = None  # windows in a step
+    learning_rate: float | None = None  # the highest
+    optimizer: str = ""
+    schedule: str = ""
+    loss: float | None = None  # of training at its end, in nats per token
+    held_out_loss: float | None = None  # the lowest, in nats per token
+    bits_per_byte: float | None = None  # the same for each byte of the held-out text in UTF-8
+    torch: str = ""  # its version
+    device: str = ""  # cpu, cuda or mps
+    text: str = ""  # what the model wrote when it was finished
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is known, as plain values."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
+
+    @classmethod
+    def from_dict(cls, values: object) -> Provenance:
+        """What `to_dict` gave; what is of a wrong kind is not known, since no model is lost for a note about it."""
+        if not isinstance(values, dict):
+            return cls()
+        kept = {}
+        for item in fields(cls):
+            value = values.get(item.name)
+            kinds = _KINDS[str(item.type).partition(" | ")[0]]
+            is_fit = isinstance(value, kinds) and not isinstance(value, bool)
+            if is_fit and (isinstance(value, str) or (math.isfinite(value) and value >= 0)):
+                kept[item.name] = value
+        return cls(**kept)
+
 
 EXTRAS = ("tokenizer", "sample", "training")
 # All that torch.load is known to raise for a file that is foreign, cut short or altered.
@@ -81,11 +130,9 @@ def save_trained(
 def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLanguageModel, SavedConfig]:
     """The trained model in evaluation mode, and its configuration.
 
-    A pair written by the original tutorial's scripts is recognised by its attention masks and loads as what it
-    is: a ReLU feed-forward and an output layer with a bias.
-
-    Raises:
-        UserError: a file is missing or damaged, or the two do not belong together.
+    A pair written by the original tutorial's scripts is recognised by its attention masks and loads as what it is: a
+    ReLU feed-forward and an output layer with a bias. UserError where a file is missing or damaged, or the two do not
+    belong together.
     """
     saved = load_config(config_path)
     weights = load_file(model_path, command("train_llm"))
@@ -173,11 +220,8 @@ def load_trained(
 ) -> tuple[GPTLanguageModel, Tokenizer, SavedConfig]:
     """The trained model, its tokenizer and its configuration.
 
-    Args:
-        text: the training text, from which the vocabulary of a tutorial's model is rebuilt.
-
-    Raises:
-        UserError: a file is missing or damaged, or there is no vocabulary for the model.
+    From the training `text` the vocabulary of a tutorial's model is rebuilt. UserError where a file is missing or
+    damaged, or there is no vocabulary for the model.
     """
     model, saved = load_model(model_path, config_path)
     if saved.tokenizer is None:

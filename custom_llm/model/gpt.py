@@ -43,7 +43,7 @@ ATTENTIONS: dict[str, Callable[[ModelConfig, BlockConfig], nn.Module]] = {
     "mha": MultiHeadSelfAttention.of,
     "mqa": MultiHeadSelfAttention.of,
     "gqa": MultiHeadSelfAttention.of,
-    "mla": MultiHeadLatentAttention.of,
+    "mla": MultiHeadLatentAttention,
 }
 # What is added to the embeddings, made from block_size and n_embd.
 POSITIONS: dict[str, Callable[[int, int], nn.Module | None]] = {
@@ -54,26 +54,12 @@ POSITIONS: dict[str, Callable[[int, int], nn.Module | None]] = {
 
 
 class TransformerBlock(nn.Module):
-    """A pre-norm block (Radford et al. 2019); without further parts, GPT-2's.
-
-    Args:
-        attn: called as attn(x, cache); default: multi-head attention with biases.
-        ffn: called as ffn(x); default: GELU and 4 n_embd.
-        norm, bias: kind of the two norms, and whether they have a bias.
-    """
+    """A pre-norm block (Radford et al. 2019) of attn(x, cache) and ffn(x); without further parts, GPT-2's."""
 
     def __init__(
-        self,
-        n_embd: int,
-        n_head: int,
-        block_size: int,
-        dropout: float,
-        *,
-        attn: nn.Module | None = None,
-        ffn: nn.Module | None = None,
-        norm: str = "layer",
-        bias: bool = True,
-    ) -> None:
+        self, n_embd: int, n_head: int, block_size: int, dropout: float, *, attn: nn.Module | None = None,
+        ffn: nn.Module | None = None, norm: str = "layer", bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.ln1 = NORMS[norm](n_embd, bias)
         self.attn = attn or MultiHeadSelfAttention(n_embd, n_head, block_size, dropout)
@@ -100,20 +86,13 @@ def make_block(config: ModelConfig, block: BlockConfig) -> TransformerBlock:
 class GPTLanguageModel(nn.Module):
     """A decoder-only transformer: the tutorial's by default, others as the config says.
 
-    Args:
-        config: a `ModelConfig`, or a dict with at least
-            `vocab_size n_embd n_head n_layer block_size dropout`.
-
-    Raises:
-        ValueError: a key is missing, unknown or impossible.
-
-    Attributes:
-        act_recomp: whether training computes the activations of blocks again for the backward pass.
+    A dict has at least the keys `vocab_size n_embd n_head n_layer block_size dropout`; ValueError where one is missing,
+    unknown or impossible.
     """
 
     def __init__(self, config: ModelConfig | dict[str, Any]) -> None:
         super().__init__()
-        self.act_recomp = False
+        self.act_recomp = False  # whether training computes the activations of blocks again for the backward pass
         self.config = c = config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)
         with no_default_init():
             self.token_embedding = nn.Embedding(c.vocab_size, c.n_embd)
@@ -133,13 +112,10 @@ class GPTLanguageModel(nn.Module):
         Args:
             idx: token ids, (B, T).
             targets: the ids one place later, (B, T), NOT_TRAINED_ON where they do not count; or None.
-            cache: what was read before idx; idx is added to it. Together they are at most block_size tokens.
+            cache: what was read before idx; idx is added to it. More than block_size tokens together: ValueError.
 
         Returns:
             logits (B, T, vocab_size), and the mean cross-entropy in nats (None without targets).
-
-        Raises:
-            ValueError: more than block_size tokens.
         """
         start = cache.length if cache else 0
         stop = start + idx.shape[1]
@@ -158,14 +134,9 @@ class GPTLanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self,
-        idx: torch.Tensor,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        generator: torch.Generator | None = None,
-        use_cache: bool = True,
-    ) -> torch.Tensor:
+        self, idx: torch.Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
+        generator: torch.Generator | None = None, use_cache: bool = True,
+    ) -> torch.Tensor:  # fmt: skip
         """Append `max_new_tokens` sampled tokens to `idx` of shape (B, T), T ≥ 1.
 
         At the end of the window its last half becomes the beginning of the next one, as when a file runs in llama.cpp.

@@ -18,70 +18,40 @@ class MultiHeadLatentAttention(nn.Module):
     one of `q_latent_dim`. Since a rotation cannot pass through that compression, positions are in an additional part
     of each query and in one additional key that all heads share, `rope_head_dim` wide.
 
-    Args:
-        n_embd: width; a multiple of n_head. Each head is n_embd / n_head wide, besides its rotary part.
-        q_latent_dim: 0 makes queries from the input itself.
-        rope_head_dim: even; 0 where positions are added to the embeddings.
-        bias: of the projections that read the input and of the last one, as in DeepSeek.
+    Each head is n_embd / n_head wide, besides its rotary part. Biases are in the projections that read the input and in
+    the last one, as in DeepSeek.
     """
 
-    def __init__(
-        self,
-        n_embd: int,
-        n_head: int,
-        block_size: int,
-        dropout: float,
-        q_latent_dim: int,
-        kv_latent_dim: int,
-        rope_head_dim: int,
-        bias: bool = True,
-    ) -> None:
+    def __init__(self, config: ModelConfig, block: BlockConfig) -> None:
         super().__init__()
-        self.n_head = n_head
-        self.head_dim = head_dim = n_embd // n_head
-        self.q_latent_dim, self.kv_latent_dim, self.rope_head_dim = q_latent_dim, kv_latent_dim, rope_head_dim
-        self.dropout = dropout
-        q_dim = n_head * (head_dim + rope_head_dim)
-        if q_latent_dim:
-            self.query_down = nn.Linear(n_embd, q_latent_dim, bias)
-            self.query_norm = RMSNorm(q_latent_dim, eps=EPS)
-            self.query_up = nn.Linear(q_latent_dim, q_dim, bias=False)
+        n_embd, bias = config.n_embd, config.bias
+        self.n_head, self.head_dim, self.dropout = block.n_head, n_embd // block.n_head, config.dropout
+        self.kv_latent_dim = block.kv_latent_dim
+        self.rope_head_dim = block.rope_head_dim or 0  # 0 where positions are added to the embeddings
+        self.query_width = self.head_dim + self.rope_head_dim
+        self.query_down = None
+        if block.q_latent_dim:
+            self.query_down = nn.Linear(n_embd, block.q_latent_dim, bias)
+            self.query_norm = RMSNorm(block.q_latent_dim, eps=EPS)
+            self.query_up = nn.Linear(block.q_latent_dim, self.n_head * self.query_width, bias=False)
         else:
-            self.query = nn.Linear(n_embd, q_dim, bias=False)
-        self.kv_down = nn.Linear(n_embd, kv_latent_dim + rope_head_dim, bias)
-        self.kv_norm = RMSNorm(kv_latent_dim, eps=EPS)
-        self.key_up = nn.Linear(kv_latent_dim, n_embd, bias=False)
-        self.value_up = nn.Linear(kv_latent_dim, n_embd, bias=False)
+            self.query = nn.Linear(n_embd, self.n_head * self.query_width, bias=False)
+        self.kv_down = nn.Linear(n_embd, self.kv_latent_dim + self.rope_head_dim, bias)
+        self.kv_norm = RMSNorm(self.kv_latent_dim, eps=EPS)
+        self.key_up = nn.Linear(self.kv_latent_dim, n_embd, bias=False)
+        self.value_up = nn.Linear(self.kv_latent_dim, n_embd, bias=False)
         self.proj = nn.Linear(n_embd, n_embd, bias)
-        self.proj_dropout = Dropout(dropout)
-        self.rotary = Rotary(block_size, rope_head_dim) if rope_head_dim else None
-
-    @classmethod
-    def of(cls, c: ModelConfig, b: BlockConfig) -> MultiHeadLatentAttention:
-        """The attention of a block in a model."""
-        sizes = (c.n_embd, b.n_head, c.block_size, c.dropout)
-        return cls(*sizes, b.q_latent_dim, b.kv_latent_dim, b.rope_head_dim or 0, c.bias)
-
-    @property
-    def query_width(self) -> int:
-        """Numbers of a head that a query and a key are compared by; values are padded to it."""
-        return self.head_dim + self.rope_head_dim
-
-    @property
-    def n_cached(self) -> int:
-        """Numbers that a cache keeps of a token: the latent and the key that rotates."""
-        return self.kv_latent_dim + self.rope_head_dim
-
-    @property
-    def n_activations(self) -> int:
-        """Numbers of a token, about, that are kept for the backward pass."""
-        latents = 3 * (self.q_latent_dim + self.kv_latent_dim) + self.rope_head_dim
-        return self.n_head * (4 * self.query_width + self.head_dim + 1) + latents
+        self.proj_dropout = Dropout(config.dropout)
+        self.rotary = Rotary(config.block_size, self.rope_head_dim) if self.rope_head_dim else None
+        # As in MultiHeadSelfAttention; what is cached is the latent and the key that rotates.
+        self.n_cached = self.kv_latent_dim + self.rope_head_dim
+        self.n_activations = self.n_head * (4 * self.query_width + self.head_dim + 1)
+        self.n_activations += 3 * (block.q_latent_dim + self.kv_latent_dim) + self.rope_head_dim
 
     def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
         """(B, T, n_embd) → (B, T, n_embd); with a cache, x are the tokens that follow those in it."""
         start = cache.length if cache else 0
-        q = self.query_up(self.query_norm(self.query_down(x))) if self.q_latent_dim else self.query(x)
+        q = self.query_up(self.query_norm(self.query_down(x))) if self.query_down is not None else self.query(x)
         q = split_heads(q, self.n_head)  # (B, n_head, T, head_dim + rope_head_dim)
         latent, turning = self.kv_down(x).unsqueeze(1).split([self.kv_latent_dim, self.rope_head_dim], dim=-1)
         latent = self.kv_norm(latent)  # (B, 1, T, kv_latent_dim)

@@ -26,8 +26,7 @@ NORMS: dict[str, Callable[[int, bool], nn.Module]] = {
 }
 
 
-_RESOLUTION = 1 << 16  # chances are multiples of 1 in so many
-_LOWEST = -(1 << 63)  # of int64
+VALUES = 1 << 16  # that 16 bits have
 
 
 class Dropout(nn.Dropout):
@@ -42,15 +41,10 @@ class Dropout(nn.Dropout):
             return x
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
-        return x * _scales(x, self.p)
-
-
-def _scales(x: torch.Tensor, p: float) -> torch.Tensor:
-    """For each element 0 by the chance `p`, else what keeps the mean as it is."""
-    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(_LOWEST, None).view(torch.int16)
-    n_dropped = round(p * _RESOLUTION)  # of the values that 16 bits have
-    kept = drawn[: x.numel()].view(x.shape) >= n_dropped - _RESOLUTION // 2
-    return kept.to(x.dtype).mul_(_RESOLUTION / (_RESOLUTION - n_dropped))
+        drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None).view(torch.int16)
+        n_dropped = round(self.p * VALUES)
+        kept = drawn[: x.numel()].view(x.shape) >= n_dropped - VALUES // 2
+        return x * kept.to(x.dtype).mul_(VALUES / (VALUES - n_dropped))  # which leaves the mean as it is
 
 
 class Sinusoids(nn.Module):

@@ -14,12 +14,7 @@ from custom_llm.server.writer import Part, Read
 
 
 class Answer:
-    """The choices of an answer as their parts come in.
-
-    A subclass says how choices look. Attributes:
-        read: what was read, once it was.
-        generated: tokens written so far, of texts that are finished.
-    """
+    """The choices of an answer as their parts come in; a subclass says how choices look."""
 
     prefix: str
     kind: str
@@ -29,8 +24,8 @@ class Answer:
         self.has_scores, self.is_stream = has_scores, is_stream
         self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
         self._is_first = True
-        self.read: Read | None = None
-        self.generated = 0
+        self.read = Read(0, [])
+        self.generated = 0  # tokens of the texts that are finished
         self._lengths: Counter[int] = Counter()  # of choices: characters so far
 
     def add(self, items: Iterable[Read | Part]) -> list[dict[str, Any]]:
@@ -50,15 +45,11 @@ class Answer:
 
     @property
     def usage(self) -> dict[str, int]:
-        prompt_tokens = self.read.prompt_tokens if self.read else 0
-        return {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": self.generated,
-            "total_tokens": prompt_tokens + self.generated,
-        }
+        prompt, written = self.read.prompt_tokens, self.generated
+        return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
     def head(self) -> dict[str, Any]:
-        unknown = self.read.unknown if self.read else []
+        unknown = self.read.unknown
         return {**self._head, **({"warning": left_out(unknown)} if unknown else {})}
 
     def whole(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -78,23 +69,20 @@ class CompletionAnswer(Answer):
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
     def choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
-        scores, offsets = [], []
+        logprobs = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for part in parts:
             before = b""
             for score in part.scores:
-                offsets.append(self._lengths[index] + len(before.decode("utf-8", "ignore")))
+                token = spelling(score.spelled)
+                likeliest = {**{spelling(data): logprob for data, logprob in score.top}, token: score.logprob}
+                logprobs["tokens"].append(token)
+                logprobs["token_logprobs"].append(score.logprob)
+                logprobs["top_logprobs"].append(None if score.logprob is None else likeliest)
+                logprobs["text_offset"].append(self._lengths[index] + len(before.decode("utf-8", "ignore")))
                 before += score.spelled
-            scores += part.scores
             self._lengths[index] += len(part.text)
-        logprobs = None
-        if self.has_scores:
-            logprobs = {
-                "tokens": [spelling(score.spelled) for score in scores],
-                "token_logprobs": [score.logprob for score in scores],
-                "top_logprobs": [None if score.logprob is None else _likeliest(score) for score in scores],
-                "text_offset": offsets,
-            }
         text, finish_reason = "".join(part.text for part in parts), parts[-1].finish_reason
+        logprobs = logprobs if self.has_scores else None
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
@@ -113,11 +101,6 @@ class ChatAnswer(Answer):
         role = {} if index in self._lengths else {"role": "assistant"}  # in a text's first event
         self._lengths[index] += len(text)
         return {**choice, "delta": {**role, "content": text}}
-
-
-def _likeliest(score: Score) -> dict[str, float | None]:
-    """The likeliest tokens and the one that stands there."""
-    return {**{spelling(data): logprob for data, logprob in score.top}, spelling(score.spelled): score.logprob}
 
 
 def _chat_score(score: Score) -> dict[str, Any]:

@@ -24,33 +24,22 @@ from custom_llm.server.metrics import CONTENT_TYPE, Counted, Metrics
 from custom_llm.server.scheduler import Worker
 from custom_llm.server.schemas import ChatRequest, CompletionRequest
 from custom_llm.server.streaming import Replies
-from custom_llm.server.writer import Task, Writer
+from custom_llm.server.writer import Writer
 
 PAGE = Path(__file__).with_name("page.html")
 SCRIPT = re.compile(r"<script\b[^>]*>(.*?)</script>", re.DOTALL)
 
 
 def make_app(
-    engine: Engine,
-    worker: Worker,
-    *,
-    max_body: int,
-    max_tokens: int,
-    grammars: bool,
-    api_key: str | None,
-    hosts: Collection[str],
-    cors_origins: Sequence[str],
-) -> FastAPI:
-    """The application.
+    engine: Engine, worker: Worker, *, max_body: int, max_tokens: int, grammars: bool, api_key: str | None,
+    hosts: Collection[str], cors_origins: Sequence[str],
+) -> FastAPI:  # fmt: skip
+    """The application; `worker` is the only one that computes with the engine.
 
-    Args:
-        worker: the only one that computes with the engine.
-        max_body: bytes of a request.
-        max_tokens: tokens that a request may have written or scored, over all of its texts.
-        grammars: whether requests may have one. A few lines of GBNF can keep llama.cpp busy forever, within one token,
-            so that nothing could end it.
-        hosts: names that the server may be called by; none: any.
-        cors_origins: whose pages may read answers, beside the server's own.
+    max_body: bytes of a request. max_tokens: that a request may have written or scored, over all of its texts.
+    grammars: whether requests may have one; a few lines of GBNF can keep llama.cpp busy forever, within one token, so
+    that nothing could end it. hosts: names that the server may be called by; none: any. cors_origins: whose pages may
+    read answers, beside the server's own.
     """
     metrics = Metrics(lambda: len(worker))
     path = engine.model.path
@@ -89,15 +78,14 @@ def make_app(
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
-        return await answer(request, body, body.as_task(), CompletionAnswer)
+        return await answer(request, body, CompletionAnswer)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
-        return await answer(request, body, body.as_task(), ChatAnswer)
+        return await answer(request, body, ChatAnswer)
 
-    async def answer(
-        request: Request, body: CompletionRequest | ChatRequest, task: Task, kind: type[Answer]
-    ) -> Response:
+    async def answer(request: Request, body: CompletionRequest | ChatRequest, kind: type[Answer]) -> Response:
+        task = body.as_task()
         _check_model(body.model, model["id"])
         if body.grammar is not None and not grammars:
             raise refused("grammar", "is not taken by this server; --grammars lets it, if all its clients are trusted")
@@ -112,11 +100,9 @@ def make_app(
     if api_key is not None:
         app.add_middleware(Guard, check=partial(check_key, api_key.encode()))
     if cors_origins:
+        headers = ["Authorization", "Content-Type"]
         app.add_middleware(
-            CORSMiddleware,
-            allow_origins=cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            CORSMiddleware, allow_origins=cors_origins, allow_methods=["GET", "POST"], allow_headers=headers
         )
     if hosts:
         app.add_middleware(Guard, check=partial(check_host, hosts))

@@ -70,11 +70,7 @@ class Channel:
     # The coroutine's side
 
     async def take(self) -> list[Any]:
-        """All items that are there, at least one; none at the end.
-
-        Raises:
-            Exception: what the thread ended with.
-        """
+        """All items that are there, at least one; none at the end. Raises what the thread ended with."""
         while True:
             with self._changed:
                 items, self._items = self._items, []

@@ -16,32 +16,16 @@ class Metrics:
 
     def __init__(self, queue_length: Callable[[], int]) -> None:
         """queue_length: how many requests wait."""
-        self._registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "custom_llm_requests", "Requests by address and status.", ["route", "status"], registry=registry
-        )
-        self._prompt_tokens = Counter("custom_llm_prompt_tokens", "Tokens of prompts.", registry=registry)
-        self._generated_tokens = Counter("custom_llm_generated_tokens", "Tokens written.", registry=registry)
-        self._seconds = Counter("custom_llm_engine_seconds", "Seconds spent on texts.", registry=registry)
-        self._first_token = Histogram(
-            "custom_llm_first_token_seconds",
-            "Seconds from a request to its first text, waiting in the queue counted.",
-            buckets=SECONDS,
-            registry=registry,
-        )
-        queue = Gauge("custom_llm_queue_length", "Requests that wait for their turn.", registry=registry)
+        self._registry = CollectorRegistry()
+        here = {"registry": self._registry}
+        self.requests = Counter("custom_llm_requests", "Requests by address and status.", ["route", "status"], **here)
+        self.prompt_tokens = Counter("custom_llm_prompt_tokens", "Tokens of prompts.", **here)
+        self.generated_tokens = Counter("custom_llm_generated_tokens", "Tokens written.", **here)
+        self.seconds = Counter("custom_llm_engine_seconds", "Seconds spent on texts.", **here)
+        in_words = "Seconds from a request to its first text, waiting in the queue counted."
+        self.first_token = Histogram("custom_llm_first_token_seconds", in_words, buckets=SECONDS, **here)
+        queue = Gauge("custom_llm_queue_length", "Requests that wait for their turn.", **here)
         queue.set_function(queue_length)
-
-    def answered(self, route: str, status: int) -> None:
-        self._requests.labels(route, str(status)).inc()
-
-    def first_token(self, seconds: float) -> None:
-        self._first_token.observe(seconds)
-
-    def wrote(self, prompt_tokens: int, generated_tokens: int, seconds: float) -> None:
-        self._prompt_tokens.inc(prompt_tokens)
-        self._generated_tokens.inc(generated_tokens)
-        self._seconds.inc(seconds)
 
     def as_text(self) -> bytes:
         """In Prometheus's text format."""
@@ -67,4 +51,4 @@ class Counted:
             await self.app(scope, receive, note)
         finally:
             route = scope.get("route")
-            self.metrics.answered(getattr(route, "path", "other"), status)
+            self.metrics.requests.labels(getattr(route, "path", "other"), str(status)).inc()

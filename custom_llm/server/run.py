@@ -25,23 +25,11 @@ class Server(uvicorn.Server):
     """uvicorn's, that says when it is ready and ends at once."""
 
     def __init__(self, app: FastAPI, worker: Worker, ready: str) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=Protocol,
-                ws="none",
-                backlog=BACKLOG,
-                loop="asyncio",
-                lifespan="off",
-                log_level="error",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=ENDING_SECONDS,
-                h11_max_incomplete_event_size=MAX_HEADERS,
-            )
-        )
+        super().__init__(uvicorn.Config(
+            app, http=Protocol, ws="none", backlog=BACKLOG, loop="asyncio", lifespan="off", log_level="error",
+            access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=ENDING_SECONDS, h11_max_incomplete_event_size=MAX_HEADERS,
+        ))  # fmt: skip
         self.worker, self.ready = worker, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -70,11 +58,7 @@ def serve(app: FastAPI, worker: Worker, listener: socket.socket, ready: str) -> 
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        UserError: there is no such host here, or the port is taken.
-    """
+    """A socket that listens. Raises UserError when there is no such host here, or the port is taken."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
@@ -84,10 +68,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server(where, family=family)
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        hint = "give 127.0.0.1, or an address of this computer"
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             hint = "give another --port (0: any that is free)"
-        else:
-            hint = "give 127.0.0.1, or an address of this computer"
         raise UserError(f"--host {host} --port {port}: {reason}; {hint}") from None
     # For its connections, too: asyncio does so only for sockets that name their protocol, which this one does not.
     # Without it, the first event of a stream waits for the client to acknowledge the headers, some 40 ms.

@@ -14,8 +14,6 @@ from custom_llm.common.errors import UserError
 from custom_llm.server.channel import Channel
 from custom_llm.server.http.errors import SERVER_ERROR, ApiError, as_api_error
 
-RETRY_SECONDS = "1"  # what a client that comes while the queue is full is told to wait
-
 
 @dataclass(eq=False)
 class Job:
@@ -46,22 +44,14 @@ class Worker:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Let a job wait for its turn.
-
-        Raises:
-            ApiError: there are too many.
-        """
+        """Let a job wait for its turn. Raises ApiError when too many do."""
         with self._changed:
             if self._stopped:
                 raise _ending()
             if len(self._waiting) >= self._limit:
-                raise ApiError(
-                    429,
-                    f"{self._limit} requests are waiting already; try again later",
-                    kind="rate_limit_error",
-                    code="queue_full",
-                    headers={"Retry-After": RETRY_SECONDS},
-                )
+                message = f"{self._limit} requests are waiting already; try again later"
+                wait = {"Retry-After": "1"}  # seconds
+                raise ApiError(429, message, kind="rate_limit_error", code="queue_full", headers=wait)
             self._waiting.append(job)
             self._changed.notify()
 

@@ -187,9 +187,6 @@ class Message(BaseModel):
     content: str | list[TextPart]
     name: str | None = None
 
-    def as_text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-
 
 class ChatRequest(TextRequest):
     """`POST /v1/chat/completions`."""
@@ -225,8 +222,9 @@ class ChatRequest(TextRequest):
         """The plain template of a model that knows no roles: the contents, a line each, of which the last goes on."""
         asked = [n for n in (self.max_completion_tokens, self.max_tokens) if n is not None]
         max_tokens = min(asked, default=DEFAULT_CHAT_TOKENS)
-        prompt = "\n".join(message.as_text() for message in self.messages)
-        return self.task([prompt], max_tokens, self.top_logprobs or 0 if self.logprobs else None)
+        contents = [message.content for message in self.messages]
+        lines = [item if isinstance(item, str) else "".join(part.text for part in item) for item in contents]
+        return self.task(["\n".join(lines)], max_tokens, self.top_logprobs or 0 if self.logprobs else None)
 
 
 def _is_ids(value: Any) -> bool:

@@ -33,21 +33,13 @@ class Replies:
         self.writer, self.worker, self.metrics = writer, worker, metrics
 
     async def whole(self, request: Request, task: Task, answer: Answer) -> Response:
-        """The answer in one piece.
-
-        Raises:
-            Exception: the queue is full, or the task cannot be carried out.
-        """
+        """The answer in one piece. Raises when the queue is full, or the task cannot be carried out."""
         async with self._job(request, task) as job:
             items = [item async for portion in self._portions(job) for item in portion]
         return JSONResponse(answer.whole(answer.add(items)))
 
     async def stream(self, request: Request, task: Task, answer: Answer, include_usage: bool) -> Response:
-        """The answer as it is written.
-
-        Raises:
-            Exception: as `whole`, before the first piece; later, an error is an event.
-        """
+        """The answer as it is written. Raises as `whole`, before the first piece; later, an error is an event."""
         async with self._job(request, task) as job:
             portions = self._portions(job)
             first = await anext(portions, [])
@@ -82,7 +74,7 @@ class Replies:
             if not more:  # given up before the first piece
                 return
             items += more
-        self.metrics.first_token(perf_counter() - start)
+        self.metrics.first_token.observe(perf_counter() - start)
         while items:
             yield items
             await job.channel.collect(EVENT_SECONDS)

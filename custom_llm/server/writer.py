@@ -20,25 +20,17 @@ from custom_llm.server.metrics import Metrics
 
 @dataclass(frozen=True)
 class Task:
-    """What a request asks the engine for.
+    """What a request asks the engine for."""
 
-    Attributes:
-        prompts: texts, or ids of tokens.
-        n: texts for each prompt; with a seed, each has its own, the next number.
-        max_tokens: for each text.
-        n_top: tell how likely each token was and so many of the likeliest; None: do not.
-        echo: begin each text with its prompt.
-    """
-
-    prompts: Sequence[str | list[int]]
-    n: int
-    max_tokens: int
+    prompts: Sequence[str | list[int]]  # texts, or ids of tokens
+    n: int  # texts for each prompt; with a seed, each has its own, the next number
+    max_tokens: int  # for each text
     sampling: Sampling
-    stop: Sequence[str] = ()
-    ignore_eos: bool = False
-    logit_bias: Mapping[int, float] | None = None
-    n_top: int | None = None
-    echo: bool = False
+    stop: Sequence[str]
+    ignore_eos: bool
+    logit_bias: Mapping[int, float] | None
+    n_top: int | None  # tell how likely each token was and so many of the likeliest; None: do not
+    echo: bool  # begin each text with its prompt
 
 
 class Read(NamedTuple):
@@ -49,18 +41,13 @@ class Read(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A piece of a text.
+    """A piece of a text."""
 
-    Attributes:
-        index: which text.
-        finish_reason, generated: with the last part, why it ended and after how many tokens.
-    """
-
-    index: int
+    index: int  # which text
     text: str
     scores: tuple[Score, ...] = ()
-    finish_reason: str | None = None
-    generated: int = 0
+    finish_reason: str | None = None  # with the last part: why it ended
+    generated: int = 0  # and after how many tokens
 
 
 class Writer:
@@ -73,8 +60,7 @@ class Writer:
     def texts(self, task: Task) -> Iterator[Iterator[Read | Part]]:
         """The texts of a task, each as its parts; the first begins with what was read.
 
-        Raises:
-            ApiError: the task asks for too much, or for tokens that the vocabulary does not have.
+        Raises ApiError when the task asks for too much, or for tokens that the vocabulary does not have.
         """
         self._check_ids(task.logit_bias or {}, "logit_bias")
         queries = [self._read(prompt) for prompt in task.prompts]
@@ -112,7 +98,9 @@ class Writer:
                     generated, finish_reason = pieces.statistics.generated_tokens, pieces.finish_reason
             yield Part(index, "", (), finish_reason, generated)
         finally:
-            self.metrics.wrote(len(query.tokens), generated, perf_counter() - start)
+            self.metrics.prompt_tokens.inc(len(query.tokens))
+            self.metrics.generated_tokens.inc(generated)
+            self.metrics.seconds.inc(perf_counter() - start)
 
     def _echo(self, query: Query, n_top: int | None) -> Iterator[Piece]:
         """The prompt, token by token if they are to be scored."""
@@ -141,8 +129,6 @@ class Writer:
             n_tokens += task.n * sum(len(query.tokens) for query in queries)
         if n_tokens > self.max_tokens:
             scored = " and prompts that are scored" if task.echo else ""
-            raise refused(
-                "max_tokens",
-                f"is too large: over all texts{scored} it would be {n_tokens:,} tokens, and this server computes"
-                f" {self.max_tokens:,} for one request (--max_tokens)",
-            )
+            there_are = f"over all texts{scored} it would be {n_tokens:,} tokens"
+            at_most = f"this server computes {self.max_tokens:,} for one request (--max_tokens)"
+            raise refused("max_tokens", f"is too large: {there_are}, and {at_most}")

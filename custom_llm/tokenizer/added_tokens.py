@@ -38,8 +38,7 @@ class Added:
 def read_added(entries: Iterable[dict[str, Any]]) -> dict[int, Added]:
     """Id → token of the `added_tokens` of a tokenizer.json.
 
-    Raises:
-        ValueError: llama.cpp would read one of them otherwise, or a long text cannot be cut between them.
+    ValueError where llama.cpp would read one of them otherwise, or a long text cannot be cut between them.
     """
     added: dict[int, Added] = {}
     contents: list[str] = []

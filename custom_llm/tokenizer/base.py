@@ -42,14 +42,8 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a tokenizer is made.
+    """How a tokenizer is made."""
 
-    Attributes:
-        key: differs where the same text would give another tokenizer.
-        make: pieces of the text → the tokenizer; raises UserError.
-        notes: what a person should know about it, a line each.
-    """
-
-    key: str
-    make: Callable[[Iterable[str]], Tokenizer]
-    notes: Sequence[str] = ()
+    key: str  # differs where the same text would give another tokenizer
+    make: Callable[[Iterable[str]], Tokenizer]  # pieces of the text → the tokenizer; raises UserError
+    notes: Sequence[str] = ()  # what a person should know about it, a line each

@@ -51,25 +51,16 @@ class BPETokenizer:
     kind = "bpe"
 
     def __init__(
-        self,
-        tokens: list[str],
-        merges: list[tuple[str, str]],
-        added: dict[int, Added] | None = None,
-        pre: PreTokenizer = PRE_TOKENIZERS["gpt-2"],
-        end_of_text: str = END_OF_TEXT,
-    ) -> None:
-        """A vocabulary.
+        self, tokens: list[str], merges: list[tuple[str, str]], added: dict[int, Added] | None = None,
+        pre: PreTokenizer = PRE_TOKENIZERS["gpt-2"], end_of_text: str = END_OF_TEXT,
+    ) -> None:  # fmt: skip
+        """A vocabulary; ValueError where it makes no byte-level BPE that llama.cpp reads alike.
 
         Args:
             tokens: every token by id, in GPT-2's alphabet of bytes; the added ones as they are. Those with other
                 letters are never read.
             merges: pairs of tokens that become one token, the first learned first.
             added: id → token, of those that are read before the text is cut; by default only `end_of_text`.
-            pre: how the text is cut.
-            end_of_text: the added token that ends a document.
-
-        Raises:
-            ValueError: these do not make a byte-level BPE that llama.cpp reads alike.
         """
         if added is None:
             added = {i: Added(token, True) for i, token in enumerate(tokens) if token == end_of_text}
@@ -112,11 +103,7 @@ class BPETokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
-        """The vocabulary of up to `vocab_size` tokens (fewer, if nothing is left to merge) that suits `texts`.
-
-        Raises:
-            ValueError: vocab_size is too small for all bytes.
-        """
+        """Up to `vocab_size` tokens (fewer, if nothing is left to merge) that suit `texts`; ValueError below 257."""
         if vocab_size < SMALLEST_VOCABULARY:
             raise ValueError(
                 f"vocab_size: {vocab_size} is not at least {SMALLEST_VOCABULARY}, the 256 bytes and {END_OF_TEXT}"
@@ -128,11 +115,9 @@ class BPETokenizer:
         shorten = pre_tokenizers.Split(Regex(rf"(?m:.){{1,{LONGEST_WORD}}}"), behavior="isolated")
         hf.pre_tokenizer = pre_tokenizers.Sequence([cut, shorten, spell])
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=[END_OF_TEXT],
+            vocab_size=vocab_size, special_tokens=[END_OF_TEXT], show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
+        )  # fmt: skip
         documents = (document for text in texts for document in text.split(END_OF_TEXT))
         hf.train_from_iterator(chain.from_iterable(split(document, CHUNK) for document in documents), trainer)
         hf.pre_tokenizer = PRE_TOKENIZERS["gpt-2"].build()
@@ -176,8 +161,7 @@ class BPETokenizer:
     def from_json(cls, content: dict[str, Any], end_of_text: str = END_OF_TEXT) -> Self:
         """The tokenizer of a parsed tokenizer.json that neither changes a text before it is cut nor adds to its ids.
 
-        Raises:
-            ValueError: it is damaged, or no byte-level BPE that llama.cpp reads alike.
+        ValueError where it is damaged, or no byte-level BPE that llama.cpp reads alike.
         """
         try:
             if content["normalizer"] is not None or content["post_processor"] is not None:

@@ -16,11 +16,7 @@ TOKENIZERS = {tokenizer.kind: tokenizer for tokenizer in (*LEARNED, PretrainedTo
 
 
 def load_tokenizer(values: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that `to_dict` described.
-
-    Raises:
-        ValueError: a description of no known kind, or a damaged one.
-    """
+    """The tokenizer that `to_dict` described; ValueError for a description of no known kind, or a damaged one."""
     try:
         return TOKENIZERS[values["kind"]].from_dict(values)
     except (KeyError, TypeError) as error:
@@ -28,11 +24,7 @@ def load_tokenizer(values: dict[str, Any]) -> Tokenizer:
 
 
 def find_recipe(name: str, vocab_size: int) -> Recipe:
-    """The recipe for `--tokenizer name`.
-
-    Raises:
-        UserError: it is neither char nor bpe, and no tokenizer can be had under that name.
-    """
+    """The recipe for `--tokenizer name`; UserError where that is none of ours, and no other can be had by that name."""
     for learned in LEARNED:
         if name == learned.kind:
             return learned.recipe(vocab_size)

@@ -55,17 +55,12 @@ SHIPPED_QWEN_35 = (
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """A type of llama.cpp's.
-
-    name: as in `tokenizer.ggml.pre`.
-    cuts: regular expressions of Oniguruma; each cuts what the one before it has left.
-    shipped: the same as models ship them.
-    ignore_merges: a piece that is a token is that token, whatever the merges say; llama.cpp has it fixed for each type.
-    """
+    """A type of llama.cpp's, with its name in `tokenizer.ggml.pre`."""
 
     name: str
-    cuts: tuple[str, ...]
-    shipped: tuple[str, ...]
+    cuts: tuple[str, ...]  # regular expressions of Oniguruma; each cuts what the one before it has left
+    shipped: tuple[str, ...]  # the same as models ship them
+    # A piece that is a token is that token, whatever the merges say; llama.cpp has it fixed for each type.
     ignore_merges: bool = False
 
     def build(self) -> tokenizers.pre_tokenizers.PreTokenizer:
@@ -91,11 +86,7 @@ PRE_TOKENIZERS = {
 
 
 def recognize(pre_tokenizer: dict[str, Any] | None, ignore_merges: bool) -> PreTokenizer:
-    """The type that cuts text as a tokenizer.json's `pre_tokenizer` does, be it shipped or built here.
-
-    Raises:
-        ValueError: none of them does.
-    """
+    """The type that cuts text as a tokenizer.json's `pre_tokenizer` does, shipped or built here; or ValueError."""
     cuts = _cuts(pre_tokenizer)
     found = [pre for pre in PRE_TOKENIZERS.values() if cuts in (pre.cuts, pre.shipped)]
     for pre in found:

@@ -28,10 +28,8 @@ SECONDS_FOR_HUB = 10
 def load_pretrained(name: str) -> tuple[PretrainedTokenizer, list[str]]:
     """The tokenizer in the folder `name`, or of the model `name` on the Hugging Face hub, and notes for the person.
 
-    The notes say what the tokenizer does elsewhere and here does not.
-
-    Raises:
-        UserError: there is none, it cannot be read, or llama.cpp would read text as other ids.
+    The notes say what the tokenizer does elsewhere and here does not. UserError where there is none, it cannot be read,
+    or llama.cpp would read text as other ids.
     """
     folder = Path(name)
     try:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from custom_llm.training.distributed.processes import ALONE, Processes
-from custom_llm.training.speed.precision import GAIN, precisions_of
+from custom_llm.training.speed import GAIN, precisions_of
 from custom_llm.training.step import Batch, Step, get_random_state, set_random_state
 
 WARM_UP, TIMED = 2, 3
@@ -46,9 +46,8 @@ def use_fastest(
     """Time `work` with each of several settings; use the fastest from now on and return it.
 
     Args:
-        use: makes a setting hold.
-        processes: which do the work together, and must use the same.
         gain: share of the first setting's time that another one must save to be taken.
+        processes: which do the work together, and must use the same.
     """
     if len(settings) == 1:  # it holds
         return settings[0]

@@ -26,11 +26,8 @@ def progress_words(
 ) -> str:
     """A few words for the line of progress.
 
-    Args:
-        loss, held_out: the latest ones, in nats per token; held_out is None before the first report.
-        memory: bytes in use.
-        operations: floating-point operations for a token in training.
-        peak: operations a second that the device could do at most; None where that is not known.
+    loss, held_out: the latest ones, in nats per token; memory: bytes in use; operations: floating-point ones that
+    training does for a token; peak: those that the device could do in a second at most.
     """
     speed = clock.tokens / max(clock.seconds, 1e-9)  # some clocks stand still for 16 ms
     line = f"loss {loss:.3f}"

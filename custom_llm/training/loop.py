@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop, and the loss on held-out text that it reports."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from itertools import islice
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from custom_llm.common.logits import windows_per_batch
 from custom_llm.common.progress import Progress
 from custom_llm.common.signals import StopRequest
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.costs import costs_of
-from custom_llm.training.clock import Clock
+from custom_llm.training.clock import Clock, learning_rate_at
 from custom_llm.training.display import in_a_line, memory_in_use, peak_of, progress_words
 from custom_llm.training.distributed.processes import ALONE, Processes
-from custom_llm.training.optim.schedule import learning_rate_at
-from custom_llm.training.speed.precision import autocast
+from custom_llm.training.speed import autocast
 from custom_llm.training.step import Batch, Diverged, Step, Update, get_random_state, set_random_state
 from custom_llm.training.tracking.history import History
 
@@ -36,28 +37,22 @@ class Interrupted(Exception):
 
 
 def train_model(
-    model: GPTLanguageModel,
-    train_loader: Iterable[Batch],
-    config: TrainConfig | dict[str, Any],
-    device: torch.device,
-    validate: Callable[[nn.Module], float] | None = None,
-    on_lowest: Callable[[], None] | None = None,
+    model: GPTLanguageModel, train_loader: Iterable[Batch], config: TrainConfig | dict[str, Any], device: torch.device,
+    validate: Callable[[nn.Module], float] | None = None, on_lowest: Callable[[], None] | None = None,
     bytes_per_token: float = 1.0,
-) -> GPTLanguageModel:
+) -> GPTLanguageModel:  # fmt: skip
     """Train `model` in place and return it, printing one line an epoch or, by the clock, now and then.
+
+    Raises Interrupted on Ctrl-C or SIGTERM, after the step that was under way, and Diverged, a UserError, when a loss
+    or a gradient is no longer a number.
 
     Args:
         train_loader: sized; each pass over it is an epoch of batches (x, y) of token ids, each (B, T); targets that
             are -100 are not trained on.
         config: `learning_rate` and `max_epochs`, or `minutes` or `max_iters` instead of the latter.
         validate: the held-out loss in nats per token, reported in each line.
-        on_lowest: called when the held-out loss is the lowest so far, to save the model, which then has the weights
-            that had it.
+        on_lowest: called while the model has the weights of the lowest held-out loss so far, to save them.
         bytes_per_token: of the held-out text in UTF-8, so that losses of different tokenizers can be compared.
-
-    Raises:
-        Interrupted: on Ctrl-C or SIGTERM, after the step that was under way.
-        Diverged: a loss or a gradient is no longer a number. (It is a UserError.)
     """
     c = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
     saved = on_lowest and (lambda trainer: on_lowest())
@@ -91,32 +86,20 @@ class Trainer:
     Its state (`state_dict`) is everything that the rest of the training depends on: on a CPU with the same number of
     threads, weights end the same to the bit however often it was stopped.
 
-    Args:
-        loader: sized; to be resumed, it needs a `WindowSampler`.
-        validate: the held-out loss in nats per token.
-        n_held_out: tokens that it reads.
-        on_lowest: called when the held-out loss is the lowest so far, to save the model as it then is.
+    Args (others as of `train_model`):
+        loader: to be resumed, it needs a `WindowSampler`; each of several processes has its part (see `WindowLoader`).
+        n_held_out: tokens that `validate` reads.
         save: called with the state now and then, to write a checkpoint; in rank 0 only.
-        history: where the curves are kept (default: a new one).
         write_sample: what the model writes at a report, or None if not every time.
-        processes: those that train the model together; each needs its part of the loader (see `make_loader`).
     """
 
     def __init__(
-        self,
-        model: GPTLanguageModel,
-        loader: Iterable[Batch],
-        config: TrainConfig,
-        device: torch.device,
-        validate: Callable[[nn.Module], float] | None = None,
-        *,
-        n_held_out: int = 0,
-        on_lowest: Callable[[Trainer], object] | None = None,
-        save: Callable[[dict[str, Any]], object] | None = None,
-        history: History | None = None,
-        write_sample: Callable[[], str | None] | None = None,
+        self, model: GPTLanguageModel, loader: Iterable[Batch], config: TrainConfig, device: torch.device,
+        validate: Callable[[nn.Module], float] | None = None, *, n_held_out: int = 0,
+        on_lowest: Callable[[Trainer], object] | None = None, save: Callable[[dict[str, Any]], object] | None = None,
+        history: History | None = None, write_sample: Callable[[], str | None] | None = None,
         processes: Processes = ALONE,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.model, self.loader, self.config, self.processes = model, loader, config, processes
         self._validate, self._on_lowest, self._save, self._write_sample = validate, on_lowest, save, write_sample
         self.step = Step(model, config, device, processes)
@@ -211,7 +194,8 @@ class Trainer:
         if not self._n_targets:
             return
         start = self.clock.now()
-        line = f"Epoch {epoch}{self.clock.of_epochs}, Loss: {self._loss / self._n_targets:.4f}"
+        of_epochs = f"/{self.config.max_epochs}" if self.clock.counts_epochs else ""
+        line = f"Epoch {epoch}{of_epochs}, Loss: {self._loss / self._n_targets:.4f}"
         self._loss, self._n_targets = 0.0, 0
         held_out = None
         if self._validate is not None:
@@ -250,11 +234,10 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the training depends on, in tensors and plain values."""
-        n_read = self.clock.batches * (self.loader.batch_size or 1)
         return {
             "step": self.step.state_dict(),
             "clock": self.clock.state_dict(),
-            "sampler": self.loader.sampler.state_dict(n_read),
+            "sampler": self.loader.sampler.state_dict(self.clock.batches * self.loader.batch_size),
             "losses": {"total": self._loss, "tokens": self._n_targets},
             "history": self.history.state_dict(),
             "lowest": asdict(self.best),
@@ -267,7 +250,7 @@ class Trainer:
         self.step.load_state_dict(state["step"])
         self.clock.load_state_dict(state["clock"])
         self.loader.sampler.load_state_dict(state["sampler"])
-        self.clock.batches = -(-state["sampler"]["read"] // (self.loader.batch_size or 1))  # of the size they have now
+        self.clock.batches = -(-state["sampler"]["read"] // self.loader.batch_size)  # of the size they have now
         self._loss, self._n_targets = state["losses"]["total"], state["losses"]["tokens"]
         self.history.load_state_dict(state["history"])
         self.best = Best(**state["lowest"])
@@ -275,3 +258,30 @@ class Trainer:
             set_random_state(state["random"][self.processes.rank])
             if self.config.threads is None:
                 torch.set_num_threads(state["threads"])  # sums are rounded otherwise by another number
+
+
+@torch.no_grad()
+def held_out_loss(model: GPTLanguageModel, data: torch.Tensor, processes: Processes = ALONE) -> float:
+    """Mean cross-entropy in nats over every token of `data`, int64 (n,), but the first, read in windows side by side.
+
+    The processes share the work: all of them call the model equally often, and get the same loss.
+    """
+    was_training, block_size = model.training, model.config.block_size
+    model.eval()
+    device = next(model.parameters()).device
+    whole = (len(data) - 1) // block_size * block_size  # tokens in windows of full length
+    inputs, targets = data[:whole].view(-1, block_size), data[1 : whole + 1].view(-1, block_size)
+    rows = windows_per_batch(block_size, model.config.vocab_size)
+    batches = list(zip(inputs.split(rows), targets.split(rows), strict=True))
+    if whole < len(data) - 1:
+        batches.append((data[None, whole:-1], data[None, whole + 1 :]))
+    total = 0.0
+    for start in range(0, len(batches), processes.size):
+        mine = start + processes.rank
+        x, y = batches[min(mine, len(batches) - 1)]
+        logits, _ = model(x.to(device))
+        if mine < len(batches):
+            total += F.cross_entropy(logits.flatten(0, 1), y.to(device).flatten(), reduction="sum").item()
+    model.train(was_training)
+    (total,) = processes.sum(total)
+    return total / (len(data) - 1)

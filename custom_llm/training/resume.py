@@ -65,20 +65,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
 class Saver:
     """Saves what must not be lost: the model at its lowest held-out loss, and the whole state of the training.
 
-    Args:
-        training: the options, the model and the text.
-        describe: the content of `config_path`, which is written with each model.
+    describe: the content of `config_path`, which is written with each model.
     """
 
     def __init__(
-        self,
-        training: Checkpoint,
-        config_path: str,
-        model_path: str,
-        processes: Processes,
-        record: Record,
+        self, training: Checkpoint, config_path: str, model_path: str, processes: Processes, record: Record,
         describe: Callable[[Trainer], SavedConfig],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._training, self._path = training, checkpoint_path(model_path)
         self._config_path, self._model_path = config_path, model_path
         self._processes, self._record, self._describe = processes, record, describe

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import psutil
 import torch
@@ -15,27 +16,24 @@ from custom_llm.common.files import Kind, check_distinct, check_target
 from custom_llm.common.notes import note, say
 from custom_llm.common.steps import command, step
 from custom_llm.config.model import ModelConfig
-from custom_llm.config.sizes import BYTE_PAIRS
+from custom_llm.config.presets import BYTE_PAIRS
 from custom_llm.config.training import TrainConfig
-from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset, make_loader
+from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset, WindowLoader
+from custom_llm.data.hub.named import PREFIX, find_dataset
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.files import SavedConfig, load_config, load_model, save_config
+from custom_llm.model.files import Provenance, SavedConfig, load_config, load_model, save_config
 from custom_llm.tokenizer.bpe import SMALLEST_VOCABULARY
 from custom_llm.tokenizer.load import find_recipe
 from custom_llm.training.autotune import use_fastest_settings
 from custom_llm.training.display import write_sample
 from custom_llm.training.distributed.parallel import is_divided
-from custom_llm.training.distributed.processes import ALONE, Processes
-from custom_llm.training.distributed.torchrun import local_rank
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import Interrupted, Trainer
-from custom_llm.training.report import provenance, public_name
+from custom_llm.training.distributed.processes import Processes, local_rank
+from custom_llm.training.loop import Interrupted, Trainer, held_out_loss
 from custom_llm.training.resume import Checkpoint, Saver, checkpoint_path
 from custom_llm.training.step import Diverged
-from custom_llm.training.tracking.about import About, describe
-from custom_llm.training.tracking.history import History, describe_overfitting, describe_underfitting
+from custom_llm.training.tracking.history import About, History, describe, describe_overfitting, describe_underfitting
 from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
 
 TEXT_TOKENS = 200  # length of the text shown at the end
@@ -73,33 +71,22 @@ class _Job:
 
 
 def train_on_text(
-    config: TrainConfig,
-    corpus: Corpus,
-    config_path: str,
-    model_path: str,
-    cache: Path,
-    device: str | None = None,
-    resumed: Checkpoint | None = None,
-    on_start: Callable[[TrainConfig], object] = lambda resolved: None,
-    processes: Processes = ALONE,
-) -> bool:
+    config: TrainConfig, corpus: Corpus, config_path: str, model_path: str, cache: Path, device: str | None,
+    resumed: Checkpoint | None, on_start: Callable[[TrainConfig], object], processes: Processes,
+) -> bool:  # fmt: skip
     """Train the model of `config_path` on a text and show a text of it.
 
-    `config_path` is completed with the vocabulary of the text, together with the first weights written.
+    `config_path` is completed with the vocabulary of the text, together with the first weights written. False if the
+    training was stopped from outside; the weights so far are saved. UserError where the text, a file or an option does
+    not fit, or the memory does not suffice.
 
     Args:
         cache: the folder for the encoded text.
-        device: cpu, cuda or mps (default: the fastest there is).
-        resumed: the training to resume (default: a new one).
+        device: cpu, cuda or mps; None: the fastest there is.
+        resumed: the training to resume; None: a new one.
         on_start: called before the first step with the options that repeat the training, here and now chosen ones too;
             in rank 0 only, which writes all files.
         processes: those that train together; each of them calls this.
-
-    Returns:
-        False if the training was stopped from outside; the weights so far are saved.
-
-    Raises:
-        UserError: the text, a file or an option does not fit, or the memory does not suffice.
     """
     job = _prepare(config, corpus, config_path, model_path, cache, device, processes)
     trainer, saver = _build(job)
@@ -180,7 +167,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
         )
     torch.manual_seed(config.seed)
     model = GPTLanguageModel(job.architecture)
-    loader = make_loader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
+    loader = WindowLoader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
     if config.threads is not None:
         torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
     if processes.rank:
@@ -193,21 +180,12 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
     training = Checkpoint(asdict(config), job.architecture.to_dict(), job.tokens.key)
     saver = Saver(training, job.config_path, job.model_path, processes, job.record, job.saved_config)
+    history = History(bytes_per_token, job.record.add if processes.rank == 0 else None)
     trainer = Trainer(
-        model,
-        loader,
-        config,
-        job.device,
-        validate=lambda model: held_out_loss(
-            model, job.held_out, job.architecture.block_size, job.architecture.vocab_size, processes
-        ),
-        n_held_out=len(job.held_out),
-        on_lowest=saver.save_best,
-        save=saver.save_checkpoint,
-        history=History(bytes_per_token, job.record.add if processes.rank == 0 else None),
-        write_sample=sample if writes else None,
-        processes=processes,
-    )
+        model, loader, config, job.device, lambda model: held_out_loss(model, job.held_out, processes),
+        n_held_out=len(job.held_out), on_lowest=saver.save_best, save=saver.save_checkpoint, history=history,
+        write_sample=sample if writes else None, processes=processes,
+    )  # fmt: skip
     return trainer, saver
 
 
@@ -296,3 +274,59 @@ def pick_device(name: str | None, processes: Processes) -> torch.device:
             raise UserError(f"--device cuda: this machine has {n} GPUs; start torchrun with --nproc-per-node {n}")
         torch.cuda.set_device(local_rank())
     return device
+
+
+LAST = 0.05  # share of the training whose mean loss is the loss at its end
+MOST_TEXT = 1000  # characters of what the model wrote
+MOST_NAMES = 5  # of the files of a text
+
+
+def provenance(trainer: Trainer, source: tuple[str, str], tokens: Tokens, text: str = "") -> Provenance:
+    """The training as far as it has come, on `tokens` of `source` (see `public_name`); the model writes `text`."""
+    config, clock, best, history = trainer.config, trainer.clock, trainer.best, trainer.history
+    last = [point.loss for point in history.points if point.tokens > (1 - LAST) * clock.tokens]
+    known = best.step > 0
+    return Provenance(
+        *source,
+        characters=tokens.n_characters,
+        tokens=len(tokens.ids),
+        held_out_tokens=clock.n_held_out,
+        tokenizer=_last_part(config.tokenizer) if os.path.lexists(config.tokenizer) else config.tokenizer,
+        n_parameters=trainer.model.n_parameters(),
+        epochs=round(clock.epochs + clock.batches / len(trainer.loader), 2),
+        steps=clock.steps,
+        kept_step=best.step if known else None,
+        tokens_seen=clock.tokens,
+        minutes=round(clock.seconds / 60, 3),
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        loss=fmean(last) if last else None,
+        held_out_loss=best.loss if known else None,
+        bits_per_byte=history.bits_per_byte(best.loss) if known else None,
+        torch=str(torch.__version__),
+        device=trainer.step.device.type,
+        text=text[:MOST_TEXT],
+    )
+
+
+def public_name(spec: str) -> tuple[str, str]:
+    """How others may know what a person named as the text, and owner/name of it on the hub, if it is from there.
+
+    >>> public_name("/home/mia/letters/2024.txt,notes/"), public_name("hf:roneneldan/TinyStories")
+    (('2024.txt, notes', ''), ('roneneldan/TinyStories', 'roneneldan/TinyStories'))
+    """
+    dataset = find_dataset(spec)
+    if dataset is not None and not Path(dataset.repo).is_absolute():
+        return spec.removeprefix(PREFIX), dataset.repo
+    if dataset is not None or os.path.lexists(spec):
+        return _last_part(dataset.repo if dataset is not None else spec), ""
+    names = [_last_part(part) for part in map(str.strip, spec.split(",")) if part]
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more, ""
+
+
+def _last_part(path: str) -> str:
+    """The name of a file or folder; `.` by the name it has."""
+    return Path(os.path.abspath(path)).name  # noqa: PTH100 (resolve would follow links)

@@ -21,9 +21,7 @@ from custom_llm.training.distributed.parallel import gathered, load_model_state,
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.optim.ema import Average
 from custom_llm.training.optim.optimizers import make_optimizers, set_learning_rate
-from custom_llm.training.speed.compile import compiled
-from custom_llm.training.speed.cuda_graph import CudaGraphPass
-from custom_llm.training.speed.precision import autocast, precisions_of
+from custom_llm.training.speed import CudaGraphPass, autocast, compiled, precisions_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -86,11 +84,7 @@ class ExpertUse:
 class Step:
     """Updates a model; what it keeps from one update to the next is in its state.
 
-    Attributes:
-        average: the averaged weights, with --ema.
-        expert_use: tokens of each expert since the last report.
-        precision: float32 or bfloat16.
-        rows: windows that go through the model at once; None: those of a batch.
+    rows: windows that go through the model at once; None: those of a batch.
     """
 
     def __init__(
@@ -110,10 +104,8 @@ class Step:
     def __call__(self, batches: Sequence[Batch], learning_rate: float) -> Update:
         """Update the weights once by several batches (x, y) together, each (B, T).
 
-        Raises:
-            UserError: there is not enough memory for one window.
-            Diverged: on a CPU, the loss or the gradient is no longer a number; weights stay as they are. On a GPU,
-                `Update.check` raises it later.
+        UserError where there is not enough memory for one window. Diverged where, on a CPU, the loss or the gradient is
+        no longer a number; weights stay as they are. On a GPU, `Update.check` raises it later.
         """
         if self.config.compile and self._compiled is None:  # not before, for what is only rehearsed
             self._compiled = compiled(self._called)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from custom_llm.common.errors import UserError
-from custom_llm.data.dataset import TextDataset, WindowSampler, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader, WindowSampler
 from custom_llm.data.sources import read_text
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.char import CharTokenizer
@@ -95,13 +95,13 @@ def test_an_epoch_reads_every_token_once(n_tokens, block_size):
 
 def test_stride_1_reads_every_window():
     dataset = TextDataset("a story of some length", 4)
-    loader = make_loader(dataset, batch_size=3, stride=1, seed=0)
+    loader = WindowLoader(dataset, batch_size=3, stride=1, seed=0)
     assert sum(len(x) for x, _ in loader) == len(dataset)
 
 
 def test_order_is_fixed_by_the_seed_and_new_each_epoch():
     dataset = TextDataset("abcdefghijklmnopqrstuvwxyz" * 10, 8)
-    loader, again = (make_loader(dataset, 4, None, seed=7) for _ in range(2))
+    loader, again = (WindowLoader(dataset, 4, None, seed=7) for _ in range(2))
     epochs = [[x.tolist() for x, _ in loader] for _ in range(2)]
     assert epochs[0] != epochs[1]
     assert epochs[0] == [x.tolist() for x, _ in again]

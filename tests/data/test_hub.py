@@ -35,8 +35,8 @@ from custom_llm.common.errors import UserError
 for spec, cache, options in json.loads(sys.argv[1]):
     start, seen = time.monotonic(), []
     try:
-        fetched = fetch(find_dataset(spec), pathlib.Path(cache), on_progress=seen.append, **options)
-        answer = dict(path=str(fetched.path), notes=fetched.notes, text=fetched.path.read_bytes().decode(), seen=seen)
+        path, notes = fetch(find_dataset(spec), pathlib.Path(cache), on_progress=seen.append, **options)
+        answer = dict(path=str(path), notes=notes, text=path.read_bytes().decode(), seen=seen)
     except UserError as error:
         answer = dict(error=str(error), unavailable=isinstance(error, Unavailable))
     print(json.dumps(dict(answer, seconds=time.monotonic() - start)), flush=True)

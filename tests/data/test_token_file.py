@@ -20,7 +20,7 @@ from custom_llm.common.errors import UserError
 from custom_llm.data import cache as cache_module
 from custom_llm.data import sources, token_file
 from custom_llm.data.cache import content_digest, default_cache
-from custom_llm.data.dataset import Shuffle, TextDataset, make_loader
+from custom_llm.data.dataset import Shuffle, TextDataset, WindowLoader
 from custom_llm.data.sources import open_corpus, read_text
 from custom_llm.data.token_file import narrowest_type, open_tokens
 from custom_llm.tokenizer.base import END_OF_TEXT
@@ -300,7 +300,7 @@ def test_windows_of_a_file_are_those_of_a_text(tmp_path, cache, vocab_size):
     plain = TextDataset(END_OF_TEXT + read_text(str(tmp_path / "b.txt")), 16, tokens.tokenizer)
     assert len(mapped) == len(plain)
     assert mapped.data.element_size() == (2 if vocab_size == 600 else 4)
-    for (x, y), (x0, y0) in zip(make_loader(mapped, 8, 3, 0), make_loader(plain, 8, 3, 0), strict=True):
+    for (x, y), (x0, y0) in zip(WindowLoader(mapped, 8, 3, 0), WindowLoader(plain, 8, 3, 0), strict=True):
         assert x.dtype == torch.int64
         assert torch.equal(x, x0) and torch.equal(y, y0)
     assert torch.equal(mapped[5][0], plain[5][0])
@@ -313,7 +313,7 @@ def test_memory_is_given_back_while_windows_are_read(tmp_path, cache, monkeypatc
     dataset = TextDataset.of_tokens(tokens_of(tmp_path / "b.txt", cache), 64)
     before = resident_file_bytes()
     peak = 0
-    for i, (x, _) in enumerate(make_loader(dataset, 32, 64, 0)):
+    for i, (x, _) in enumerate(WindowLoader(dataset, 32, 64, 0)):
         assert x.shape[1] == 64
         if i % 60 == 0:
             peak = max(peak, resident_file_bytes())

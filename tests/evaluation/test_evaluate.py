@@ -34,7 +34,7 @@ from custom_llm.evaluation.metrics.quality import measure
 from custom_llm.evaluation.models import open_scorer
 from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
 from custom_llm.inference.engine import Engine
-from custom_llm.llamacpp.available import MISSING
+from custom_llm.llamacpp import MISSING
 from custom_llm.model.files import SavedConfig, save_config, save_weights
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.bpe import BPETokenizer

@@ -16,7 +16,7 @@ from custom_llm.evaluation.metrics.diversity import diversity, longest_repeat, w
 from custom_llm.evaluation.metrics.memorization import RUN, find_copies
 from custom_llm.evaluation.metrics.quality import Quality
 from custom_llm.evaluation.metrics.quantization import Candidate, Fidelity, compare, median_speeds, recommend
-from custom_llm.evaluation.picture import draw
+from custom_llm.evaluation.quantized import draw
 from custom_llm.evaluation.run import LONGEST_SHOWN, samples_table
 from custom_llm.evaluation.tables import Table, as_json, as_markdown, as_text
 

@@ -140,7 +140,7 @@ def test_llama_cpp_computes_the_trained_model(tmp_path, changes):
 
 def test_a_wrong_export_would_be_noticed(tmp_path):
     """The proof can fail: a file of another model is far outside the bound, and no file is left."""
-    from custom_llm.export.report import FileTable
+    from custom_llm.export.proof import FileTable
 
     model, other = random_model(0), random_model(1)
     tokenizer = tokenizer_for(model)
@@ -188,7 +188,7 @@ def test_other_programs_cannot_be_made_to_read_past_the_position_table(tmp_path)
 
 @pytest.mark.parametrize("quant_type", FILE_TYPES)
 def test_every_type_by_name(tmp_path, quant_type, capsys):
-    from custom_llm.export.report import FileTable
+    from custom_llm.export.proof import FileTable
 
     model = random_model(n_embd=256, n_head=4, n_layer=1)
     tokenizer = tokenizer_for(model)
@@ -200,7 +200,7 @@ def test_every_type_by_name(tmp_path, quant_type, capsys):
 
 
 def test_what_llama_cpp_really_stores_is_said(tmp_path, capsys):
-    from custom_llm.export.report import FileTable
+    from custom_llm.export.proof import FileTable
 
     model = random_model()
     write_hf_directory(model, tokenizer_for(model), tmp_path / "hf")

@@ -24,15 +24,13 @@ import convert_to_gguf
 from custom_llm.common.errors import UserError
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.about import About, clean_line, clean_text, describe_training
-from custom_llm.export.report import FileReport
-from custom_llm.export.share.card import ModelCard, escape, fenced
+from custom_llm.export.proof import FileReport
+from custom_llm.export.share.card import ModelCard, escape, fenced, license_note
 from custom_llm.export.share.companions import make_modelfile
-from custom_llm.export.share.licenses import license_note
-from custom_llm.inference.card import card_of
+from custom_llm.inference.report import card_of
 from custom_llm.llamacpp import Model
-from custom_llm.model.files import SavedConfig, load_config, save_config
-from custom_llm.model.provenance import Provenance
-from custom_llm.training.report import public_name
+from custom_llm.model.files import Provenance, SavedConfig, load_config, save_config
+from custom_llm.training.run import public_name
 
 MODEL = ("trained_model.pth", "model_config.pth", "trained_model.loss.png")
 ORIGIN = Provenance(

@@ -17,9 +17,8 @@ from custom_llm.config.layers import read_jsonl
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.presets import PRESETS, complete
 from custom_llm.config.training import TrainConfig
-from custom_llm.export.gguf.size import QUANT_TYPES, gguf_bytes, gguf_cache_bytes
 from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
-from custom_llm.export.plan import plan_export, summary
+from custom_llm.export.plan import QUANT_TYPES, gguf_bytes, gguf_cache_bytes, plan_export, summary
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.attention import Cache
 from custom_llm.model.costs import BATCH_SIZE, FLOAT, HALF, costs_of

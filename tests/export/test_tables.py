@@ -24,13 +24,12 @@ from custom_llm.export.gguf.quantize import (
     block_size,
     tensor_types,
 )
-from custom_llm.export.gguf.size import QUANT_TYPES
-from custom_llm.export.graph.accepts import REWRITTEN
 from custom_llm.export.graph.check import check_structure, expected_shapes
 from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Layer, Structure
-from custom_llm.export.graph.target import Target
+from custom_llm.export.graph.target import REWRITTEN, Target
 from custom_llm.export.graph.tensor_names import rename, restore
 from custom_llm.export.huggingface.classes import ACTIVATIONS, HF_CLASSES
+from custom_llm.export.plan import QUANT_TYPES
 from custom_llm.export.read_back import STEPS
 from custom_llm.export.share.companions import PARAMETERS
 from custom_llm.export.vocabulary import WRITERS
@@ -42,7 +41,7 @@ TARGETS = {f"{number} {target.name}": target for number, target in enumerate((*H
 def structures(target: Target) -> Iterator[Structure]:
     """Structures of one layer, of every kind of tensors that a target accepts."""
     a = target.accepts
-    latents = [dict(q_latent=n, kv_latent=16, rope_dim=4) for n in (0, 8)] if a.attention == "latent" else [{}]
+    latents = [dict(q_latent=n, kv_latent=16, rope_dim=4) for n in (0, 8)] if "latent" in a.attention else [{}]
     attns = [
         Attention(4, 1 if a.shared_keys == ("mqa",) else 4, 8, bias, out_bias, qk_norm, **latent)
         for bias, out_bias, qk_norm, latent in itertools.product(a.attn_bias, a.out_bias, a.qk_norm, latents)
@@ -55,9 +54,9 @@ def structures(target: Target) -> Iterator[Structure]:
     for attn, ffn, norm_bias, head_bias, tied in itertools.product(
         attns, dense + experts, a.norm_bias, a.head_bias, a.tied
     ):
-        positions = 64 if a.positions == "table" else None
+        positions = 64 if "table" in a.positions else None
         layers = (Layer(attn, ffn),)
-        s = Structure(40, 32, 64, a.norm, norm_bias, 1e-5, positions, 1e4, layers, tied, head_bias, 0.0)
+        s = Structure(40, 32, 64, a.norm[0], norm_bias, 1e-5, positions, 1e4, layers, tied, head_bias, 0.0)
         check_structure(s)
         if a.fits(s):
             yield s

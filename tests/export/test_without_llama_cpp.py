@@ -20,7 +20,7 @@ from custom_llm.export.huggingface.directory import write_hf_directory
 from custom_llm.export.pipeline import convert_to_gguf
 from custom_llm.export.proof import Reference
 from custom_llm.export.read_back import ROUNDED_TWICE, Original, read_gguf_vocabulary, rebuild
-from custom_llm.llamacpp.available import is_available
+from custom_llm.llamacpp import is_available
 from custom_llm.tokenizer.bpe import BPETokenizer
 from custom_llm.tokenizer.char import CharTokenizer
 

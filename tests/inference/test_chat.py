@@ -24,9 +24,9 @@ from tiny_gguf import write_gpt2
 
 from custom_llm.common.errors import UserError
 from custom_llm.config.sampling import Sampling
-from custom_llm.inference.card import Card, card_lines
 from custom_llm.inference.chat import Chat
 from custom_llm.inference.engine import Engine
+from custom_llm.inference.report import Card, card_lines
 from custom_llm.inference.settings import NAMES, Settings
 
 ENGLISH = "abcdefghijklmnopqrstuvwxyz ABC.,\n"

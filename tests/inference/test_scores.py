@@ -13,8 +13,8 @@ from tiny_gguf import write_gpt2
 from custom_llm.common.errors import UserError
 from custom_llm.common.logits import windows
 from custom_llm.config.sampling import Sampling
-from custom_llm.inference.card import card_of
 from custom_llm.inference.engine import Engine
+from custom_llm.inference.report import card_of
 from custom_llm.inference.scores import Score
 from custom_llm.inference.text import Piece, StopStrings
 from custom_llm.llamacpp import Model, score_windows

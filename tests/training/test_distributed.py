@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from train_together import ARCHITECTURES, Case
 
 from custom_llm.config.training import TrainConfig
-from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.model.files import load_model
 from custom_llm.training.distributed.processes import Processes
 
@@ -103,7 +103,7 @@ def test_every_strategy_optimizer_and_architecture(n, tmp_path):
 @settings(deadline=None)
 def test_each_batch_is_read_by_one_process(n_tokens, batch_size, size, per_process, n_read):
     def loader(rank: int = 0, size: int = 1):
-        made = make_loader(TextDataset("ab" * (n_tokens + 4), 4), batch_size, None, 5, rank, size)
+        made = WindowLoader(TextDataset("ab" * (n_tokens + 4), 4), batch_size, None, 5, rank, size)
         made.sampler.load_state_dict({"before": made.sampler.generator.get_state(), "read": n_read * batch_size})
         return list(made)
 

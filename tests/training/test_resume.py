@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from custom_llm.config.training import TrainConfig
-from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.loop import Trainer
 
@@ -41,7 +41,7 @@ def make_trainer(architecture, **options):
         buffer.seek(0)
         saved.append(torch.load(buffer, weights_only=True))
 
-    return Trainer(model, make_loader(dataset, 4, None, 3), config, CPU, save=save), saved
+    return Trainer(model, WindowLoader(dataset, 4, None, 3), config, CPU, save=save), saved
 
 
 @pytest.mark.parametrize("experts", ["dense", "aux_free"])
@@ -81,7 +81,7 @@ def test_resumed_from_any_checkpoint(experts, options, capsys):
 @settings(deadline=None)
 def test_the_order_goes_on_where_it_was(n_tokens, batch_size, stride, n_batches, epochs):
     def make():
-        return make_loader(TextDataset("x" * (n_tokens + 4), 4), batch_size, stride, seed=5)
+        return WindowLoader(TextDataset("x" * (n_tokens + 4), 4), batch_size, stride, seed=5)
 
     whole, rest = make(), make()
     for _ in range(epochs):
@@ -101,7 +101,7 @@ def test_another_batch_size_goes_on_at_the_same_place():
     whole, saved = make_trainer({}, ckpt_interval=1)
     whole.run()
     rest, _ = make_trainer({})
-    rest.loader = make_loader(TextDataset(TEXT, 16), 8, None, 3)
+    rest.loader = WindowLoader(TextDataset(TEXT, 16), 8, None, 3)
     rest.load_state_dict(saved[3])
     assert rest.state_dict()["sampler"]["read"] == saved[3]["sampler"]["read"] == 16
 

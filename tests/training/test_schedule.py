@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from custom_llm.config.training import TrainConfig, parse_count
-from custom_llm.training.clock import Clock
-from custom_llm.training.optim.schedule import SCHEDULES, learning_rate_at
+from custom_llm.training.clock import SCHEDULES, Clock, learning_rate_at
 
 
 @pytest.mark.parametrize(

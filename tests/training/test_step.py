@@ -16,9 +16,9 @@ from custom_llm.common.errors import UserError
 from custom_llm.config.training import TrainConfig
 from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.autotune import use_fastest, use_fastest_settings
-from custom_llm.training.held_out import held_out_loss
+from custom_llm.training.loop import held_out_loss
 from custom_llm.training.optim.optimizers import OPTIMIZERS
-from custom_llm.training.speed.precision import autocast, multiplies_bfloat16, precisions_of
+from custom_llm.training.speed import autocast, multiplies_bfloat16, precisions_of
 from custom_llm.training.step import Step
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def test_every_architecture_trains_in_bfloat16(experts, attention, rest):
         with autocast(CPU, precision):
             losses[precision] = [
                 (update.loss / update.n_targets).item(),
-                held_out_loss(step.model, torch.arange(23), 16, 23),
+                held_out_loss(step.model, torch.arange(23)),
             ]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
     assert losses["bfloat16"] != losses["float32"]
@@ -49,7 +49,7 @@ def test_every_architecture_trains_in_bfloat16(experts, attention, rest):
 
 @pytest.mark.parametrize("experts", EXPERTS)
 def test_choosing_settings_leaves_everything_else_as_it_is(experts, monkeypatch):
-    monkeypatch.setattr("custom_llm.training.speed.precision.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("custom_llm.training.speed.multiplies_bfloat16", lambda device: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     step = make_step({**EXPERTS[experts], "dropout": 0.3})

@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from custom_llm.config.training import TrainConfig
 from custom_llm.training.clock import POINTS, Clock
 from custom_llm.training.display import WIDEST, in_a_line
-from custom_llm.training.tracking.about import About
 from custom_llm.training.tracking.history import (
     COLUMNS,
     MOST_POINTS,
+    About,
     History,
     Point,
     best,

@@ -28,18 +28,16 @@ from hypothesis import strategies as st
 
 from custom_llm.common.errors import UserError, run
 from custom_llm.config.training import TrainConfig
-from custom_llm.data.dataset import TextDataset, make_loader
+from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.files import load_model
 from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.load import load_tokenizer
-from custom_llm.training.clock import Clock
+from custom_llm.training.clock import Clock, learning_rate_at
 from custom_llm.training.display import progress_words
 from custom_llm.training.distributed.processes import Processes
-from custom_llm.training.held_out import held_out_loss
-from custom_llm.training.loop import Trainer, train_model
-from custom_llm.training.optim.schedule import learning_rate_at
+from custom_llm.training.loop import Trainer, held_out_loss, train_model
 from custom_llm.training.step import ExpertUse, Step, Update
 
 TEXT = STORY * 20
@@ -55,7 +53,7 @@ def small_model(dataset: TextDataset, **architecture: object) -> GPTLanguageMode
 def train_once(architecture: dict[str, object] | None = None, **config: object) -> GPTLanguageModel:
     dataset = TextDataset(TEXT, 32)
     model = small_model(dataset, **(architecture or {}))
-    return train_model(model, make_loader(dataset, 8, None, seed=3), dict(learning_rate=5e-4, **config), CPU)
+    return train_model(model, WindowLoader(dataset, 8, None, seed=3), dict(learning_rate=5e-4, **config), CPU)
 
 
 def train_by_a_clock(minutes: float, seconds: float, before: float = 0.0, **options: object) -> Trainer:
@@ -81,7 +79,7 @@ def train_by_a_clock(minutes: float, seconds: float, before: float = 0.0, **opti
 def test_a_small_text_is_memorised():
     dataset = TextDataset(TEXT, 32)
     model = train_once(max_epochs=40)
-    assert held_out_loss(model, dataset.data, 32, dataset.vocab_size) < 0.5, "guessing costs 3.4"
+    assert held_out_loss(model, dataset.data) < 0.5, "guessing costs 3.4"
 
 
 def test_the_same_seed_gives_the_same_weights():
@@ -120,7 +118,7 @@ def test_the_held_out_loss_is_the_mean_over_every_token(n_tokens, block_size):
         x, y = data[start : min(start + block_size, n_tokens - 1)], data[start + 1 : start + block_size + 1]
         total += model(x[None], y[None])[1].item() * len(y)
     model.train()
-    assert held_out_loss(model, data, block_size, 5) == pytest.approx(total / (n_tokens - 1), abs=1e-5)
+    assert held_out_loss(model, data) == pytest.approx(total / (n_tokens - 1), abs=1e-5)
     assert model.training
 
 
@@ -200,7 +198,7 @@ def test_the_model_at_its_lowest_held_out_loss_is_the_one_that_is_kept(tmp_path)
     assert (said[1], best + 1) == (lowest["step"], float(lowest["epoch"]))
     model, saved = load_model(tmp_path / "trained_model.pth", tmp_path / "model_config.pth")
     held_out = TextDataset(END_OF_TEXT + text, 16, load_tokenizer(saved.tokenizer)).split_off(0.1)
-    assert held_out_loss(model, held_out, 16, model.config.vocab_size) == pytest.approx(min(losses), abs=1e-3)
+    assert held_out_loss(model, held_out) == pytest.approx(min(losses), abs=1e-3)
 
     stopped = run_script("train_llm.py", *flags, "--patience", "2", cwd=tmp_path)
     end = next(i for i in range(2, 8) if min(losses[i - 1 : i + 1]) >= min(losses[: i - 1]))
@@ -229,7 +227,7 @@ def test_a_loss_that_is_no_number_stops_the_training():
         model.head.weight.fill_(math.inf)
     config = dict(learning_rate=0.02, max_epochs=1)
     with pytest.raises(UserError, match=r"--learning_rate 0.02: the loss became nan at step 1; try 0.002"):
-        train_model(model, make_loader(dataset, 8, None, seed=3), config, CPU)
+        train_model(model, WindowLoader(dataset, 8, None, seed=3), config, CPU)
 
 
 def test_a_training_that_diverged_goes_on_by_the_command_it_names(tmp_path):
@@ -300,7 +298,7 @@ def test_a_gpu_is_looked_at_before_anything_is_saved():
     saved = []
     dataset = TextDataset(TEXT, 32)
     config = TrainConfig(learning_rate=0.02, ckpt_interval=4, max_iters=20)
-    trainer = Trainer(small_model(dataset), make_loader(dataset, 8, None, seed=3), config, CPU, save=saved.append)
+    trainer = Trainer(small_model(dataset), WindowLoader(dataset, 8, None, seed=3), config, CPU, save=saved.append)
     trainer.step = AsOnAGpu(trainer.step, diverges_at=7)
     with pytest.raises(UserError, match=r"the length of the gradient became nan at step 7; try 0.002"):
         trainer.run()
@@ -312,7 +310,7 @@ def test_averaged_weights_are_what_is_evaluated_and_kept():
     dataset = TextDataset(TEXT, 32)
     states, kept = [], []
     config = TrainConfig(learning_rate=3e-3, max_iters=12, ckpt_interval=1, eval_interval=12, ema=0.4)
-    loader = make_loader(dataset, 8, None, seed=3)
+    loader = WindowLoader(dataset, 8, None, seed=3)
     model = small_model(dataset)
     average = {name: weight.detach().clone() for name, weight in model.named_parameters()}
 

@@ -20,7 +20,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
@@ -38,14 +38,6 @@ LAYOUT = 1  # of the text; a copy of another one is not used
 PROGRESS_EVERY = 1_000_000  # characters
 # ` = Title = ` on a line of WikiText, but not ` = = Section = = `
 HEADING = re.compile(r" ?= (?!=)[^\n]*(?<!=) = ?\n?")
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """The text file of a dataset, and what a person should know about it, a line each."""
-
-    path: Path
-    notes: tuple[str, ...] = ()
 
 
 _HUGE = dict(stream=True, default_max_chars=100_000_000)
@@ -69,8 +61,7 @@ NAMED: dict[str, HubDataset] = {
 def find_dataset(spec: str) -> HubDataset | None:
     """The dataset that `spec` names, or None where it is a path: a file or folder of that name goes first.
 
-    Raises:
-        UserError: it begins with hf: and names none.
+    UserError where it begins with hf: and names none.
     """
     if not spec.startswith(PREFIX):
         return None if os.path.lexists(spec.replace("\0", "")) else NAMED.get(spec)
@@ -93,28 +84,20 @@ def find_dataset(spec: str) -> HubDataset | None:
 
 
 def fetch(
-    dataset: HubDataset,
-    cache_dir: Path,
-    *,
-    field: str | None = None,
-    max_chars: int | None = None,
-    stream: bool | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> Fetched:
-    """The text file of a dataset; it is downloaded where there is none of the newest revision.
+    dataset: HubDataset, cache_dir: Path, *, field: str | None = None, max_chars: int | None = None,
+    stream: bool | None = None, on_progress: Callable[[int], object] = lambda n_characters: None,
+) -> tuple[Path, list[str]]:  # fmt: skip
+    """The text file of a dataset in the cache, downloaded unless it has that of the newest revision; and notes.
+
+    Unavailable where it cannot be had here and now, and there is no earlier copy. UserError where there is no such
+    dataset, configuration, split or column, where it is closed to us, damaged or empty, or the disk is full.
 
     Args:
-        cache_dir: where the file is, or will be; made if it is missing.
         field: the column of the text (`--text_field`), if the dataset's name has none.
         max_chars: the text ends there; without it the whole dataset is fetched, or `default_max_chars` of it.
         stream: read it while it is downloaded; False: download all first, which an interrupted download survives.
             None: stream where only a part is wanted.
         on_progress: called now and then with the number of characters written so far.
-
-    Raises:
-        Unavailable: it cannot be had here and now, and there is no earlier copy.
-        UserError: there is no such dataset, configuration, split or column; it is closed to us, damaged or empty; or
-            the file cannot be written.
     """
     if field and dataset.field and field != dataset.field:
         raise UserError(f"{dataset.name} names the column {dataset.field}, --text_field {field}; give one of them")
@@ -141,12 +124,12 @@ def fetch(
                     notes.append(f"{dataset.name} has changed since the copy of {_day(other)}, which is replaced")
                     with contextlib.suppress(OSError):  # on Windows, where another process reads it
                         other.unlink()
-        return Fetched(path, tuple(notes))
+        return path, notes
     except Unavailable as error:
         latest = max(folder.glob(f"{stem}.*.txt"), key=lambda path: path.stat().st_mtime_ns, default=None)
         if latest is None:
             raise
-        return Fetched(latest, (*notes, f"{dataset.name}: {error.reason}; using the copy of {_day(latest)}"))
+        return latest, [*notes, f"{dataset.name}: {error.reason}; using the copy of {_day(latest)}"]
 
 
 def _day(path: Path) -> str:
@@ -168,13 +151,9 @@ def _revision(dataset: HubDataset) -> str:
 
 
 def _download(
-    dataset: HubDataset,
-    revision: str,
-    path: Path,
-    max_chars: int | None,
-    stream: bool,
-    on_progress: Callable[[int], None] | None,
-) -> list[str]:
+    dataset: HubDataset, revision: str, path: Path, max_chars: int | None, stream: bool,
+    on_progress: Callable[[int], object],
+) -> list[str]:  # fmt: skip
     """Write the text to `path`, whole or not at all, and return notes. Raises as `fetch` does."""
     rows = open_rows(dataset, "" if dataset.is_folder else revision, stream)
     dropped = 0
@@ -194,13 +173,12 @@ def _download(
         for piece in up_to(max_chars, CUTTERS[kind](texts)):
             file.write(piece)
             written += len(piece)
-            if on_progress is not None and written - reported >= PROGRESS_EVERY:
+            if written - reported >= PROGRESS_EVERY:
                 reported = written
                 on_progress(written)
         if not written:
             raise UserError(f"{dataset.name}: its column {dataset.field} is empty; --text_field names another")
-    if on_progress is not None:
-        on_progress(written)
+    on_progress(written)
     notes = []
     if not dataset.split and str(rows.split) != "train":
         notes.append(f"{dataset.name} has no split train; its only one, {rows.split}, is used")
@@ -218,13 +196,11 @@ def documents(rows: Iterable[str]) -> Iterator[str]:
     >>> "".join(documents(["One.", " ", "Two."]))
     'One.<|endoftext|>Two.'
     """
-    first = True
+    before = ""
     for row in rows:
         if row and not row.isspace():
-            if not first:
-                yield END_OF_TEXT
-            yield row
-            first = False
+            yield before + row
+            before = END_OF_TEXT
 
 
 def lines(rows: Iterable[str]) -> Iterator[str]:
@@ -249,11 +225,7 @@ def articles(rows: Iterable[str]) -> Iterator[str]:
         started, blank = True, 0
 
 
-def parts(rows: Iterable[str]) -> Iterator[str]:
-    """Rows follow each other without a break."""
-    return iter(rows)
-
-
+# In parts, rows follow each other without a break.
 CUTTERS: dict[str, Callable[[Iterable[str]], Iterator[str]]] = {
-    cutter.__name__: cutter for cutter in (documents, lines, articles, parts)
-}
+    "documents": documents, "lines": lines, "articles": articles, "parts": iter
+}  # fmt: skip

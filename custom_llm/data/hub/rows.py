@@ -1,4 +1,6 @@
-"""Rows of a dataset, from the Hugging Face hub or a folder, through the library `datasets`; what goes wrong, in a line.
+"""Rows of a dataset, from the Hugging Face hub or a folder, through the library `datasets`.
+
+Whatever goes wrong is a UserError, Unavailable if nothing is wrong with what was asked for (see `_explain`).
 
 The library is imported inside functions: most trainings need none of it. Its progress bars and messages are silenced,
 and its patience is shortened, since by its own settings a reader waits for a vanished hub for many minutes.
@@ -32,10 +34,7 @@ OTHER_SOURCE = "try again later, or give a local file or folder"
 
 
 class Unavailable(UserError):
-    """A dataset that cannot be had here and now, though nothing is wrong with how it was asked for.
-
-    reason, way_out: what is missing and what to do, without the name of the dataset.
-    """
+    """A dataset that cannot be had here and now (`reason`), though nothing is wrong with how it was asked for."""
 
     def __init__(self, name: str, reason: str, way_out: str = OTHER_SOURCE) -> None:
         super().__init__(f"{name}: {reason}; {way_out}")
@@ -44,26 +43,17 @@ class Unavailable(UserError):
 
 @dataclass(frozen=True)
 class HubDataset:
-    """Where a dataset is and how its rows become documents.
+    """Where a dataset is and how its rows become documents."""
 
-    name: how the person calls it, in messages.
-    repo: owner/name on the hub, or the absolute path of a folder.
-    config, split, field: empty for the default: the one configuration, the split "train" or the only one, "text".
-    revision: a branch of the repo, if not the main one.
-    rows: a key of `named.CUTTERS`, what a row is.
-    stream: whether it is read while it is downloaded, also without a bound.
-    default_max_chars: the bound of what nobody wants as a whole.
-    """
-
-    name: str
-    repo: str
-    config: str = ""
-    split: str = ""
-    field: str = ""
-    revision: str = ""
-    rows: str = "documents"
-    stream: bool = False
-    default_max_chars: int | None = None
+    name: str  # how the person calls it, in messages
+    repo: str  # owner/name on the hub, or the absolute path of a folder
+    config: str = ""  # default: the one configuration
+    split: str = ""  # default: train, or the only one
+    field: str = ""  # default: text
+    revision: str = ""  # a branch of the repo, if not the main one
+    rows: str = "documents"  # what a row is, a key of `named.CUTTERS`
+    stream: bool = False  # whether it is read while it is downloaded, also without a bound
+    default_max_chars: int | None = None  # the bound of what nobody wants as a whole
 
     @property
     def is_folder(self) -> bool:
@@ -71,12 +61,7 @@ class HubDataset:
 
 
 def latest_revision(dataset: HubDataset) -> str:
-    """The commit (40 hex digits) that is now at the dataset's revision, or at the head, on the hub.
-
-    Raises:
-        Unavailable: the hub cannot be reached, or the library is missing.
-        UserError: there is no such dataset, or it is closed to us.
-    """
+    """The commit (40 hex digits) that is now at the dataset's revision, or at the head, on the hub."""
     with _explained(dataset):
         from huggingface_hub import HfApi, constants
 
@@ -90,12 +75,8 @@ def latest_revision(dataset: HubDataset) -> str:
 def open_rows(dataset: HubDataset, commit: str, stream: bool) -> Dataset | IterableDataset:
     """The rows of a dataset's split.
 
-    Args:
-        commit: of the repo; empty for a folder.
-        stream: read it while it is downloaded; if not, all of it is downloaded and copied into the library's cache.
-
-    Raises:
-        Unavailable, UserError: see `_explain`.
+    commit: of the repo; empty for a folder.
+    stream: read it while it is downloaded; if not, all of it is downloaded and copied into the library's cache.
     """
     with _explained(dataset):
         from datasets import load_dataset_builder
@@ -129,12 +110,7 @@ def open_rows(dataset: HubDataset, commit: str, stream: bool) -> Dataset | Itera
 
 
 def read_column(rows: Dataset | IterableDataset, dataset: HubDataset) -> Iterator[str]:
-    """The texts of the dataset's column, row by row, without rows in which there is none.
-
-    Raises:
-        Unavailable: the connection broke, and did not come back.
-        UserError: there is no such column, it is no text, or a file is damaged.
-    """
+    """The texts of the dataset's column, row by row, without rows in which there is none."""
     name, field = dataset.name, dataset.field
     with _explained(dataset):
         for table in _tables(rows):
@@ -176,11 +152,7 @@ def _tables(rows: Dataset | IterableDataset) -> Iterator[Table]:
 
 @contextlib.contextmanager
 def _explained(dataset: HubDataset) -> Iterator[None]:
-    """Sets the libraries up, and turns whatever they raise into a UserError.
-
-    Raises:
-        Unavailable: they are not installed.
-    """
+    """Sets the libraries up, and turns whatever they raise into a UserError; Unavailable without them."""
     try:
         import datasets
         import huggingface_hub

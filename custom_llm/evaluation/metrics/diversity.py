@@ -22,16 +22,12 @@ _UNIT = re.compile(rf"[{_ALONE}]|[^{_ALONE}\s—–…]+")
 
 @dataclass(frozen=True)
 class Diversity:
-    """Of some texts.
+    """Of some texts."""
 
-    Attributes:
-        repeated: share of 4-grams that stood in the same text before, over all texts (Welleck et al. 2020, seq-rep-4).
-        longest_repeat: the longest string that stands twice in one of the texts.
-        distinct: share of different ones among the n-grams of all texts, for n = 1, 2, 3 (Li et al. 2016).
-    """
-
+    # Share of 4-grams that stood in the same text before, over all texts (Welleck et al. 2020, seq-rep-4).
     repeated: float
-    longest_repeat: str
+    longest_repeat: str  # the longest string that stands twice in one of the texts
+    # Share of different ones among the n-grams of all texts, for n = 1, 2, 3 (Li et al. 2016).
     distinct: tuple[float, float, float]
 
 

@@ -44,18 +44,13 @@ _AGE = re.compile(rf"\bage(?:[ _]group)?\b{_SEPARATOR}(?P<age>[A-F]\b|\d[^\n]{{0
 
 @dataclass(frozen=True)
 class Grades:
-    """Of one text; None is what could not be read.
-
-    Attributes:
-        age: a key of AGES.
-        problem: why there is not one grade; empty if there is.
-    """
+    """Of one text; None is what could not be read."""
 
     grammar: float | None = None
     creativity: float | None = None
     consistency: float | None = None
-    age: str | None = None
-    problem: str = ""
+    age: str | None = None  # a key of AGES
+    problem: str = ""  # why there is not one grade; empty if there is
 
 
 class NoAnswer(Exception):
@@ -63,11 +58,7 @@ class NoAnswer(Exception):
 
 
 def read_prompt(path: str | Path | None) -> str:
-    """The prompt of a file, or ours.
-
-    Raises:
-        UserError: it cannot be read, or there is no place in it for what is to be judged.
-    """
+    """The prompt of a file, or ours. Raises UserError when it cannot be read, or what is judged has no place in it."""
     path = Path(path or PROMPT)
     try:
         if path.exists() and not path.is_file():
@@ -99,15 +90,11 @@ def mean_grade(grades: Sequence[Grades], quality: str) -> float | None:
 
 
 def grade(
-    ask: Callable[[str, str], str],
-    texts: Sequence[tuple[str, str]],
-    on_text: Callable[[int], object] = lambda n: None,
+    ask: Callable[[str, str], str], texts: Sequence[tuple[str, str]], on_text: Callable[[int], object] = lambda n: None
 ) -> list[Grades]:
-    """The grades of each text, which is a beginning and its continuation.
+    """The grades of each text, which is a beginning and its continuation; `on_text` is told how many there are so far.
 
-    Args:
-        ask: a beginning and its continuation → the judge's answer; raises `NoAnswer` where there is none.
-        on_text: called with the number of texts so far.
+    ask: a beginning and its continuation → the judge's answer; raises `NoAnswer` where there is none.
     """
     grades = []
     for beginning, continuation in texts:

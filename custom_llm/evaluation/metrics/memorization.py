@@ -20,17 +20,11 @@ FILTER_BITS = 20
 
 @dataclass(frozen=True)
 class Copies:
-    """What of a text is copied.
+    """What of a text is copied."""
 
-    Attributes:
-        n_runs: of RUN characters, one beginning at each character that has so many behind it.
-        n_copied: how many of them stand in the training text.
-        longest: the longest string of the text that stands there, of at least RUN characters; empty if there is none.
-    """
-
-    n_runs: int
-    n_copied: int
-    longest: str
+    n_runs: int  # of RUN characters, one beginning at each character that has so many behind it
+    n_copied: int  # how many of them stand in the training text
+    longest: str  # string of the text that stands there, of at least RUN characters; empty if there is none
 
 
 def share_copied(copies: Sequence[Copies]) -> float | None:

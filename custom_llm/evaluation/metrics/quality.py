@@ -19,21 +19,13 @@ LogProbs = Callable[[Iterable[Sequence[int]]], Iterator[np.ndarray]]
 
 @dataclass(frozen=True)
 class Quality:
-    """What a model made of a text.
+    """What a model made of a text."""
 
-    Attributes:
-        tokens: that were to be predicted: all of the text but the first.
-        n_bytes: of these tokens in UTF-8.
-        nats: sum of -log p of these tokens.
-        n_top1: how many of them were the model's likeliest.
-        seconds: that it took.
-    """
-
-    tokens: int
-    n_bytes: int
-    nats: float
-    n_top1: int
-    seconds: float
+    tokens: int  # that were to be predicted: all of the text but the first
+    n_bytes: int  # of these tokens in UTF-8
+    nats: float  # sum of -log p of these tokens
+    n_top1: int  # how many of them were the model's likeliest
+    seconds: float  # that it took
 
     @property
     def loss(self) -> float:
@@ -61,23 +53,13 @@ class Quality:
 
 
 def measure(
-    name: str,
-    logprobs: LogProbs,
-    ids: Sequence[int],
-    size: int,
-    n_bytes: int,
+    name: str, logprobs: LogProbs, ids: Sequence[int], size: int, n_bytes: int,
     on_tokens: Callable[[int], object] = lambda n: None,
-) -> Quality:
-    """The quality of a model on a text of at least two tokens, read in windows side by side.
+) -> Quality:  # fmt: skip
+    """The quality of a model on a text of at least two tokens, read in windows of `size` tokens side by side.
 
-    Args:
-        name: how an error calls the model.
-        size: tokens in a window.
-        n_bytes: of ids[1:] in UTF-8.
-        on_tokens: called with the number of tokens done so far.
-
-    Raises:
-        UserError: it computes nan.
+    name: how an error calls the model. n_bytes: of ids[1:] in UTF-8. on_tokens: called with the number of tokens done
+    so far. Raises UserError when the model computes nan.
     """
     targets = np.asarray(ids[1:])
     done, n_top1, nats = 0, 0, 0.0

@@ -16,34 +16,23 @@ SPEED_RUNS = 5
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far a file is from the model it was made of.
-
-    Attributes:
-        kl_mean, kl_99: KL(trained model ‖ file) in nats: the mean, and what 99 of 100 positions stay below.
-        agreement: share of positions with the same likeliest token.
-    """
+    """How far a file is from the model it was made of."""
 
     quality: Quality
-    kl_mean: float
-    kl_99: float
-    agreement: float
+    kl_mean: float  # KL(trained model ‖ file) in nats
+    kl_99: float  # what 99 of 100 positions stay below
+    agreement: float  # share of positions with the same likeliest token
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file of a quantization report.
-
-    Attributes:
-        n_bytes: its size.
-        speed: tokens it writes in a second.
-        note: what is not as its type says; empty if nothing.
-    """
+    """A file of a quantization report."""
 
     quant_type: str
-    n_bytes: int
+    n_bytes: int  # its size
     fidelity: Fidelity
-    speed: float
-    note: str = ""
+    speed: float  # tokens it writes in a second
+    note: str = ""  # what is not as its type says; empty if nothing
 
     @property
     def bits_per_byte(self) -> float:
@@ -51,14 +40,9 @@ class Candidate:
 
 
 def compare(
-    name: str,
-    reference: LogProbs,
-    logprobs: LogProbs,
-    ids: Sequence[int],
-    size: int,
-    n_bytes: int,
+    name: str, reference: LogProbs, logprobs: LogProbs, ids: Sequence[int], size: int, n_bytes: int,
     on_tokens: Callable[[int], object] = lambda n: None,
-) -> Fidelity:
+) -> Fidelity:  # fmt: skip
     """Hold a model against another one, on the text that both predict; see `measure`.
 
     Both give their parts in the same lengths.
@@ -82,9 +66,7 @@ def median_speeds(
 ) -> list[float]:
     """The median of what each writer returns in several runs, which alternate: a machine is not always as quick.
 
-    Args:
-        writers: each writes a text and returns its tokens per second.
-        on_run: called with the number of runs so far.
+    writers: each writes a text and returns its tokens per second. on_run: called with the number of runs so far.
     """
     speeds: list[list[float]] = [[] for _ in writers]
     for run in range(SPEED_RUNS):
@@ -97,8 +79,7 @@ def median_speeds(
 def recommend(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
     """The file to take, and a sentence that says why: the smallest whose bits per byte are within TOLERANCE of F32's.
 
-    Args:
-        candidates: F32 first.
+    candidates: F32 first.
     """
     exact = candidates[0]
     good = [item for item in candidates if item.bits_per_byte <= (1 + TOLERANCE) * exact.bits_per_byte]

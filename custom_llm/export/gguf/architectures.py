@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from custom_llm.export.graph.accepts import CLASSIC, EITHER, SWIGLU, Accepts
-from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure, Tensors
+from custom_llm.export.graph.graph import Attention, Experts, Graph, Layer, Structure, Tensors
 from custom_llm.export.graph.rewrites.activations import gated_silu, plain_gelu, plain_silu, squares_as_gates
 from custom_llm.export.graph.rewrites.experts import all_as_experts, some_selection_bias, some_shared_expert
 from custom_llm.export.graph.rewrites.layers import align_heads, align_widths, deepen, pad_positions
@@ -29,16 +28,17 @@ from custom_llm.export.graph.rewrites.norms import (
     untie,
     zero_biases,
 )
-from custom_llm.export.graph.target import Target, choose
+from custom_llm.export.graph.rewrites.parts import each_layer
+from custom_llm.export.graph.target import CLASSIC, EITHER, SWIGLU, Accepts, Target, choose
 from custom_llm.export.graph.tensor_names import TensorRow, rename
 from custom_llm.export.huggingface.classes import (
     BY_NAME,
     DEEPSEEK_FOR_CONVERTER,
-    MLA_KEY,
-    MLA_QUERY,
     QKV,
     HFClass,
-    qkv_sizes,
+    mla_key,
+    mla_query,
+    neighbours,
 )
 
 GATING = {"softmax": 1, "sigmoid": 2}  # llama.cpp's `llama_expert_gating_func_type`
@@ -47,17 +47,11 @@ Metadata = dict[str, Any]
 
 @dataclass(frozen=True)
 class Architecture(Target):
-    """A graph of llama.cpp, called as its `general.architecture`.
+    """A graph of llama.cpp, called as its `general.architecture`."""
 
-    Args:
-        metadata: its keys without the name in front, beyond those all have.
-        converted_from: the Hugging Face class of which llama.cpp's own converter makes this,
-        converted_if: unless it reads a structure wrongly.
-    """
-
-    metadata: Callable[[Structure], Metadata]
-    converted_from: HFClass | None = None
-    converted_if: Callable[[Structure], bool] = lambda s: True
+    metadata: Callable[[Structure], Metadata]  # its keys without the name in front, beyond those all have
+    converted_from: HFClass | None = None  # of which llama.cpp's own converter makes this,
+    converted_if: Callable[[Structure], bool] = lambda s: True  # unless it reads a structure wrongly
 
     def is_converted(self, s: Structure) -> bool:
         """Whether llama.cpp's own converter writes this of a Hugging Face directory with that structure."""
@@ -79,22 +73,12 @@ def choose_architecture(graph: Graph) -> tuple[Architecture, Graph] | None:
     return choose(ARCHITECTURES, drop_blank_biases(graph))
 
 
-# ---- layouts ----
-
-
-def _pairs(x: torch.Tensor, width: int) -> torch.Tensor:
-    """Rows of each head from half-split rotation (i with i + width/2) to pairs of neighbours."""
-    return x.unflatten(0, (-1, 2, width // 2)).transpose(1, 2).flatten(0, 2)
-
-
-def _key_up(x: torch.Tensor, a: Attention) -> torch.Tensor:
-    """(n_head · head_dim, kv_latent) → (n_head, kv_latent, head_dim): llama.cpp multiplies queries by it."""
-    return x.unflatten(0, (a.n_head, a.head_dim)).transpose(1, 2)
-
-
-ROTATED = dict(pack=lambda x, a: _pairs(x, a.head_dim))
-
 # ---- names ----
+
+
+def _rotated(x: torch.Tensor, a: Attention) -> torch.Tensor:
+    return neighbours(x, a.head_dim, a.head_dim)
+
 
 BASIC = {
     "token_embd.weight": "token_embedding.weight",
@@ -107,39 +91,35 @@ BASIC = {
     "blk.{i}.attn_q_norm.weight": "blocks.{i}.attn.query_norm.weight",
     "blk.{i}.attn_k_norm.weight": "blocks.{i}.attn.key_norm.weight",
     "blk.{i}.ffn_norm.*": "blocks.{i}.ln2.*",
-    "blk.{i}.ffn_gate.*": "blocks.{i}.ffn.gate.*",
-    "blk.{i}.ffn_up.*": "blocks.{i}.ffn.up.*",
-    "blk.{i}.ffn_down.*": "blocks.{i}.ffn.down.*",
+    "blk.{i}.ffn_{part}.*": "blocks.{i}.ffn.{part}.*",
     "blk.{i}.ffn_gate_inp.weight": "blocks.{i}.ffn.router.weight",
     "blk.{i}.exp_probs_b.bias": "blocks.{i}.ffn.selection_bias",
-    "blk.{i}.ffn_gate_exps.weight": "blocks.{i}.ffn.experts.gate.weight",
-    "blk.{i}.ffn_up_exps.weight": "blocks.{i}.ffn.experts.up.weight",
-    "blk.{i}.ffn_down_exps.weight": "blocks.{i}.ffn.experts.down.weight",
-    "blk.{i}.ffn_gate_shexp.weight": "blocks.{i}.ffn.shared.gate.weight",
-    "blk.{i}.ffn_up_shexp.weight": "blocks.{i}.ffn.shared.up.weight",
-    "blk.{i}.ffn_down_shexp.weight": "blocks.{i}.ffn.shared.down.weight",
+    "blk.{i}.ffn_{part}_exps.weight": "blocks.{i}.ffn.experts.{part}.weight",
+    "blk.{i}.ffn_{part}_shexp.weight": "blocks.{i}.ffn.shared.{part}.weight",
     "output_norm.*": "ln_f.*",
     "output.weight": "head.weight",
 }
 WITHOUT_HEADS = {theirs: ours for theirs, ours in BASIC.items() if not re.search("attn_[qkv]", theirs)}
-FUSED = {"blk.{i}.attn_qkv.*": TensorRow(QKV, sizes=qkv_sizes), **WITHOUT_HEADS}
+FUSED = {"blk.{i}.attn_qkv.*": TensorRow(QKV), **WITHOUT_HEADS}
 NEIGHBOURS = {
     **BASIC,
-    "blk.{i}.attn_q.*": TensorRow(("blocks.{i}.attn.query.*",), **ROTATED),
-    "blk.{i}.attn_k.*": TensorRow(("blocks.{i}.attn.key.*",), **ROTATED),
+    "blk.{i}.attn_q.*": TensorRow(("blocks.{i}.attn.query.*",), _rotated),
+    "blk.{i}.attn_k.*": TensorRow(("blocks.{i}.attn.key.*",), _rotated),
 }
 POST_NORM = {("blk.{i}.post_attention_norm.*" if "ffn_norm" in k else k): v for k, v in BASIC.items()}
 LATENT = {
     **WITHOUT_HEADS,
-    "blk.{i}.attn_q.weight": TensorRow(("blocks.{i}.attn.query.weight",), **MLA_QUERY),
+    "blk.{i}.attn_q.weight": TensorRow(("blocks.{i}.attn.query.weight",), mla_query),
     "blk.{i}.attn_q_a.weight": "blocks.{i}.attn.query_down.weight",
     "blk.{i}.attn_q_a_norm.weight": "blocks.{i}.attn.query_norm.weight",
-    "blk.{i}.attn_q_b.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
-    "blk.{i}.attn_kv_a_mqa.weight": TensorRow(("blocks.{i}.attn.kv_down.weight",), **MLA_KEY),
+    "blk.{i}.attn_q_b.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), mla_query),
+    "blk.{i}.attn_kv_a_mqa.weight": TensorRow(("blocks.{i}.attn.kv_down.weight",), mla_key),
     "blk.{i}.attn_kv_a_norm.weight": "blocks.{i}.attn.kv_norm.weight",
-    "blk.{i}.attn_k_b.weight": TensorRow(("blocks.{i}.attn.key_up.weight",), pack=_key_up),
+    "blk.{i}.attn_k_b.weight": TensorRow(  # (n_head, kv_latent, head_dim), which queries are multiplied by
+        ("blocks.{i}.attn.key_up.weight",), lambda x, a: x.unflatten(0, (a.n_head, a.head_dim)).mT
+    ),
     "blk.{i}.attn_v_b.weight": TensorRow(
-        ("blocks.{i}.attn.value_up.weight",), pack=lambda x, a: x.unflatten(0, (a.n_head, a.head_dim))
+        ("blocks.{i}.attn.value_up.weight",), lambda x, a: x.unflatten(0, (a.n_head, a.head_dim))
     ),
 }
 
@@ -154,9 +134,8 @@ def _each(values: list[int]) -> int | list[int]:
 
 def _common(s: Structure) -> Metadata:
     """What every architecture has."""
-    ffns = [layer.ffn for layer in s.layers]
-    dense = [ffn.width for ffn in ffns if isinstance(ffn, FeedForward)]
-    widths = [ffn.width if isinstance(ffn, FeedForward) or not dense else dense[0] for ffn in ffns]
+    # Of layers of experts, that of the first dense one, if there is one.
+    widths = [(s.dense[0] if s.dense and isinstance(x.ffn, Experts) else x.ffn).width for x in s.layers]
     norm = "layer_norm_epsilon" if s.norm == "layer" else "layer_norm_rms_epsilon"
     return {
         "context_length": s.n_positions or s.block_size, "embedding_length": s.width, "block_count": len(s.layers),
@@ -175,11 +154,6 @@ def _rotating(s: Structure) -> Metadata:
     }
 
 
-def _mixture(s: Structure) -> Experts | None:
-    """The first layer's experts that has some; they are alike in all of these architectures."""
-    return next((layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)), None)
-
-
 def _experts(m: Experts) -> Metadata:
     return {"expert_count": m.n, "expert_used_count": m.n_chosen, "expert_feed_forward_length": m.width}
 
@@ -191,7 +165,7 @@ def _scores(m: Experts) -> Metadata:
 
 
 def _mixtral(s: Structure) -> Metadata:
-    return _rotating(s) | (_experts(s.first.ffn) if isinstance(s.first.ffn, Experts) else {})
+    return {**_rotating(s), **_experts(s.first.ffn)}
 
 
 def _phimoe(s: Structure) -> Metadata:
@@ -203,20 +177,20 @@ def _phimoe(s: Structure) -> Metadata:
 
 
 def _granite(s: Structure) -> Metadata:
-    shared = s.first.ffn.shared_width if isinstance(s.first.ffn, Experts) else 0
     return {
-        **_mixtral(s), "expert_shared_feed_forward_length": shared, "attention.scale": s.first.attn.head_dim**-0.5,
+        **_mixtral(s), "expert_shared_feed_forward_length": s.first.ffn.shared_width,
+        "attention.scale": s.first.attn.head_dim**-0.5,
         "embedding_scale": 1.0, "residual_scale": 1.0, "logit_scale": 1.0,
     }
 
 
 def _sigmoid_experts(s: Structure) -> Metadata:
     """Experts in the manner of DeepSeek-V3, behind so many dense layers."""
-    m = _mixture(s)
-    if m is None:
+    if not s.mixtures:
         return {"leading_dense_block_count": len(s.layers), "expert_feed_forward_length": 1, "expert_shared_count": 0}
+    m = s.mixtures[0]
     return {
-        **_experts(m), "leading_dense_block_count": sum(isinstance(layer.ffn, FeedForward) for layer in s.layers),
+        **_experts(m), "leading_dense_block_count": len(s.dense),
         "expert_shared_count": m.shared_width // m.width, **_scores(m),
         "expert_group_count": 1, "expert_group_used_count": 1,
     }
@@ -233,9 +207,9 @@ def _everywhere_windowed(s: Structure) -> Metadata:
 
 
 def _step35(s: Structure) -> Metadata:
-    m = _mixture(s)
-    if m is None:
+    if not s.mixtures:
         return {**_everywhere_windowed(s), "expert_feed_forward_length": 0}
+    m = s.mixtures[0]
     return {
         **_everywhere_windowed(s), **_experts(m), "expert_shared_feed_forward_length": m.shared_width, **_scores(m),
     }
@@ -256,12 +230,11 @@ def _deepseek2(s: Structure) -> Metadata:
 # ---- what cannot be said in a table: tensors that an architecture asks for ----
 
 
-def _half_open_gates(graph: Graph) -> Graph:
+@each_layer
+def _half_open_gates(layer: Layer, x: Tensors) -> tuple[Layer, Tensors]:
     """spark2.5 multiplies every head by the sigmoid of a gate: half of twice as much."""
-    tensors = graph.map(r"blocks\.\d+\.attn\.proj\.weight", lambda x: 2 * x)
-    for prefix, layer in graph.blocks():
-        tensors[f"{prefix}attn.gate.weight"] = graph.tensors["ln_f.weight"].new_zeros(layer.attn.n_head, graph.s.width)
-    return graph.change(tensors)
+    gate = x["attn.query.weight"].new_zeros(layer.attn.n_head, x["attn.query.weight"].shape[1])
+    return layer, x | {"attn.proj.weight": 2 * x["attn.proj.weight"], "attn.gate.weight": gate}
 
 
 def _unlike_lite(graph: Graph) -> Graph:
@@ -277,7 +250,7 @@ STARCODER2 = dict(accepts=Accepts(**CLASSIC, dense=[("gelu", False)]), names=BAS
                   converted_from=BY_NAME["Starcoder2ForCausalLM"])
 ARCHITECTURES = (
     Architecture(
-        "gpt2", Accepts(**CLASSIC, positions="table", dense=[("gelu", False)]), FUSED,
+        "gpt2", Accepts(**CLASSIC, positions=("table",), dense=[("gelu", False)]), FUSED,
         (zero_biases, fold_head_bias, mirror, plain_gelu, align_widths, pad_positions), lambda s: {},
         converted_from=BY_NAME["GPT2LMHeadModel"],
         converted_if=lambda s: s.first.ffn.width == 4 * s.width,  # it ignores n_inner
@@ -293,7 +266,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         "llama",
-        Accepts(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU, ("silu", False)], single_choice=False),
+        Accepts(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU, ("silu", False)], renormalized=(True,)),
         NEIGHBOURS, (centre, squares_as_gates, plain_silu), _mixtral, converted_from=BY_NAME["MixtralForCausalLM"],
     ),
     Architecture(
@@ -305,14 +278,12 @@ ARCHITECTURES = (
         (centre, squares_as_gates, bias_as_head), _rotating, converted_from=BY_NAME["Qwen3ForCausalLM"],
     ),
     Architecture(
-        "qwen3moe", Accepts(qk_norm=(True,), attn_bias=EITHER, experts=[SWIGLU], single_choice=False), BASIC,
+        "qwen3moe", Accepts(qk_norm=(True,), attn_bias=EITHER, experts=[SWIGLU], renormalized=(True,)), BASIC,
         (centre, squares_as_gates, bias_as_head), _mixtral, converted_from=BY_NAME["Qwen3MoeForCausalLM"],
     ),
     Architecture(
         "granitemoe",
-        Accepts(
-            attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU], shared_expert=(True,), single_choice=False,
-        ),
+        Accepts(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU], shared_expert=(True,), renormalized=(True,)),
         NEIGHBOURS, (centre, squares_as_gates), _granite, converted_from=BY_NAME["GraniteMoeSharedForCausalLM"],
     ),
     Architecture(
@@ -327,7 +298,7 @@ ARCHITECTURES = (
     Architecture(
         "deepseek2",
         Accepts(
-            attention="latent", dense=[SWIGLU], experts=[SWIGLU], scoring=("softmax", "sigmoid"),
+            attention=("latent",), dense=[SWIGLU], experts=[SWIGLU], scoring=("softmax", "sigmoid"),
             shared_expert=(True,), selection_bias=EITHER, layers="dense first",
         ),
         LATENT, (centre, squares_as_gates, some_shared_expert, align_widths, _unlike_lite), _deepseek2,
@@ -358,8 +329,8 @@ ARCHITECTURES = (
     Architecture(
         "phimoe",
         Accepts(
-            norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=True, experts=[SWIGLU],
-            single_choice=False, head_bias=(True,), tied=(False,),
+            norm_bias=(True,), attn_bias=(True,), out_bias=(True,), square_heads=(True,), experts=[SWIGLU],
+            renormalized=(True,), head_bias=(True,), tied=(False,),
         ),
         {**BASIC, "output.bias": "head.bias"},
         (zero_biases, centre, squares_as_gates, all_as_experts, untie, some_head_bias), _phimoe,

@@ -30,32 +30,20 @@ def find_quantizer(checkout: str | Path) -> Path | None:
 
 
 def run_converter(checkout: str | Path, hf_dir: str | Path, path: str | Path, name: str) -> None:
-    """Write `hf_dir` to `path` as F32 with the checkout's converter, whose vocabulary step is ours.
-
-    Raises:
-        UserError: the converter failed.
-    """
-    child = [sys.executable, "-m", __name__, str(checkout), str(hf_dir), str(path), name]
+    """Write `hf_dir` to `path` as F32 with the checkout's converter, whose vocabulary step is ours."""
     search = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-    _run(child, f"{checkout}/{CONVERTER}", {**os.environ, "PYTHONPATH": search})
+    child = [sys.executable, "-m", __name__, str(checkout), str(hf_dir), str(path), name]
+    run_program(child, f"{checkout}/{CONVERTER}", PYTHONPATH=search)
 
 
-def run_quantizer(program: str | Path, source: str | Path, target: str | Path, quant_type: str) -> None:
-    """Write the GGUF `source` to `target` in another type.
-
-    Raises:
-        UserError: the program failed.
-    """
-    _run([str(program), str(source), str(target), quant_type], str(program), dict(os.environ))
-
-
-def _run(command: list[str], name: str, environment: dict[str, str]) -> None:
-    """Run a program and log what it prints; its last line of error becomes ours."""
+def run_program(command: list[str], name: str, **environment: str) -> None:
+    """Run a program and log what it prints. Raises UserError, with its last line, where it fails."""
     logger.info("running %s", " ".join(command))
     try:
         result = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
+            command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace",
+        )  # fmt: skip
     except OSError as error:
         raise UserError(f"{name} cannot be started: {error.strerror}; build it anew or move it away") from None
     output = (result.stdout + result.stderr).strip()

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
-from custom_llm.export.gguf.llama_cpp_tools import find_quantizer, run_quantizer
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.export.gguf.llama_cpp_tools import find_quantizer, run_program
+from custom_llm.llamacpp import MISSING, is_available
 
 Shapes = dict[str, tuple[int, ...]]  # of the tensors of a file by name, in PyTorch's order
 
@@ -39,11 +39,7 @@ FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # where rows are n
 
 
 def parse_quant_types(text: str) -> list[str]:
-    """`"q4_0,Q8_0"` as ["Q4_0", "Q8_0"].
-
-    Raises:
-        UserError: an unknown type, or one that needs an importance matrix.
-    """
+    """`"q4_0,Q8_0"` as ["Q4_0", "Q8_0"]. Raises UserError for unknown types, and for those of NEED_IMPORTANCE."""
     names = [name.strip().upper() for name in text.split(",") if name.strip()]
     for name in names:
         if name in NEED_IMPORTANCE:
@@ -66,14 +62,10 @@ def check_possible(quant_types: Sequence[str], checkout: str | Path | None) -> N
 
 
 def quantize(source: Path, target: Path, quant_type: str, checkout: str | Path | None) -> None:
-    """Write the F32 GGUF `source` to `target` in `quant_type`, with the checkout's llama-quantize if it has one.
-
-    Raises:
-        UserError: llama.cpp refused.
-    """
+    """Write the F32 GGUF `source` to `target` in `quant_type`, with the checkout's llama-quantize if it has one."""
     quant_type = ALIASES.get(quant_type, quant_type)
     if program := checkout and find_quantizer(checkout):
-        run_quantizer(program, source, target, quant_type)
+        run_program([str(program), str(source), str(target), quant_type], str(program))
     elif is_available():
         from custom_llm.llamacpp import quantize_file
 
@@ -110,33 +102,29 @@ def _quantize_here(source: Path, target: Path, quant_type: str) -> None:
 def tensor_types(shapes: Shapes, quant_type: str) -> dict[str, str]:
     """The type each tensor has in a file, by the rules of llama.cpp (src/llama-quant.cpp); of HERE, and Q4_K_M."""
     n_layer = 1 + max((_layer(name) for name in shapes), default=0)
-    n_expert = next((shape[0] for name, shape in shapes.items() if name.endswith("ffn_gate_inp.weight")), 0)
-    tied = "output.weight" not in shapes
-    return {name: _tensor_type(name, shape, quant_type, n_layer, n_expert, tied) for name, shape in shapes.items()}
+    has_8_experts = any(name.endswith("ffn_gate_inp.weight") and shape[0] == 8 for name, shape in shapes.items())
+    output = "output.weight" if "output.weight" in shapes else "token_embd.weight"
 
-
-def _tensor_type(name: str, shape: tuple[int, ...], quant_type: str, n_layer: int, n_expert: int, tied: bool) -> str:
-    if not is_quantized(name, shape):
-        return "F32"
-    kind = {"Q4_K_M": "Q4_K"}.get(quant_type, quant_type)
-    if BLOCKS[kind][1] == 1:
-        return kind
-    row = shape[-1]
-    if name == "output.weight" or (tied and name == "token_embd.weight"):
-        kind = "Q8_0" if row % BLOCKS[kind][1] or kind == "Q8_0" else "Q6_K"
-    elif re.search(r"attn_(qkv|kv_b|v)\.weight", name):
-        if quant_type == "Q4_K_M" and _has_more_bits(_layer(name), n_layer):
+    def kind_of(name: str, row: int) -> str:
+        kind = {"Q4_K_M": "Q4_K"}.get(quant_type, quant_type)
+        if BLOCKS[kind][1] == 1:
+            return kind
+        # the first and last eighth of the layers, and every third between them
+        layer, eighth = _layer(name), n_layer // 8
+        has_more_bits = layer < eighth or layer >= 7 * n_layer // 8 or (layer - eighth) % 3 == 2
+        if name == output:
+            kind = "Q8_0" if row % BLOCKS[kind][1] or kind == "Q8_0" else "Q6_K"
+        elif has_8_experts and re.search(r"attn_(qkv|kv_b|v|k)\.weight", name):
+            kind = "Q8_0"
+        elif quant_type == "Q4_K_M" and has_more_bits and re.search(r"attn_(qkv|kv_b|v)\.weight|ffn_down", name):
             kind = "Q6_K"
-        kind = "Q8_0" if n_expert == 8 else kind
-    elif "attn_k.weight" in name:
-        kind = "Q8_0" if n_expert == 8 else kind
-    elif "ffn_down" in name and quant_type == "Q4_K_M" and _has_more_bits(_layer(name), n_layer):
-        kind = "Q6_K"
-    elif "attn_output.weight" in name and quant_type == "Q4_K_M" and n_expert == 8:
-        kind = "Q5_K"
-    if row % BLOCKS[kind][1]:
-        kind = FALLBACKS.get(kind, kind)
-    return "F16" if row % BLOCKS[kind][1] else kind
+        elif quant_type == "Q4_K_M" and has_8_experts and "attn_output.weight" in name:
+            kind = "Q5_K"
+        if row % BLOCKS[kind][1]:
+            kind = FALLBACKS.get(kind, kind)
+        return "F16" if row % BLOCKS[kind][1] else kind
+
+    return {name: kind_of(name, shape[-1]) if is_quantized(name, shape) else "F32" for name, shape in shapes.items()}
 
 
 def is_quantized(name: str, shape: Sequence[int]) -> bool:
@@ -146,11 +134,6 @@ def is_quantized(name: str, shape: Sequence[int]) -> bool:
         and name.endswith("weight")
         and not name.endswith(("position_embd.weight", "ffn_gate_inp.weight"))
     )
-
-
-def _has_more_bits(layer: int, n_layer: int) -> bool:
-    """The first and last eighth of the layers, and every third between them."""
-    return layer < n_layer // 8 or layer >= 7 * n_layer // 8 or (layer - n_layer // 8) % 3 == 2
 
 
 def _layer(name: str) -> int:

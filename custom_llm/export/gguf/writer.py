@@ -57,10 +57,7 @@ def add_block_size(writer: Any, block_size: int) -> None:
 def add_about(writer: Any, about: About) -> None:
     """What the file says about the model in words, but for its name."""
     for key, value in about.to_gguf().items():
-        if isinstance(value, int):
-            writer.add_uint32(key, value)
-        else:
-            writer.add_string(key, value)
+        _add(writer, key, value)
 
 
 def add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:
@@ -77,13 +74,7 @@ def add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:
     writer.add_add_space_prefix(False)
 
 
-def _add(writer: GGUFWriter, key: str, value: Any) -> None:
+def _add(writer: Any, key: str, value: Any) -> None:
     """A key with the type that llama.cpp reads such a value in."""
-    if isinstance(value, bool):
-        writer.add_bool(key, value)
-    elif isinstance(value, int):
-        writer.add_uint32(key, value)
-    elif isinstance(value, float):
-        writer.add_float32(key, value)
-    else:
-        writer.add_array(key, value)
+    one = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    one.get(type(value), writer.add_array)(key, value)

@@ -1,4 +1,4 @@
-"""Whether a graph that was read from files is possible: its structure by itself, and its tensors by the structure."""
+"""Whether a structure that was read from files is possible, and the shapes of the tensors that belong to it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,14 @@ from dataclasses import fields
 from typing import Any
 
 from custom_llm.config.block import PLAIN
-from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure
+from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Structure
 
 Shape = tuple[int, ...]
+Shapes = Iterator[tuple[str, Shape]]
 TYPES = {"int": int, "bool": bool, "str": str, "float": float}
 CHOICES = {"norm": ("layer", "rms"), "scoring": ("softmax", "sigmoid"), "activation": PLAIN}
 MAY_BE_ZERO = ("q_latent", "rope_dim", "shared_width", "dropout")
 MOST = 1 << 24  # of any number; the largest that makes sense is a vocabulary
-
-
-def check_graph(graph: Graph) -> None:
-    """Raise ValueError for an invalid structure, or one whose tensors are missing, unexpected or of other shapes."""
-    check_structure(graph.s)
-    shapes = expected_shapes(graph.s)
-    for name in sorted({*shapes, *graph.tensors}):
-        found = tuple(graph.tensors[name].shape) if name in graph.tensors else None
-        if found != shapes.get(name):
-            raise ValueError(f"{name} is {found or 'missing'} where {shapes.get(name) or 'nothing'} is expected")
 
 
 def check_structure(s: Structure) -> None:
@@ -60,66 +51,54 @@ def expected_shapes(s: Structure) -> dict[str, Shape]:
     for i, layer in enumerate(s.layers):
         prefix = f"blocks.{i}."
         norms += [f"{prefix}ln1", f"{prefix}ln2"]
-        attention = _latent_shapes if layer.attn.is_latent else _head_shapes
-        feed_forward = _expert_shapes if isinstance(layer.ffn, Experts) else _dense_shapes
-        shapes.update((f"{prefix}attn.{name}", shape) for name, shape in attention(layer.attn, width))
-        shapes.update((f"{prefix}ffn.{name}", shape) for name, shape in feed_forward(layer.ffn, width))
+        shapes.update((f"{prefix}attn.{name}", shape) for name, shape in _attention_shapes(layer.attn, width))
+        shapes.update((f"{prefix}ffn.{name}", shape) for name, shape in _ffn_shapes(layer.ffn, width))
     for norm in norms:
-        shapes[f"{norm}.weight"] = (width,)
-        if s.norm_bias:
-            shapes[f"{norm}.bias"] = (width,)
+        shapes |= dict(_linear(norm, (width,), s.norm_bias))
     return shapes
 
 
-Shapes = Iterator[tuple[str, Shape]]
-
-
-def _linear(name: str, rows: int, columns: int, bias: bool) -> Shapes:
-    yield f"{name}.weight", (rows, columns)
+def _linear(name: str, shape: Shape, bias: bool) -> Shapes:
+    yield f"{name}.weight", shape
     if bias:
-        yield f"{name}.bias", (rows,)
+        yield f"{name}.bias", shape[:1]
 
 
-def _head_shapes(a: Attention, width: int) -> Shapes:
-    for name, n in (("query", a.n_head), ("key", a.n_kv_heads), ("value", a.n_kv_heads)):
-        yield from _linear(name, n * a.head_dim, width, a.bias)
-        if a.qk_norm and name != "value":
-            yield f"{name}_norm.weight", (a.head_dim,)
-    yield from _linear("proj", width, a.n_head * a.head_dim, a.out_bias)
-
-
-def _latent_shapes(a: Attention, width: int) -> Shapes:
-    queries, keys = a.n_head * (a.head_dim + a.rope_dim), a.n_head * a.head_dim
+def _attention_shapes(a: Attention, width: int) -> Shapes:
+    heads = a.n_head * a.head_dim
+    yield from _linear("proj", (width, heads), a.out_bias)
+    if not a.is_latent:
+        for name, n in (("query", a.n_head), ("key", a.n_kv_heads), ("value", a.n_kv_heads)):
+            yield from _linear(name, (n * a.head_dim, width), a.bias)
+            if a.qk_norm and name != "value":
+                yield f"{name}_norm.weight", (a.head_dim,)
+        return
+    queries = a.n_head * (a.head_dim + a.rope_dim)
     if a.q_latent:
-        yield from _linear("query_down", a.q_latent, width, a.bias)
+        yield from _linear("query_down", (a.q_latent, width), a.bias)
         yield "query_norm.weight", (a.q_latent,)
-        yield "query_up.weight", (queries, a.q_latent)
-    else:
-        yield "query.weight", (queries, width)
-    yield from _linear("kv_down", a.kv_latent + a.rope_dim, width, a.bias)
+    yield "query_up.weight" if a.q_latent else "query.weight", (queries, a.q_latent or width)
+    yield from _linear("kv_down", (a.kv_latent + a.rope_dim, width), a.bias)
     yield "kv_norm.weight", (a.kv_latent,)
-    yield "key_up.weight", (keys, a.kv_latent)
-    yield "value_up.weight", (keys, a.kv_latent)
-    yield from _linear("proj", width, keys, a.out_bias)
+    yield "key_up.weight", (heads, a.kv_latent)
+    yield "value_up.weight", (heads, a.kv_latent)
 
 
-def _dense_shapes(ffn: FeedForward, width: int) -> Shapes:
-    for name in ("gate", "up") if ffn.gated else ("up",):
-        yield from _linear(name, ffn.width, width, ffn.bias)
-    yield from _linear("down", width, ffn.width, ffn.bias)
-
-
-def _expert_shapes(m: Experts, width: int) -> Shapes:
-    yield "router.weight", (m.n, width)
-    if m.has_selection_bias:
-        yield "selection_bias", (m.n,)
-    for name in ("gate", "up") if m.gated else ("up",):
-        yield f"experts.{name}.weight", (m.n, m.width, width)
-        if m.shared_width:
-            yield f"shared.{name}.weight", (m.shared_width, width)
-    yield "experts.down.weight", (m.n, width, m.width)
-    if m.shared_width:
-        yield "shared.down.weight", (width, m.shared_width)
+def _ffn_shapes(ffn: FeedForward | Experts, width: int) -> Shapes:
+    """Matrices (hidden, width), (hidden, width) and (width, hidden); those of all experts are one tensor."""
+    if isinstance(ffn, Experts):
+        yield "router.weight", (ffn.n, width)
+        if ffn.has_selection_bias:
+            yield "selection_bias", (ffn.n,)
+    for name in ("gate", "up", "down") if ffn.gated else ("up", "down"):
+        rows, columns = (width, ffn.width) if name == "down" else (ffn.width, width)
+        if isinstance(ffn, FeedForward):
+            yield from _linear(name, (rows, columns), ffn.bias)
+            continue
+        yield f"experts.{name}.weight", (ffn.n, rows, columns)
+        if ffn.shared_width:
+            shared = ffn.shared_width
+            yield f"shared.{name}.weight", (width, shared) if name == "down" else (shared, width)
 
 
 def _check_values(item: Any) -> None:

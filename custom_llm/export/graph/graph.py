@@ -12,7 +12,7 @@ Export goes  our model → Graph → (rewrites) → Graph → names of Hugging F
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -106,6 +106,15 @@ class Structure:
     def first(self) -> Layer:
         return self.layers[0]
 
+    @property
+    def dense(self) -> list[FeedForward]:
+        """The feed-forward layers that are no experts."""
+        return [layer.ffn for layer in self.layers if isinstance(layer.ffn, FeedForward)]
+
+    @property
+    def mixtures(self) -> list[Experts]:
+        return [layer.ffn for layer in self.layers if isinstance(layer.ffn, Experts)]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
@@ -166,11 +175,6 @@ class Graph:
         """`function` of every tensor whose whole name matches the regular expression `pattern`."""
         return {name: function(x) for name, x in self.tensors.items() if re.fullmatch(pattern, name)}
 
-    def blocks(self) -> Iterator[tuple[str, Layer]]:
-        """("blocks.0.", its layer), …"""
-        for i, layer in enumerate(self.s.layers):
-            yield f"blocks.{i}.", layer
-
 
 def join(parts: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
     """torch.cat, which on the meta device imports a compiler for seconds."""
@@ -214,11 +218,11 @@ def _structure(config: ModelConfig) -> Structure:
 
 
 def _attention(config: ModelConfig, block: BlockConfig) -> Attention:
-    head_dim = config.n_embd // block.n_head
-    if block.attn == "mla":
-        latents = dict(q_latent=block.q_latent_dim, kv_latent=block.kv_latent_dim, rope_dim=block.rope_head_dim or 0)
-        return Attention(block.n_head, block.n_head, head_dim, config.bias, config.bias, **latents)
-    return Attention(block.n_head, block.kv_heads, head_dim, config.bias, config.bias, config.qk_norm)
+    latents = dict(q_latent=block.q_latent_dim, kv_latent=block.kv_latent_dim, rope_dim=block.rope_head_dim or 0)
+    return Attention(
+        block.n_head, block.kv_heads, config.n_embd // block.n_head, config.bias, config.bias, config.qk_norm,
+        **(latents if block.attn == "mla" else {}),
+    )  # fmt: skip
 
 
 def _feed_forward(config: ModelConfig, block: BlockConfig) -> FeedForward | Experts:

@@ -1,44 +1,28 @@
 """Tensors under other names and in other layouts: a table of rows "their name ← ours", applied either way.
 
-In a row's names, {i} is a layer, {e} an expert, and a final * both "weight" and "bias", whichever there are.
+In a row's names, {i} is a layer, {e} an expert, {part} each matrix of a feed-forward layer, and a final * both "weight"
+and "bias", whichever there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import count, takewhile
+from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 
+from custom_llm.export.graph.check import expected_shapes
 from custom_llm.export.graph.graph import Attention, Structure, Tensors, join
-
-Layout = Callable[[torch.Tensor, Attention | None], torch.Tensor]
-
-
-def as_is(x: torch.Tensor, attn: Attention | None) -> torch.Tensor:
-    return x
-
-
-def transposed(x: torch.Tensor, attn: Attention | None) -> torch.Tensor:
-    """(out, in) ↔ (in, out); vectors as they are."""
-    return x.mT if x.dim() > 1 else x
 
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One tensor of theirs, made of one or more of ours, and the other way round.
+    """One tensor of theirs, made of one or more of ours, and the other way round."""
 
-    Args:
-        ours: names of ours, joined along `dim`.
-        pack: the layout they want, from ours; unpack: the inverse.
-        sizes: of each part along `dim` (default: all alike).
-    """
-
-    ours: tuple[str, ...]
-    pack: Layout = as_is
-    unpack: Layout = as_is
-    sizes: Callable[[Attention], list[int]] | None = field(default=None, compare=False)
+    ours: tuple[str, ...]  # joined along `dim`
+    layout: Callable[[torch.Tensor, Attention], torch.Tensor] | None = None  # the same values in another order or shape
+    scale: Callable[[Attention], list[float]] | None = None  # what each of our rows is multiplied by
     dim: int = 0
 
 
@@ -52,61 +36,62 @@ def rename(tensors: Tensors, s: Structure, table: Table) -> Tensors:
     for theirs, row, attn in _rows(s, table):
         if not all(name in tensors for name in row.ours):
             continue
-        parts = [tensors[name] for name in row.ours]
-        result[theirs] = row.pack(join(parts, row.dim), attn).contiguous()
         used.update(row.ours)
-    for theirs, ours in _expert_rows(s, table):
-        if ours in tensors:
-            used.add(ours)
-            result |= {theirs.replace("{e}", str(e)): x.contiguous() for e, x in enumerate(tensors[ours])}
+        x = join([tensors[name] for name in row.ours], row.dim)
+        x = _scaled(x, row.scale(attn)) if row.scale else x
+        x = row.layout(x, attn) if row.layout else x
+        of_each = {theirs.replace("{e}", str(e)): part for e, part in enumerate(x)} if "{e}" in theirs else {theirs: x}
+        result |= {name: part.contiguous() for name, part in of_each.items()}
     missing = sorted(set(tensors) - used)
     assert not missing, f"no name for {missing}"
     return result
 
 
 def restore(tensors: Tensors, s: Structure, table: Table) -> Tensors:
-    """Their tensors under our names: the inverse of `rename`. Raises KeyError for a tensor that is not in the table."""
+    """Their tensors under our names: the inverse of `rename`. Raises ValueError for others than the structure has."""
     result: Tensors = {}
-    used: set[str] = set()
+    left, shapes = dict(tensors), expected_shapes(s)
+
+    def take(name: str) -> torch.Tensor:
+        if name not in left:
+            raise ValueError(f"{name} is missing")
+        return left.pop(name)
+
     for theirs, row, attn in _rows(s, table):
-        if theirs not in tensors:
+        if not all(name in shapes for name in row.ours):
             continue
-        x = row.unpack(tensors[theirs], attn)
-        parts = x.split(row.sizes(attn) if row.sizes else x.shape[row.dim] // len(row.ours), row.dim)
-        result.update(zip(row.ours, (part.contiguous() for part in parts), strict=True))
-        used.add(theirs)
-    for theirs, ours in _expert_rows(s, table):
-        names = (theirs.replace("{e}", str(e)) for e in count())
-        found = list(takewhile(tensors.__contains__, names))
-        if found:
-            result[ours] = torch.stack([tensors[name] for name in found])
-            used.update(found)
-    if unexpected := sorted(set(tensors) - used):
-        raise KeyError(unexpected[0])
+        shape, sizes = list(shapes[row.ours[0]]), [shapes[name][row.dim] for name in row.ours]
+        shape[row.dim] = sum(sizes)
+        if "{e}" in theirs:
+            found = torch.stack([take(theirs.replace("{e}", str(e))) for e in range(shape[0])])
+        else:
+            found = take(theirs)
+        places = row.layout(torch.arange(found.numel()).view(shape), attn) if row.layout else None
+        expected = tuple(shape if places is None else places.shape)
+        if found.shape != expected:
+            raise ValueError(f"{theirs} is {tuple(found.shape)} where {expected} is expected")
+        if places is not None:
+            found = torch.empty_like(found).flatten().index_copy(0, places.flatten(), found.flatten()).view(shape)
+        x = _scaled(found, [1 / factor for factor in row.scale(attn)]) if row.scale else found
+        result.update(zip(row.ours, (part.contiguous() for part in x.split(sizes, row.dim)), strict=True))
+    if odd := sorted(left) + sorted(shapes.keys() - result.keys()):
+        raise ValueError(f"{odd[0]} is {'unexpected' if left else 'missing'}")
     return result
 
 
+def _scaled(x: torch.Tensor, factors: list[float]) -> torch.Tensor:
+    """Each row of a matrix, or each value of a vector, times its factor."""
+    return x * torch.tensor(factors).view(-1, *[1] * (x.dim() - 1))
+
+
 def _rows(s: Structure, table: Table):
-    """(their name, row, attention of the layer) for every row, layer, weight and bias; not for rows of experts."""
+    """(their name, row, attention of the layer) for every row, layer, weight and bias."""
     for theirs, value in table.items():
-        if "{e}" in theirs:
-            continue
         row = TensorRow((value,)) if isinstance(value, str) else value
-        for i in range(len(s.layers)) if "{i}" in theirs else [None]:
-            attn = None if i is None else s.layers[i].attn
-            for kind in ("weight", "bias") if theirs.endswith("*") else [None]:
-                name, *ours = (_fill(text, i, kind) for text in (theirs, *row.ours))
-                yield name, replace(row, ours=tuple(ours)), attn
-
-
-def _expert_rows(s: Structure, table: Table):
-    """(their name with {e}, our name of all experts) for every row of single experts and every layer."""
-    for theirs, value in table.items():
-        if "{e}" in theirs:
-            for i in range(len(s.layers)):
-                yield _fill(theirs, i, None), _fill(value, i, None)
-
-
-def _fill(text: str, i: int | None, kind: str | None) -> str:
-    text = text if i is None else text.replace("{i}", str(i))
-    return text if kind is None else text.removesuffix("*") + kind
+        parts = ("gate", "up", "down") if "{part}" in theirs else [""]
+        layers = range(len(s.layers)) if "{i}" in theirs else [None]
+        kinds = ("weight", "bias") if theirs.endswith("*") else [""]
+        for part, i, kind in product(parts, layers, kinds):
+            texts = (text.replace("{part}", part).replace("{i}", str(i)) for text in (theirs, *row.ours))
+            name, *ours = (text.removesuffix("*") + kind for text in texts)
+            yield name, replace(row, ours=tuple(ours)), None if i is None else s.layers[i].attn

@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 
-from custom_llm.export.graph.accepts import CLASSIC, EITHER, Accepts
-from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph, Structure, join
+from custom_llm.export.graph.graph import Attention, Graph, Structure, join
 from custom_llm.export.graph.rewrites.activations import squares_as_relu_gates
 from custom_llm.export.graph.rewrites.experts import some_selection_bias, some_shared_expert
 from custom_llm.export.graph.rewrites.norms import bias_as_head, centre, fold_head_bias, mirror, zero_biases
-from custom_llm.export.graph.target import Target, choose
-from custom_llm.export.graph.tensor_names import TensorRow, transposed
+from custom_llm.export.graph.target import CLASSIC, EITHER, MAYBE_BIASED, Accepts, Target, choose
+from custom_llm.export.graph.tensor_names import TensorRow
 from custom_llm.model.layers import EPS
 
 # ours → transformers' name of an activation
@@ -33,14 +32,10 @@ ANY_PLAIN = [(name, False) for name in ACTIVATIONS]
 
 @dataclass(frozen=True)
 class HFClass(Target):
-    """A stock class.
-
-    Args:
-        config: the further content of config.json.
-    """
+    """A stock class."""
 
     model_type: str
-    config: Callable[[Structure], dict[str, Any]]
+    config: Callable[[Structure], dict[str, Any]]  # the further content of config.json
 
 
 def in_directory(graph: Graph) -> tuple[HFClass | None, Graph]:
@@ -54,55 +49,32 @@ def in_directory(graph: Graph) -> tuple[HFClass | None, Graph]:
 # ---- layouts ----
 
 
-def qkv_sizes(a: Attention) -> list[int]:
-    return [a.n_head * a.head_dim, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.head_dim]
+def neighbours(x: torch.Tensor, width: int, turning: int) -> torch.Tensor:
+    """The last `turning` rows of each head, `width` wide, from half-split rotation (i with i + turning/2) to pairs."""
+    head = x.unflatten(0, (-1, width))
+    tail = head[:, width - turning :].unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+    return join([head[:, : width - turning], tail], 1).flatten(0, 1)
 
 
-def interleave_tail(x: torch.Tensor, heads: int, tail: int) -> torch.Tensor:
-    """The last `tail` rows of each head from half-split rotation (i with i + tail/2) to pairs of neighbours."""
-    head = x.unflatten(0, (heads, -1))
-    turning = head[:, -tail:].unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
-    return join([head[:, :-tail], turning], 1).flatten(0, 1)
+def mla_query(x: torch.Tensor, a: Attention) -> torch.Tensor:
+    """Queries carry a rotary part in each head."""
+    return neighbours(x, a.head_dim + a.rope_dim, a.rope_dim)
 
 
-def split_tail(x: torch.Tensor, heads: int, tail: int) -> torch.Tensor:
-    """The inverse of `interleave_tail`."""
-    head = x.unflatten(0, (heads, -1))
-    turning = head[:, -tail:].unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
-    return join([head[:, :-tail], turning], 1).flatten(0, 1)
+def mla_key(x: torch.Tensor, a: Attention) -> torch.Tensor:
+    """The projection of keys and values carries one behind the latent."""
+    return neighbours(x, len(x), a.rope_dim)
 
 
-def _by_head(x: torch.Tensor, a: Attention) -> torch.Tensor:
-    """Keys of all heads above values of all heads → keys and values of each head one above the other."""
-    return x.unflatten(0, (2, a.n_head, a.head_dim)).transpose(0, 1).flatten(0, 2)
+def _transposed(x: torch.Tensor, attn: Attention) -> torch.Tensor:
+    return x.mT if x.dim() > 1 else x
 
 
-def _by_part(x: torch.Tensor, a: Attention) -> torch.Tensor:
-    """The inverse of `_by_head`."""
-    return x.unflatten(0, (a.n_head, 2, a.head_dim)).transpose(0, 1).flatten(0, 2)
-
-
-# Queries carry a rotary part in each head, the projection of keys and values one behind the latent.
-MLA_QUERY = dict(
-    pack=lambda x, a: interleave_tail(x, a.n_head, a.rope_dim), unpack=lambda x, a: split_tail(x, a.n_head, a.rope_dim)
-)
-MLA_KEY = dict(pack=lambda x, a: interleave_tail(x, 1, a.rope_dim), unpack=lambda x, a: split_tail(x, 1, a.rope_dim))
 # DeepseekV3ForCausalLM normalises its latents with an epsilon of 1e-6, whatever its config says. Latents smaller by
-# the root of the ratio make up for it.
+# the root of the ratio make up for it; the rotary head behind keys and values stays as it is.
 SHRINK = (1e-6 / EPS) ** 0.5
-
-
-def _shrunken(x: torch.Tensor, a: Attention, factor: float) -> torch.Tensor:
-    """The rows of the latent times `factor`, those of the rotary head behind them as they are."""
-    return join([x[: a.kv_latent] * factor, x[a.kv_latent :]], 0)
-
-
-SMALL_QUERY = dict(pack=lambda x, a: x * SHRINK, unpack=lambda x, a: x / SHRINK)
-SMALL_KEY = dict(
-    pack=lambda x, a: _shrunken(interleave_tail(x, 1, a.rope_dim), a, SHRINK),
-    unpack=lambda x, a: split_tail(_shrunken(x, a, 1 / SHRINK), 1, a.rope_dim),
-)
-TRANSPOSED = dict(pack=transposed, unpack=transposed)
+SMALL_QUERY = dict(scale=lambda a: [SHRINK] * a.q_latent)
+SMALL_KEY = dict(scale=lambda a: [SHRINK] * a.kv_latent + [1.0] * a.rope_dim, layout=mla_key)
 
 # ---- names ----
 
@@ -111,18 +83,16 @@ GPT2 = {
     "transformer.wte.weight": "token_embedding.weight",
     "transformer.wpe.weight": "position_embedding.weight",
     "transformer.h.{i}.ln_1.*": "blocks.{i}.ln1.*",
-    "transformer.h.{i}.attn.c_attn.*": TensorRow(QKV, **TRANSPOSED, sizes=qkv_sizes),
-    "transformer.h.{i}.attn.c_proj.*": TensorRow(("blocks.{i}.attn.proj.*",), **TRANSPOSED),
+    "transformer.h.{i}.attn.c_attn.*": TensorRow(QKV, _transposed),
+    "transformer.h.{i}.attn.c_proj.*": TensorRow(("blocks.{i}.attn.proj.*",), _transposed),
     "transformer.h.{i}.ln_2.*": "blocks.{i}.ln2.*",
-    "transformer.h.{i}.mlp.c_fc.*": TensorRow(("blocks.{i}.ffn.up.*",), **TRANSPOSED),
-    "transformer.h.{i}.mlp.c_proj.*": TensorRow(("blocks.{i}.ffn.down.*",), **TRANSPOSED),
+    "transformer.h.{i}.mlp.c_fc.*": TensorRow(("blocks.{i}.ffn.up.*",), _transposed),
+    "transformer.h.{i}.mlp.c_proj.*": TensorRow(("blocks.{i}.ffn.down.*",), _transposed),
     "transformer.ln_f.*": "ln_f.*",
     "lm_head.weight": "head.weight",
 }
 # GPT-BigCode keeps its matrices as torch.nn.Linear does.
-BIGCODE = {
-    theirs: TensorRow(row.ours, sizes=row.sizes) if isinstance(row, TensorRow) else row for theirs, row in GPT2.items()
-}
+BIGCODE = {theirs: TensorRow(row.ours) if isinstance(row, TensorRow) else row for theirs, row in GPT2.items()}
 LLAMA = {
     "model.embed_tokens.weight": "token_embedding.weight",
     "model.layers.{i}.input_layernorm.*": "blocks.{i}.ln1.*",
@@ -133,9 +103,7 @@ LLAMA = {
     "model.layers.{i}.self_attn.q_norm.weight": "blocks.{i}.attn.query_norm.weight",
     "model.layers.{i}.self_attn.k_norm.weight": "blocks.{i}.attn.key_norm.weight",
     "model.layers.{i}.post_attention_layernorm.*": "blocks.{i}.ln2.*",
-    "model.layers.{i}.mlp.gate_proj.*": "blocks.{i}.ffn.gate.*",
-    "model.layers.{i}.mlp.up_proj.*": "blocks.{i}.ffn.up.*",
-    "model.layers.{i}.mlp.down_proj.*": "blocks.{i}.ffn.down.*",
+    "model.layers.{i}.mlp.{part}_proj.*": "blocks.{i}.ffn.{part}.*",
     "model.norm.*": "ln_f.*",
     "lm_head.weight": "head.weight",
 }
@@ -167,26 +135,21 @@ MOE = {
     **LLAMA,
     "model.layers.{i}.mlp.gate.weight": "blocks.{i}.ffn.router.weight",
     "model.layers.{i}.mlp.gate.e_score_correction_bias": "blocks.{i}.ffn.selection_bias",
-    "model.layers.{i}.mlp.experts.{e}.gate_proj.weight": "blocks.{i}.ffn.experts.gate.weight",
-    "model.layers.{i}.mlp.experts.{e}.up_proj.weight": "blocks.{i}.ffn.experts.up.weight",
-    "model.layers.{i}.mlp.experts.{e}.down_proj.weight": "blocks.{i}.ffn.experts.down.weight",
-    "model.layers.{i}.mlp.shared_experts.gate_proj.weight": "blocks.{i}.ffn.shared.gate.weight",
-    "model.layers.{i}.mlp.shared_experts.up_proj.weight": "blocks.{i}.ffn.shared.up.weight",
-    "model.layers.{i}.mlp.shared_experts.down_proj.weight": "blocks.{i}.ffn.shared.down.weight",
+    "model.layers.{i}.mlp.experts.{e}.{part}_proj.weight": "blocks.{i}.ffn.experts.{part}.weight",
+    "model.layers.{i}.mlp.shared_experts.{part}_proj.weight": "blocks.{i}.ffn.shared.{part}.weight",
 }
 DEEPSEEK = {
     **{theirs: row for theirs, row in MOE.items() if not re.search(r"\.([qk]_norm|[kv]_proj)\.", theirs)},
-    "model.layers.{i}.self_attn.q_proj.*": TensorRow(("blocks.{i}.attn.query.*",), **MLA_QUERY),
+    "model.layers.{i}.self_attn.q_proj.*": TensorRow(("blocks.{i}.attn.query.*",), mla_query),
     "model.layers.{i}.self_attn.q_a_proj.*": "blocks.{i}.attn.query_down.*",
     "model.layers.{i}.self_attn.q_a_layernorm.weight": "blocks.{i}.attn.query_norm.weight",
-    "model.layers.{i}.self_attn.q_b_proj.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), **MLA_QUERY),
-    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": TensorRow(("blocks.{i}.attn.kv_down.*",), **MLA_KEY),
+    "model.layers.{i}.self_attn.q_b_proj.weight": TensorRow(("blocks.{i}.attn.query_up.weight",), mla_query),
+    "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": TensorRow(("blocks.{i}.attn.kv_down.*",), mla_key),
     "model.layers.{i}.self_attn.kv_a_layernorm.weight": "blocks.{i}.attn.kv_norm.weight",
     "model.layers.{i}.self_attn.kv_b_proj.weight": TensorRow(
         ("blocks.{i}.attn.key_up.weight", "blocks.{i}.attn.value_up.weight"),
-        pack=_by_head,
-        unpack=_by_part,
-        sizes=lambda a: [a.n_head * a.head_dim] * 2,
+        # keys of all heads above values of all heads → keys and values of each head one above the other
+        lambda x, a: x.unflatten(0, (2, a.n_head, a.head_dim)).transpose(0, 1).flatten(0, 2),
     ),
 }
 DEEPSEEK_V3 = {
@@ -213,7 +176,9 @@ def _gpt2(s: Structure) -> dict[str, Any]:
 def _common(s: Structure) -> dict[str, Any]:
     """What the classes in the manner of Llama have in common."""
     a = s.first.attn
-    ffn = next((layer.ffn for layer in s.layers if isinstance(layer.ffn, FeedForward)), s.first.ffn)
+    ffn = s.dense[0] if s.dense else s.first.ffn
+    # transformers' product of all experts at once takes rows of whole 16 bytes only, 8 values in bfloat16.
+    one_by_one = s.mixtures and (s.width % 8 or s.mixtures[0].width % 8)
     return {
         "hidden_size": s.width, "num_hidden_layers": len(s.layers),
         "num_attention_heads": a.n_head, "num_key_value_heads": a.n_kv_heads, "head_dim": a.head_dim,
@@ -221,11 +186,12 @@ def _common(s: Structure) -> dict[str, Any]:
         "max_position_embeddings": s.block_size, "rms_norm_eps": s.eps,
         "rope_theta": s.rope_base, "rope_parameters": {"rope_type": "default", "rope_theta": s.rope_base},
         "attention_bias": a.bias, "attention_dropout": s.dropout,
+        **({"experts_implementation": "eager"} if one_by_one else {}),
     }
 
 
 def _llama(s: Structure) -> dict[str, Any]:
-    return {**_common(s), "mlp_bias": isinstance(s.first.ffn, FeedForward) and s.first.ffn.bias}
+    return {**_common(s), "mlp_bias": s.first.ffn.bias}
 
 
 def _starcoder2(s: Structure) -> dict[str, Any]:
@@ -235,16 +201,10 @@ def _starcoder2(s: Structure) -> dict[str, Any]:
     }
 
 
-def _experts_one_by_one(s: Structure, m: Experts) -> dict[str, str]:
-    """transformers' product of all experts at once takes rows of whole 16 bytes only, 8 values in bfloat16."""
-    return {"experts_implementation": "eager"} if s.width % 8 or m.width % 8 else {}
-
-
 def _mixtral(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
     return {
-        **_common(s), **_experts_one_by_one(s, m),
-        "num_local_experts": m.n, "num_experts_per_tok": m.n_chosen, "sliding_window": None,
+        **_common(s), "num_local_experts": m.n, "num_experts_per_tok": m.n_chosen, "sliding_window": None,
     }
 
 
@@ -259,23 +219,19 @@ def _granite(s: Structure) -> dict[str, Any]:
 def _qwen3_moe(s: Structure) -> dict[str, Any]:
     m = s.first.ffn
     return {
-        **_common(s), **_experts_one_by_one(s, m),
-        "num_experts": m.n, "num_experts_per_tok": m.n_chosen, "moe_intermediate_size": m.width,
+        **_common(s), "num_experts": m.n, "num_experts_per_tok": m.n_chosen, "moe_intermediate_size": m.width,
         "norm_topk_prob": m.renormalized, "decoder_sparse_step": 1, "mlp_only_layers": [],
     }
 
 
 def _deepseek_experts(s: Structure) -> dict[str, Any]:
     """Experts in the manner of DeepSeek-V3, behind so many dense layers."""
-    mixtures = [layer.ffn for layer in s.layers if isinstance(layer.ffn, Experts)]
-    n_dense = len(s.layers) - len(mixtures)
-    if not mixtures:
+    if not s.mixtures:
         none = ("n_routed_experts", "num_experts_per_tok", "n_shared_experts", "n_group", "topk_group")
-        return {"first_k_dense_replace": n_dense, "moe_intermediate_size": 1, **dict.fromkeys(none, 0)}
-    m = mixtures[0]
+        return {"first_k_dense_replace": len(s.dense), "moe_intermediate_size": 1, **dict.fromkeys(none, 0)}
+    m = s.mixtures[0]
     return {
-        **_experts_one_by_one(s, m),
-        "first_k_dense_replace": n_dense, "n_routed_experts": m.n, "num_experts_per_tok": m.n_chosen,
+        "first_k_dense_replace": len(s.dense), "n_routed_experts": m.n, "num_experts_per_tok": m.n_chosen,
         "moe_intermediate_size": m.width, "n_shared_experts": m.shared_width // m.width,
         "norm_topk_prob": m.renormalized, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1,
         "topk_method": "noaux_tc", "scoring_func": m.scoring,
@@ -301,35 +257,36 @@ def _deepseek(s: Structure) -> dict[str, Any]:
 
 def _lean_bias(graph: Graph) -> Graph:
     """The bias of attention's output, where classes have none, as a head; only for models with experts."""
-    return bias_as_head(graph) if any(isinstance(layer.ffn, Experts) for layer in graph.s.layers) else graph
+    return bias_as_head(graph) if graph.s.mixtures else graph
 
 
+DEEPSEEK_EXPERTS = dict(
+    dense=ANY_GATED, experts=ANY_GATED, scoring=("sigmoid",), shared_expert=(True,), selection_bias=(True,),
+    layers="dense first",
+)
 HF_CLASSES = (
     HFClass(
-        "GPT2LMHeadModel", Accepts(**CLASSIC, positions="table", shared_keys=("mha",), dense=ANY_PLAIN), GPT2,
+        "GPT2LMHeadModel", Accepts(**CLASSIC, positions=("table",), shared_keys=("mha",), dense=ANY_PLAIN), GPT2,
         (zero_biases, fold_head_bias, mirror), "gpt2", _gpt2,
     ),
     HFClass(
-        "GPTBigCodeForCausalLM", Accepts(**CLASSIC, positions="table", shared_keys=("mqa",), dense=ANY_PLAIN), BIGCODE,
-        (zero_biases, fold_head_bias), "gpt_bigcode", lambda s: {**_gpt2(s), "multi_query": True},
+        "GPTBigCodeForCausalLM", Accepts(**CLASSIC, positions=("table",), shared_keys=("mqa",), dense=ANY_PLAIN),
+        BIGCODE, (zero_biases, fold_head_bias), "gpt_bigcode", lambda s: {**_gpt2(s), "multi_query": True},
     ),
     HFClass(
-        "LlamaForCausalLM",
-        Accepts(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED, dense_bias=EITHER),
-        LLAMA, (centre,), "llama", _llama,
+        "LlamaForCausalLM", Accepts(**MAYBE_BIASED, dense=ANY_GATED, dense_bias=EITHER), LLAMA,
+        (centre,), "llama", _llama,
     ),
     HFClass(
-        "Qwen3ForCausalLM",
-        Accepts(qk_norm=(True,), attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED),
-        LLAMA, (centre,), "qwen3", lambda s: {**_common(s), "use_sliding_window": False},
+        "Qwen3ForCausalLM", Accepts(**MAYBE_BIASED, qk_norm=(True,), dense=ANY_GATED), LLAMA,
+        (centre,), "qwen3", lambda s: {**_common(s), "use_sliding_window": False},
     ),
     HFClass(
-        "ArceeForCausalLM",
-        Accepts(attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_PLAIN, dense_bias=EITHER),
-        LLAMA, (), "arcee", _llama,
+        "ArceeForCausalLM", Accepts(**MAYBE_BIASED, dense=ANY_PLAIN, dense_bias=EITHER), LLAMA,
+        (), "arcee", _llama,
     ),
     HFClass(
-        "Starcoder2ForCausalLM", Accepts(**CLASSIC, dense=[(name, False) for name in ACTIVATIONS if name != "relu2"]),
+        "Starcoder2ForCausalLM", Accepts(**CLASSIC, dense=[kind for kind in ANY_PLAIN if kind[0] != "relu2"]),
         STARCODER2, (zero_biases, fold_head_bias, mirror), "starcoder2", _starcoder2,
     ),
     HFClass(
@@ -337,7 +294,7 @@ HF_CLASSES = (
         (zero_biases, fold_head_bias), "jais2", lambda s: {**_llama(s), "layer_norm_eps": s.eps},
     ),
     HFClass(
-        "MixtralForCausalLM", Accepts(experts=ANY_GATED, single_choice=False), MIXTRAL,
+        "MixtralForCausalLM", Accepts(experts=ANY_GATED, renormalized=(True,)), MIXTRAL,
         (centre, squares_as_relu_gates), "mixtral", _mixtral,
     ),
     HFClass(
@@ -346,28 +303,16 @@ HF_CLASSES = (
     ),
     HFClass(
         "GraniteMoeSharedForCausalLM",
-        Accepts(
-            attn_bias=EITHER, out_bias=EITHER, equal_biases=True, square_heads=True, experts=ANY_GATED,
-            shared_expert=(True,), single_choice=False,
-        ),
+        Accepts(**MAYBE_BIASED, square_heads=(True,), experts=ANY_GATED, shared_expert=(True,), renormalized=(True,)),
         GRANITE, (centre, squares_as_relu_gates), "granitemoeshared", _granite,
     ),
     HFClass(
-        "Glm4MoeForCausalLM",
-        Accepts(
-            qk_norm=EITHER, attn_bias=EITHER, dense=ANY_GATED, experts=ANY_GATED, scoring=("sigmoid",),
-            shared_expert=(True,), selection_bias=(True,), layers="dense first",
-        ),
-        MOE, (centre, squares_as_relu_gates, some_shared_expert, _lean_bias), "glm4_moe", _glm4_moe,
+        "Glm4MoeForCausalLM", Accepts(**DEEPSEEK_EXPERTS, qk_norm=EITHER, attn_bias=EITHER), MOE,
+        (centre, squares_as_relu_gates, some_shared_expert, _lean_bias), "glm4_moe", _glm4_moe,
     ),
     HFClass(
-        "DeepseekV3ForCausalLM",
-        Accepts(
-            attention="latent", attn_bias=EITHER, out_bias=EITHER, equal_biases=True, dense=ANY_GATED,
-            experts=ANY_GATED, scoring=("sigmoid",), shared_expert=(True,), selection_bias=(True,),
-            layers="dense first",
-        ),
-        DEEPSEEK_V3, (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias), "deepseek_v3", _deepseek,
+        "DeepseekV3ForCausalLM", Accepts(**DEEPSEEK_EXPERTS, **MAYBE_BIASED, attention=("latent",)), DEEPSEEK_V3,
+        (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias), "deepseek_v3", _deepseek,
     ),
 )
 # fmt: on

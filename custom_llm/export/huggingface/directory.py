@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,16 +19,13 @@ from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import write_bytes
 from custom_llm.common.steps import step
 from custom_llm.export.about import KEY, About
-from custom_llm.export.graph.check import check_graph, check_structure
+from custom_llm.export.graph.check import check_structure, expected_shapes
 from custom_llm.export.graph.graph import Graph, Structure
 from custom_llm.export.graph.tensor_names import rename, restore
 from custom_llm.export.huggingface.classes import BY_NAME, HFClass, in_directory
 from custom_llm.export.vocabulary import tokenizer_files
-
-if TYPE_CHECKING:
-    from custom_llm.model import GPTLanguageModel
-    from custom_llm.tokenizer.base import Tokenizer
-
+from custom_llm.model import GPTLanguageModel
+from custom_llm.tokenizer.base import Tokenizer
 
 OURS = "CustomLLM"  # in the place of a class
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -43,13 +40,9 @@ def write_hf_directory(
 ) -> str | None:
     """Write weights, configuration and tokenizer so that `AutoModelForCausalLM` and `AutoTokenizer` load them.
 
-    An interrupted run leaves a directory without config.json, which nothing takes for a model.
-
-    Returns:
-        The stock class it is for; None if there is none, and only this program reads the directory.
-
-    Raises:
-        UserError: the directory cannot be written, or holds somebody else's model.
+    Returned is the stock class it is for; None if there is none, and only this program reads the directory. An
+    interrupted run leaves it without config.json, and nothing takes that for a model. Raises UserError for a directory
+    that cannot be written, or holds somebody else's model.
     """
     output_dir = Path(output_dir)
     if (output_dir / "config.json").exists():
@@ -97,11 +90,7 @@ def hf_config(s: Structure, hf_class: HFClass | None, end_of_text_id: int | None
 
 
 def read_hf_directory(hf_dir: str | Path) -> tuple[Graph, int | None]:
-    """The graph of a directory that `write_hf_directory` wrote, and the id of its end-of-text token.
-
-    Raises:
-        UserError: there is none, it is of another kind of model, or it is damaged.
-    """
+    """The graph of a directory that `write_hf_directory` wrote, and its end-of-text id. Raises UserError for others."""
     config = read_config(hf_dir)
     path = Path(hf_dir) / "model.safetensors"
     try:
@@ -112,11 +101,8 @@ def read_hf_directory(hf_dir: str | Path) -> tuple[Graph, int | None]:
     try:
         structure = Structure.from_dict(config["custom_llm"])
         check_structure(structure)
-        if name != OURS:
-            tensors = restore(tensors, structure, BY_NAME[name].names)
-        graph = Graph(structure, tensors)
-        check_graph(graph)
-        return graph, config["eos_token_id"]
+        names = {ours: ours for ours in expected_shapes(structure)} if name == OURS else BY_NAME[name].names
+        return Graph(structure, restore(tensors, structure, names)), config["eos_token_id"]
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} and config.json beside it do not belong together ({error}); {AGAIN}") from None
 

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import yaml
@@ -18,10 +19,38 @@ from custom_llm.common.files import MARK
 from custom_llm.common.steps import PROGRAM, program
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.about import About, clean_line
-from custom_llm.export.proof import Parity
-from custom_llm.export.report import FileReport
-from custom_llm.export.share.licenses import known_license
-from custom_llm.model.provenance import Provenance
+from custom_llm.export.proof import FileReport, Parity
+from custom_llm.model.files import Provenance
+
+LICENSES = (
+    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m "
+    "afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 "
+    "cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 "
+    "cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 "
+    "cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl "
+    "gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl mpl-2.0 odc-by odbl "
+    "openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl unknown other"
+).split()
+
+
+def known_license(name: str) -> str | None:
+    """The hub's name for a license, or None if it has none.
+
+    >>> known_license("Apache-2.0"), known_license("GPL-3.0-or-later"), known_license("mine")
+    ('apache-2.0', 'gpl-3.0', None)
+    """
+    name = name.lower().removesuffix("-or-later").removesuffix("-only")  # as SPDX has it
+    return name if name in LICENSES else None
+
+
+def license_note(name: str) -> str | None:
+    """What to say about a license that the hub does not know; it is kept as it is."""
+    if not name or known_license(name):
+        return None
+    close = get_close_matches(name.lower(), LICENSES, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"--license {name}: the Hugging Face hub has no such license, so the card says `other`{hint}"
+
 
 # An underscore within a word, as in n_embd, has none.
 _MEANS_SOMETHING = re.compile(r"([\\`*{}\[\]()<>#!|~&$@:]|(?<![^\W_])_|_(?![^\W_]))")
@@ -56,28 +85,18 @@ SIX = ("vocab_size", "n_embd", "n_head", "n_layer", "block_size", "dropout")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a card is made of.
+    """What a card is made of."""
 
-    Attributes:
-        about: the words that are in the GGUF files as well; it has a name.
-        architecture: what llama.cpp calls the model.
-        hf_class: the class of transformers that loads the folder, if there is one.
-        rows: the GGUF files.
-        folder: how a person names the folder of the card: its name, or owner/name on the hub.
-        has_picture: whether PICTURE is there.
-        has_end: whether the model ends its texts itself.
-    """
-
-    about: About
+    about: About  # the words that are in the GGUF files as well; it has a name
     origin: Provenance
     config: ModelConfig
     n_parameters: int
-    architecture: str
-    hf_class: str | None
-    rows: Sequence[FileReport]
-    folder: str
-    has_picture: bool = False
-    has_end: bool = True
+    architecture: str  # what llama.cpp calls the model
+    hf_class: str | None  # the class of transformers that loads the folder, if there is one
+    rows: Sequence[FileReport]  # the GGUF files
+    folder: str  # how a person names the folder of the card: its name, or owner/name on the hub
+    has_picture: bool = False  # whether PICTURE is there
+    has_end: bool = True  # whether the model ends its texts itself
 
     def text(self) -> str:
         """The whole README.md."""
@@ -127,11 +146,9 @@ class ModelCard:
 
     def _training(self) -> str:
         origin = self.origin
-        parts = []
+        parts = ["Nothing is known of its training: it is of an earlier version, or of other scripts."]
         if self.about.training:
-            parts.append(f"Text: {escape(self.about.dataset or 'not known')}. {self.about.training}.")
-        else:
-            parts.append("Nothing is known of its training: it is of an earlier version, or of other scripts.")
+            parts = [f"Text: {escape(self.about.dataset or 'not known')}. {self.about.training}."]
         if origin.kept_step is not None and origin.kept_step != origin.steps:
             parts.append(
                 f"The weights are those of step {origin.kept_step:,}, where the held-out loss was lowest; after it the "
@@ -139,35 +156,33 @@ class ModelCard:
             )
         if self.has_picture:
             parts.append(f"![Loss over the steps of training]({PICTURE})")
-        rows = [(name, value) for name, value in self._settings().items() if value not in (None, "")]
-        parts.append(table(("setting", "value"), rows))
+        parts.append(table(("setting", "value"), self._settings()))
         return "\n\n".join(parts)
 
-    def _settings(self) -> dict[str, object]:
-        """Name → value of the architecture (the six numbers, and what is not at its default) and of the training."""
-        plain = ModelConfig()
-        model = self.config.to_dict()
-        chosen = {k: v for k, v in model.items() if k in SIX or v != getattr(plain, k)}
-        origin = self.origin
-        return {
-            "parameters": f"{self.n_parameters:,}",
-            **chosen,
-            "tokenizer": origin.tokenizer,
-            "characters of text": _number(origin.characters, ","),
-            "tokens of text": _number(origin.tokens, ","),
-            "of these held out": _number(origin.held_out_tokens, ","),
-            "epochs": _number(origin.epochs, "g"),
-            "steps": _number(origin.steps, ","),
-            "tokens seen": _number(origin.tokens_seen, ","),
-            "time": None if origin.minutes is None else _duration(origin.minutes),
-            "batch_size": origin.batch_size,
-            "learning_rate": _number(origin.learning_rate, "g"),
-            "optimizer": origin.optimizer,
-            "schedule": origin.schedule,
-            "training loss at the end": _number(origin.loss, ".4f"),
-            "device": origin.device,
-            "PyTorch": origin.torch,
+    def _settings(self) -> list[tuple[str, str]]:
+        """Those of the architecture (the six numbers, and what is not at its default) and of the training."""
+        plain, origin = ModelConfig(), self.origin
+        chosen = {k: v for k, v in self.config.to_dict().items() if k in SIX or v != getattr(plain, k)}
+        values: dict[str, tuple[Any, str]] = {  # each with its format
+            "parameters": (self.n_parameters, ","),
+            **{name: (value, "") for name, value in chosen.items()},
+            "tokenizer": (origin.tokenizer, ""),
+            "characters of text": (origin.characters, ","),
+            "tokens of text": (origin.tokens, ","),
+            "of these held out": (origin.held_out_tokens, ","),
+            "epochs": (origin.epochs, "g"),
+            "steps": (origin.steps, ","),
+            "tokens seen": (origin.tokens_seen, ","),
+            "time": (None if origin.minutes is None else _duration(origin.minutes), ""),
+            "batch_size": (origin.batch_size, ""),
+            "learning_rate": (origin.learning_rate, "g"),
+            "optimizer": (origin.optimizer, ""),
+            "schedule": (origin.schedule, ""),
+            "training loss at the end": (origin.loss, ".4f"),
+            "device": (origin.device, ""),
+            "PyTorch": (origin.torch, ""),
         }
+        return [(name, format(value, form)) for name, (value, form) in values.items() if value not in (None, "")]
 
     def _evaluation(self) -> str:
         origin, parts = self.origin, []
@@ -201,8 +216,8 @@ class ModelCard:
         given, n_tokens = shlex.quote(name), min(block_size, 200)
         word = re.search(r"[^\W_]{1,20}", self.about.example)  # of characters that the model knows
         prompt = word[0] if word else "The"
+        parts = ["transformers has no class that computes this model; the GGUF files run everywhere below."]
         ours = f"{PROGRAM} write" if program() else "python inference_gguf.py"
-        parts = []
         if self.hf_class:
             folder = json.dumps(self.folder)
             code = (
@@ -213,9 +228,7 @@ class ModelCard:
                 f"written = model.generate(ids, max_length={n_tokens}, do_sample=True, temperature=0.8)\n"
                 "print(tokenizer.decode(written[0]))"
             )
-            parts += [f"With transformers, as {self.hf_class}:", fenced(code, "python")]
-        else:
-            parts.append("transformers has no class that computes this model; the GGUF files run everywhere below.")
+            parts = [f"With transformers, as {self.hf_class}:", fenced(code, "python")]
         parts += [
             f"With custom-llm-scripts, or with llama.cpp, which calls the architecture `{self.architecture}`:",
             fenced(
@@ -251,10 +264,6 @@ def _cells(row: FileReport) -> list[str]:
     elif proof:
         cells = [f"{proof.n_tensors}", f"{proof.max_difference:.2g}", f"{proof.relative_error:.3%}"]
     return [row.path.name, f"{row.n_bytes / 1e6:,.2f} MB", *cells]
-
-
-def _number(number: float | None, form: str) -> str | None:
-    return None if number is None else format(number, form)
 
 
 def _duration(minutes: float) -> str:

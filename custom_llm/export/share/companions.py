@@ -20,12 +20,8 @@ PARAMETERS = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p"
 def write_companions(card: ModelCard, folder: Path, picture: Path, end_of_text: str | None) -> list[str]:
     """Write README.md and the picture into the Hugging Face directory, and a Modelfile beside the GGUF files.
 
-    Args:
-        picture: of the losses, if it is there.
-        end_of_text: the token at which a text ends, if there is one.
-
-    Returns:
-        Notes about what could not be written; the model itself is there.
+    `picture` is of the losses, if it is there; at `end_of_text` a text ends, if there is such a token. Returned are
+    notes about what could not be written; the model itself is there.
     """
     notes = [_copy(picture, folder / PICTURE)]
     card = replace(card, has_picture=(folder / PICTURE).is_file())
@@ -66,10 +62,7 @@ def _copy(picture: Path, target: Path) -> str | None:
 def make_modelfile(paths: Sequence[str | Path], block_size: int, end_of_text: str | None, license: str = "") -> str:
     """A Modelfile for Ollama (docs.ollama.com/modelfile): `ollama create NAME -f Modelfile`, `ollama run NAME`.
 
-    Args:
-        paths: GGUF files of the same model in its own folder; it is for the last, and the others are comments.
-        block_size: tokens that the model reads at once.
-        end_of_text: the token at which a text ends, if there is one.
+    It is for the last of `paths`, files of the same model in its own folder; the others are comments.
     """
     # A path ends with the line, so that spaces and quotes in it need no others.
     *others, last = (f"FROM ./{Path(path).name}" for path in paths)

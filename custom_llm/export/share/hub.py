@@ -47,13 +47,9 @@ def push(repo: str, files: Mapping[str, Path], public: bool, message: str) -> st
     """Make the repository if there is none, and add the files to it in one commit, all of them or none.
 
     Args:
-        repo: owner/name, or a name of the account that the token is of.
+        repo: owner/name, or a name of the account that the token is of; its address is returned.
         files: path in the repository → file.
         public: whether all may see it; then a repository that is there may be public, too.
-        message: of the commit.
-
-    Returns:
-        The address of the repository.
 
     Raises:
         UserError: it cannot be done here and now; the local files are as they were.
@@ -86,17 +82,15 @@ def push(repo: str, files: Mapping[str, Path], public: bool, message: str) -> st
 
 def _explain(error: BaseException) -> str:
     """What to say about a push that failed."""
-    cause: BaseException | None = error
-    while cause is not None:
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    for cause in causes:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         if status is not None:
             said = getattr(cause, "server_message", None) or cause
             return _ANSWERS.get(status, f"the hub answers {status}: {_short(said)}; {KEPT}")
-        cause = cause.__cause__
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    return f"the hub was not reached, or not to the end ({_short(root)}); {KEPT}"
+    return f"the hub was not reached, or not to the end ({_short(causes[-1])}); {KEPT}"
 
 
 def _short(error: object) -> str:

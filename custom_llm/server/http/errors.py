@@ -19,23 +19,13 @@ NOT_AN_OBJECT = "the body must be a JSON object, sent with Content-Type: applica
 
 
 class ApiError(Exception):
-    """A request that is answered with an error.
-
-    Attributes:
-        param: the field of the request that is wrong.
-        code: a word for programs.
-    """
+    """A request that is answered with an error."""
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        kind: str = INVALID,
-        param: str | None = None,
-        code: str | None = None,
+        self, status: int, message: str, *, kind: str = INVALID, param: str | None = None, code: str | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
+        """param: the field of the request that is wrong. code: a word for programs."""
         super().__init__(message)
         self.status, self.kind, self.param, self.code, self.headers = status, kind, param, code, headers
 
@@ -83,9 +73,9 @@ def add_handlers(app: FastAPI) -> None:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             return ApiError(400, f"the body is not JSON: {first['ctx']['error']}").response()
-        field = first["loc"][1] if len(first["loc"]) > 1 else None
-        if field is None:
+        place = first["loc"][1:]
+        if not place:
             message = "a body is missing" if first["type"] == "missing" else NOT_AN_OBJECT
             return ApiError(400, message).response()
-        where = ".".join(map(str, first["loc"][1:]))[: 2 * SHOWN]
-        return ApiError(400, f"{where}: {first['msg']}", param=str(field)).response()
+        where = ".".join(map(str, place))[: 2 * SHOWN]
+        return ApiError(400, f"{where}: {first['msg']}", param=str(place[0])).response()

@@ -22,8 +22,7 @@ UNREAD_SECONDS = 30  # how long an answer may wait for its client to read on
 def most_connections() -> tuple[int, int]:
     """How many connections there may be, and how many more asyncio may take at once: so that each can be refused.
 
-    Raises:
-        UserError: the process may not open enough files.
+    Raises UserError when the process may not open enough files.
     """
     try:
         import resource

@@ -7,24 +7,26 @@ then do nothing, and import no torch, for which the questions of a script need n
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from custom_llm.common.errors import UserError
+from custom_llm.common.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 from custom_llm.common.steps import step
-from custom_llm.training.distributed.torchrun import local_rank, world_size
 
 if TYPE_CHECKING:
     import torch
     import torch.distributed as dist
 
-
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)  # for a step; a process that has waited so long for another one ends
 LONG_TIMEOUT = timedelta(days=30)  # for what one does while others wait: asking, encoding a text, writing a file
 PEER_ENDED = ("by peer", "remote process exited")  # how gloo and NCCL word it
+SECONDS_TO_SPEAK = 10  # that the first process has to say what is wrong
 
 
 class _SaidByAll(UserError):
@@ -167,3 +169,54 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def world_size() -> int:
+    """How many processes there are on all machines together; 1 where torchrun has started none.
+
+    UserError where somebody else has set what torchrun sets.
+    """
+    return max(1, _number("WORLD_SIZE")) if "LOCAL_RANK" in os.environ else 1
+
+
+def local_rank() -> int:
+    """The number of this process among those of its machine, from 0."""
+    return _number("LOCAL_RANK") if world_size() > 1 else 0
+
+
+def _number(name: str) -> int:
+    """What torchrun says in a variable."""
+    text = os.environ.get(name, "")
+    if text.isdecimal() and (name == "WORLD_SIZE" or int(text) < _number("WORLD_SIZE")):
+        return int(text)
+    raise UserError(
+        f"the variable {name} is {text!r}, beside LOCAL_RANK, which torchrun sets; start with torchrun, or unset "
+        "LOCAL_RANK"
+    )
+
+
+@contextlib.contextmanager
+def only_the_first_speaks() -> Iterator[None]:
+    """While entered, processes other than the first print nothing and hear nothing.
+
+    What a person can mend is mostly wrong in all of them. The first one says it, and as it ends torchrun ends the
+    others of its machine, who wait for that. On other machines the first one says it, too, a little later. Bugs are
+    told by all.
+    """
+    if world_size() == 1 or _number("RANK") == 0:
+        yield
+        return
+    try:
+        with Path(os.devnull).open("r+", encoding="utf-8") as nothing, contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stdout(nothing))
+            stack.enter_context(contextlib.redirect_stderr(nothing))
+            stack.callback(setattr, sys, "stdin", sys.stdin)
+            sys.stdin = nothing
+            yield
+    except UserError:
+        time.sleep(SECONDS_TO_SPEAK)
+        if local_rank() == 0:
+            raise
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except KeyboardInterrupt:
+        raise SystemExit(EXIT_INTERRUPTED) from None

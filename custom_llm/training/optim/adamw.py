@@ -16,22 +16,15 @@ from custom_llm.training.distributed.parallel import divided_like
 
 
 class Optimizer:
-    """Updates parameters by their gradients.
-
-    Args:
-        settings: of the groups that do not say otherwise.
-
-    Attributes:
-        param_groups: parameters that are treated alike, `params`, with their settings, such as `lr`.
-        state: parameter → what is kept of it from one step to the next, tensors of its shape.
-        steps: how many were made.
-    """
+    """Updates parameters by their gradients."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], **settings: Any) -> None:
+        """Each group is of parameters that are treated alike, `params`, with settings of its own."""
         self.param_groups = [{**settings, **group, "params": list(group["params"])} for group in groups]
         self._parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        self.state: dict[torch.Tensor, dict[str, torch.Tensor]] = defaultdict(dict)  # by identity
-        self.steps = 0
+        # What is kept of each from one step to the next, tensors of its shape. (Keys are compared by identity.)
+        self.state: dict[torch.Tensor, dict[str, torch.Tensor]] = defaultdict(dict)
+        self.steps = 0  # that were made
 
     @torch.no_grad()
     def step(self) -> None:
@@ -80,20 +73,13 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), by torch's fused kernel.
 
     Moves each weight by its mean gradient over the root of its mean square, which is about `lr` a step. The means are
-    exponential and begin with zeros, which is corrected for.
-
-    Args:
-        betas: how much of the means of gradients and of their squares stays in a step.
+    exponential and begin with zeros, which is corrected for; `betas` say how much of each stays in a step.
     """
 
     def __init__(
-        self,
-        groups: Iterable[dict[str, Any]],
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-    ) -> None:
+        self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.01,
+    ) -> None:  # fmt: skip
         super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def update(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:

@@ -78,10 +78,7 @@ def momentum_at(step: int, peak: float) -> float:
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     """U·Vᵀ of each matrix U·S·Vᵀ, roughly (singular values between about 0.7 and 1.2), by Newton–Schulz iteration.
 
-    In bfloat16 where autocast is on, as its authors do.
-
-    Args:
-        matrices: (n, rows, columns)
+    In bfloat16 where autocast is on, as its authors do. (n, rows, columns) → (n, rows, columns)
     """
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT  # the products below are then of the smaller side

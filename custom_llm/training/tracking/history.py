@@ -1,20 +1,77 @@
-"""The figures of a training, point by point, and what they came to: too long for its text, too short, or neither."""
+"""What is known of a training before it begins, its figures point by point, and what they came to."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from custom_llm.common.steps import command
-from custom_llm.training.clock import Clock
-from custom_llm.training.tracking.about import About
+from custom_llm.config.training import TrainConfig
+from custom_llm.model import GPTLanguageModel
+from custom_llm.training.clock import FLOOR, Clock
+
+LONGER = 4  # times, which is worth it after a training that was too short
+
+
+@dataclass(frozen=True)
+class About:
+    """For the page and for trackers."""
+
+    model_path: str  # where the weights are written
+    corpus: str  # what is learnt from
+    n_parameters: int
+    dropout: float  # of the model
+    command: str  # which trains it
+    longer: str  # flags of a training that is longer by LONGER
+    tables: Mapping[str, Mapping[str, object]]  # title → name → value
+
+
+def describe(
+    model_path: str, corpus: str, model: GPTLanguageModel, config: TrainConfig, device: torch.device, n_processes: int,
+    command: str,
+) -> About:  # fmt: skip
+    """All options, with what was chosen where nothing was said, and the machine; `command` trains this model."""
+    block_size = model.config.block_size
+    chosen = {
+        "min_lr": FLOOR * config.learning_rate if config.min_lr is None else config.min_lr,
+        "total_batch_size": config.accumulation(block_size, n_processes) * config.batch_size * block_size,
+        "stride": config.stride or block_size,
+        "threads": torch.get_num_threads(),
+    }
+    machine = {"processor": _processor(), "cores": os.cpu_count()}
+    if device.type != "cpu":
+        machine["GPU"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    machine |= {"system": platform.platform(), "Python": platform.python_version(), "PyTorch": torch.__version__}
+    tables = {"Training": asdict(config) | chosen, "Model": model.config.to_dict(), "Machine": machine}
+    end = next((name for name in ("minutes", "max_iters") if getattr(config, name) is not None), "max_epochs")
+    longer = f"--{end} {LONGER * getattr(config, end):{'g' if end == 'minutes' else ''}}"
+    return About(model_path, corpus, model.n_parameters(), model.config.dropout, command, longer, tables)
+
+
+def _processor() -> str:
+    """As its maker calls it, where the system says so."""
+    try:
+        if platform.system() == "Darwin":
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return platform.processor() or platform.machine()
+
 
 MOST_POINTS = 2000  # of a training; with more of them, as by thousands of epochs, every second one goes
 RISE = 1.01  # how far above its lowest the held-out loss ends when a text was memorised
@@ -46,14 +103,10 @@ COLUMNS = tuple(item.name for item in fields(Point) if item.name != "sample")
 
 
 class History:
-    """The points of a training so far.
-
-    Args:
-        bytes_per_token: of the held-out text.
-        on_point: called with each new point, and with one that a report at the same step adds to.
-    """
+    """The points of a training so far."""
 
     def __init__(self, bytes_per_token: float = 1.0, on_point: Callable[[Point], object] | None = None) -> None:
+        """`on_point` is called with each new point, and with one that a report at the same step adds to."""
         self.points: list[Point] = []
         self._per_token, self._on_point = bytes_per_token, on_point
         self._total, self._n_targets = 0.0, 0  # loss, and of how many, since the latest point

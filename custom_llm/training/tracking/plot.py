@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import math
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from custom_llm.training.tracking.history import Point, best
@@ -23,6 +21,12 @@ COLORS = {
 INCHES, DOTS_PER_INCH = (8.0, 4.5), 150
 # Shares of the width and height that are left to numbers such as 0.00015; finding out takes half as long as drawing.
 MARGINS = dict(left=0.1, right=0.885, bottom=0.115, top=0.96)
+STYLE = {
+    "svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 10, "axes.spines.top": False,
+    "text.color": COLORS["ink"], "axes.labelcolor": COLORS["ink"], "axes.edgecolor": COLORS["faint"],
+    "xtick.color": COLORS["faint"], "ytick.color": COLORS["faint"], "xtick.labelcolor": COLORS["ink"],
+    "ytick.labelcolor": COLORS["ink"], "grid.color": COLORS["grid"],
+}  # fmt: skip
 
 
 def draw_curves(points: list[Point]) -> tuple[bytes, str]:
@@ -30,31 +34,23 @@ def draw_curves(points: list[Point]) -> tuple[bytes, str]:
 
     ImportError where matplotlib is not installed.
     """
-    with _own_style():
-        figure = _draw(points)
-        png, svg = io.BytesIO(), io.StringIO()
-        figure.savefig(png, format="png", dpi=DOTS_PER_INCH)
-        figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return png.getvalue(), _for_a_page(svg.getvalue())
-
-
-@contextlib.contextmanager
-def _own_style() -> Iterator[None]:
-    """Matplotlib as it comes, whatever a person's matplotlibrc says, and silent about folders it cannot write."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of folders it cannot write
     import matplotlib
 
+    png, file = io.BytesIO(), io.StringIO()
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 10, "axes.spines.top": False,
-                "text.color": COLORS["ink"], "axes.labelcolor": COLORS["ink"], "axes.edgecolor": COLORS["faint"],
-                "xtick.color": COLORS["faint"], "ytick.color": COLORS["faint"], "xtick.labelcolor": COLORS["ink"],
-                "ytick.labelcolor": COLORS["ink"], "grid.color": COLORS["grid"],
-            }
-        )  # fmt: skip
-        yield
+        matplotlib.rcdefaults()  # whatever a person's matplotlibrc says
+        matplotlib.rcParams.update(STYLE)
+        figure = _draw(points)
+        figure.savefig(png, format="png", dpi=DOTS_PER_INCH)
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    # For a page: the element alone, as wide as there is room, in the colours of the page.
+    svg = file.getvalue()
+    svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg[svg.index("<svg") :])
+    svg = svg.replace("xlink:href", "href")
+    for name, color in COLORS.items():
+        svg = svg.replace(color, f"var(--{name})")
+    return png.getvalue(), svg
 
 
 def _draw(points: list[Point]) -> Figure:
@@ -107,13 +103,3 @@ def _draw(points: list[Point]) -> Figure:
 def _finite(values: list[float]) -> list[float]:
     """Infinity as NaN, where a line has a gap."""
     return [value if math.isfinite(value) else math.nan for value in values]
-
-
-def _for_a_page(svg: str) -> str:
-    """The <svg> element alone, as wide as there is room, in the colours of the page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg)
-    svg = svg.replace("xlink:href", "href")
-    for name, color in COLORS.items():
-        svg = svg.replace(color, f"var(--{name})")
-    return svg

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import LOSSES, beside, write_bytes
 from custom_llm.common.notes import note
-from custom_llm.training.tracking.about import About
-from custom_llm.training.tracking.history import History, Point, to_csv
+from custom_llm.training.tracking.history import About, History, Point, to_csv
 from custom_llm.training.tracking.plot import draw_curves
 from custom_llm.training.tracking.trackers import TRACKERS
 from custom_llm.training.tracking.web_report import make_page
@@ -84,12 +83,7 @@ class Record:
         self._attempt("page", self._write_page_now_and_then)
 
     def finish(self, status: str, text: str | None = None) -> Path | None:
-        """Write all that there is, if it has begun, and return the page, if that was written.
-
-        Args:
-            status: finished, stopped, …
-            text: what the model writes at the end.
-        """
+        """Write all that there is, if it has begun, and return the page, if that was written (see `make_page`)."""
         if self._history is None:
             return None
         self._attempt("csv", self._write_csv)

@@ -8,8 +8,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from custom_llm.training.tracking.about import About
-from custom_llm.training.tracking.history import Point, best, describe_overfitting, describe_underfitting
+from custom_llm.training.tracking.history import About, Point, best, describe_overfitting, describe_underfitting
 
 _UNSEEN = "\n\t\u00a0\u00ad\u200c\u200d\u3000"  # what belongs into a text: breaks, spaces, what joins letters
 MOST_ROWS, MOST_TEXTS = 20, 10  # shown of the reports
@@ -20,10 +19,7 @@ PAGE = Path(__file__).with_name("page.html")
 def make_page(about: About, points: Sequence[Point], status: str, picture: str | None, text: str | None) -> str:
     """The page.
 
-    Args:
-        status: under way, stopped, …
-        picture: an <svg> element, or None if there is none.
-        text: what the model writes at the end.
+    status: under way, stopped, …; picture: an <svg> element, or None; text: what the model writes at the end.
     """
     name = _safe(about.model_path)
     last, lowest = points[-1], best(points)

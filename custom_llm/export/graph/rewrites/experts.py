@@ -18,41 +18,32 @@ from custom_llm.export.graph.rewrites.parts import (
     WRITER_BIASES,
     WRITERS,
     Ffn,
+    Rewrite,
     each_ffn,
     each_layer,
-    head_parts,
     widen,
+    with_heads,
 )
 
 PADDED_WIDTH = 32  # of what is added to fill a shape: a block of the common quantized types
 
 
-def some_shared_expert(graph: Graph) -> Graph:
+@each_ffn
+def some_shared_expert(ffn: Ffn, x: Tensors) -> tuple[Ffn, Tensors]:
     """A shared expert of zeros where there is none, as wide as the others."""
-
-    def rewrite(graph: Graph, prefix: str, ffn: Ffn) -> tuple[Ffn, Tensors]:
-        if isinstance(ffn, FeedForward) or ffn.shared_width:
-            return ffn, {}
-        parts = ("gate", "up", "down") if ffn.gated else ("up", "down")
-        shared = {
-            f"{prefix}shared.{name}.weight": torch.zeros_like(graph.tensors[f"{prefix}experts.{name}.weight"][0])
-            for name in parts
-        }
-        return replace(ffn, shared_width=ffn.width), shared
-
-    return each_ffn(graph, rewrite)
+    if isinstance(ffn, FeedForward) or ffn.shared_width:
+        return ffn, x
+    routed = {name: y for name, y in x.items() if name.startswith("experts.")}
+    shared = {name.replace("experts.", "shared."): torch.zeros_like(y[0]) for name, y in routed.items()}
+    return replace(ffn, shared_width=ffn.width), x | shared
 
 
-def some_selection_bias(graph: Graph) -> Graph:
+@each_ffn
+def some_selection_bias(ffn: Ffn, x: Tensors) -> tuple[Ffn, Tensors]:
     """A bias of 0 on the choice of experts where there is none."""
-
-    def rewrite(graph: Graph, prefix: str, ffn: Ffn) -> tuple[Ffn, Tensors]:
-        if isinstance(ffn, FeedForward) or ffn.has_selection_bias:
-            return ffn, {}
-        router = graph.tensors[f"{prefix}router.weight"]
-        return replace(ffn, has_selection_bias=True), {f"{prefix}selection_bias": router.new_zeros(len(router))}
-
-    return each_ffn(graph, rewrite)
+    if isinstance(ffn, FeedForward) or ffn.has_selection_bias:
+        return ffn, x
+    return replace(ffn, has_selection_bias=True), x | {"selection_bias": x["router.weight"].new_zeros(ffn.n)}
 
 
 def all_as_experts(graph: Graph) -> Graph:
@@ -68,8 +59,10 @@ def all_as_experts(graph: Graph) -> Graph:
         possible &= isinstance(ffn, FeedForward) or ffn.renormalized
     if not possible:
         return graph
-    result = each_ffn(_fill_heads(_constant_channel(graph)), lambda *layer: _as_experts(*layer, constant=s.width))
-    return result.without(*result.map(r"blocks\.\d+\.ffn\.(shared\..*|(gate|up|down)\..*)", lambda x: x))
+    graph = _constant_channel(graph)
+    width = graph.s.width
+    graph = _fill_heads(width)(graph)
+    return each_ffn(lambda ffn, x: _as_experts(ffn, x, width, constant=s.width))(graph)
 
 
 def _constant_channel(graph: Graph) -> Graph:
@@ -88,56 +81,54 @@ def _constant_channel(graph: Graph) -> Graph:
     return graph.change(tensors, width=s.width + more, eps=s.eps * shrink)
 
 
-def _fill_heads(graph: Graph) -> Graph:
+def _fill_heads(model_width: int) -> Rewrite:
     """Heads that together are as wide as the model, filled with zeros that do not rotate."""
 
-    def rewrite(prefix: str, layer: Layer) -> tuple[Layer, Tensors]:
+    def rewrite(layer: Layer, x: Tensors) -> tuple[Layer, Tensors]:
         a = layer.attn
-        width = graph.s.width // a.n_head
+        width = model_width // a.n_head
         more, stretch = width - a.head_dim, (width / a.head_dim) ** 0.5  # scores are divided by the root of the width
 
-        def fill(name: str, x: torch.Tensor) -> torch.Tensor:
-            return widen(x * stretch if name == "query" else x, more, 1 - x.dim())
+        def fill(name: str, y: torch.Tensor) -> torch.Tensor:
+            return widen(y * stretch if name == "query" else y, more, 1 - y.dim())
 
-        tensors = head_parts(graph, prefix, a.head_dim, fill)
-        proj = graph.tensors[f"{prefix}attn.proj.weight"].unflatten(1, (-1, a.head_dim))
-        tensors[f"{prefix}attn.proj.weight"] = widen(proj, more).flatten(1)
-        return replace(layer, attn=replace(a, head_dim=width, rope_dim=a.head_dim)), tensors
+        proj = widen(x["attn.proj.weight"].unflatten(1, (-1, a.head_dim)), more).flatten(1)
+        x = x | with_heads(x, a.head_dim, fill) | {"attn.proj.weight": proj}
+        return replace(layer, attn=replace(a, head_dim=width, rope_dim=a.head_dim)), x
 
-    return each_layer(graph, rewrite)
+    return each_layer(rewrite)
 
 
-def _as_experts(graph: Graph, prefix: str, ffn: Ffn, constant: int) -> tuple[Ffn, Tensors]:
+def _as_experts(ffn: Ffn, x: Tensors, model_width: int, constant: int) -> tuple[Ffn, Tensors]:
     """A feed-forward layer as gated experts; value number `constant` of what it reads is 1."""
 
     def part(name: str) -> torch.Tensor | None:
         """(n, out, in): a matrix of all experts, its bias as the column of the constant, the shared one in each."""
         if isinstance(ffn, Experts):
-            x = graph.tensors.get(f"{prefix}experts.{name}.weight")
-            shared = graph.tensors.get(f"{prefix}shared.{name}.weight")
-            if x is None or shared is None:
-                return x
-            return join([x, shared.expand(len(x), -1, -1)], -1 if name == "down" else -2)
-        x, bias = (graph.tensors.get(f"{prefix}{name}.{kind}") for kind in ("weight", "bias"))
-        if x is not None and bias is not None and name != "down":
-            x = x.clone()
-            x[:, constant] += bias
-        return None if x is None else x[None]
+            y, shared = (x.get(f"{kind}.{name}.weight") for kind in ("experts", "shared"))
+            if y is None or shared is None:
+                return y
+            return join([y, shared.expand(len(y), -1, -1)], -1 if name == "down" else -2)
+        y, bias = x.get(f"{name}.weight"), x.get(f"{name}.bias")
+        if y is not None and bias is not None and name != "down":
+            y = y.clone()
+            y[:, constant] += bias
+        return None if y is None else y[None]
 
     up, down, gate = part("up"), part("down"), part("gate")
     if gate is None:  # an `up` that is 1, as with `gated_silu`
         scale = RELU_SCALE if ffn.activation == "relu" else 1.0
         gate, up = up * scale, torch.zeros_like(up)
         up[:, :, constant] = 1 / scale
-    gate, up, down = (widen(x, PADDED_WIDTH, -2) for x in (gate, up, down.mT))
-    bias = graph.tensors.get(f"{prefix}down.bias")
-    if bias is not None:  # of one hidden value more, which is always 1
+    gate, up, down = (widen(y, PADDED_WIDTH, -2) for y in (gate, up, down.mT))
+    if "down.bias" in x:  # of one hidden value more, which is always 1
         gate[:, -PADDED_WIDTH, constant] = 1.0
         up[:, -PADDED_WIDTH, constant] = 1 / F.silu(torch.tensor(1.0))
-        down[:, -PADDED_WIDTH] = bias
-    tensors = {f"{prefix}experts.{name}.weight": x for name, x in (("gate", gate), ("up", up), ("down", down.mT))}
+        down[:, -PADDED_WIDTH] = x["down.bias"]
     width = gate.shape[1]
+    tensors = {"experts.gate.weight": gate, "experts.up.weight": up, "experts.down.weight": down.mT}
     if isinstance(ffn, Experts):
-        return replace(ffn, width=width, activation="silu", gated=True, shared_width=0), tensors
-    tensors[f"{prefix}router.weight"] = gate.new_zeros(1, graph.s.width)
+        kept = {name: x[name] for name in ("router.weight", "selection_bias") if name in x}
+        return replace(ffn, width=width, activation="silu", gated=True, shared_width=0), kept | tensors
+    tensors["router.weight"] = gate.new_zeros(1, model_width)
     return Experts(1, 1, width, "silu", True, "softmax", 0, False), tensors

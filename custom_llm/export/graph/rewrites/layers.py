@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from custom_llm.export.graph.graph import Experts, FeedForward, Graph, Layer, Tensors, join
+from custom_llm.export.graph.graph import FeedForward, Graph, Layer, Tensors, join
 from custom_llm.export.graph.rewrites.experts import some_selection_bias
-from custom_llm.export.graph.rewrites.parts import WRITER_BIASES, WRITERS, Ffn, each_ffn, each_layer, head_parts, widen
+from custom_llm.export.graph.rewrites.parts import WRITER_BIASES, WRITERS, Ffn, each_ffn, each_layer, widen, with_heads
 
 POSITION_ROWS = 256  # llama.cpp rounds a context up to a multiple of it and reads as many rows of the table
 NEVER = -1e9  # added to the score of an expert that must not be chosen
@@ -29,7 +29,8 @@ def align_heads(graph: Graph) -> Graph:
         return graph
     width = math.lcm(*widths)
 
-    def rewrite(prefix: str, layer: Layer) -> tuple[Layer, Tensors]:
+    @each_layer
+    def rewrite(layer: Layer, x: Tensors) -> tuple[Layer, Tensors]:
         a = layer.attn
         factor = width // a.head_dim
         stretch = factor**0.5
@@ -38,22 +39,19 @@ def align_heads(graph: Graph) -> Graph:
         turning = join([half, half + width // 2], 0)
         still = torch.arange(a.head_dim)
         scales = {"query": stretch, "key": stretch if a.qk_norm else 1.0, "value": 1.0}
-        tensors = head_parts(
-            graph,
-            prefix,
-            a.head_dim,
-            lambda name, x: _spread(x, 1, still if name == "value" else turning, width) * scales[name],
+        proj = x["attn.proj.weight"].unflatten(1, (a.n_head, a.head_dim))
+        new = {"attn.proj.weight": _spread(proj, 2, still, width).flatten(1)}
+        new |= with_heads(
+            x, a.head_dim, lambda name, y: _spread(y, 1, still if name == "value" else turning, width) * scales[name]
         )
         # RMSNorm over zeros sees a smaller mean square, by just what the scale above makes up for; what it gives is
         # `stretch` too large for keys, and for queries that is what scores need.
-        for name, scale in (("query_norm", 1.0), ("key_norm", 1 / stretch)):
-            if (x := graph.tensors.get(f"{prefix}attn.{name}.weight")) is not None:
-                tensors[f"{prefix}attn.{name}.weight"] = _spread(x, 0, turning, width) * scale
-        proj = graph.tensors[f"{prefix}attn.proj.weight"].unflatten(1, (a.n_head, a.head_dim))
-        tensors[f"{prefix}attn.proj.weight"] = _spread(proj, 2, still, width).flatten(1)
-        return replace(layer, attn=replace(a, head_dim=width)), tensors
+        for name, scale in (("attn.query_norm.weight", 1.0), ("attn.key_norm.weight", 1 / stretch)):
+            if name in x:
+                new[name] = _spread(x[name], 0, turning, width) * scale
+        return replace(layer, attn=replace(a, head_dim=width)), x | new
 
-    return each_layer(graph, rewrite)
+    return rewrite(graph)
 
 
 def _spread(x: torch.Tensor, dim: int, places: torch.Tensor, size: int) -> torch.Tensor:
@@ -69,8 +67,7 @@ def align_widths(graph: Graph) -> Graph:
     Experts that were added are never chosen: their selection bias says so. But they have a share in a softmax, which
     only a division by the sum of those chosen takes out again; where there is none, the graph is left alone.
     """
-    dense = max((x.ffn.width for x in graph.s.layers if isinstance(x.ffn, FeedForward)), default=0)
-    mixtures = [x.ffn for x in graph.s.layers if isinstance(x.ffn, Experts)]
+    dense, mixtures = max((ffn.width for ffn in graph.s.dense), default=0), graph.s.mixtures
     width = max((m.width for m in mixtures), default=0)
     n = max((m.n for m in mixtures), default=0)
     shared = max((m.shared_width for m in mixtures), default=0)
@@ -79,30 +76,25 @@ def align_widths(graph: Graph) -> Graph:
             return graph
         graph = some_selection_bias(graph)
 
-    def rewrite(graph: Graph, prefix: str, ffn: Ffn) -> tuple[Ffn, Tensors]:
+    @each_ffn
+    def rewrite(ffn: Ffn, x: Tensors) -> tuple[Ffn, Tensors]:
         if isinstance(ffn, FeedForward):
-            return replace(ffn, width=dense), _fill(graph, prefix, dense - ffn.width)
-        tensors = _fill(graph, f"{prefix}experts.", width - ffn.width)
-        if ffn.shared_width:
-            tensors |= _fill(graph, f"{prefix}shared.", shared - ffn.shared_width)
+            return replace(ffn, width=dense), x | _fill(x, "", dense - ffn.width)
+        x = x | _fill(x, "experts.", width - ffn.width) | _fill(x, "shared.", shared - ffn.shared_width)
         if more := n - ffn.n:
-            for name in ("gate", "up", "down"):
-                x = tensors.get(f"{prefix}experts.{name}.weight", graph.tensors.get(f"{prefix}experts.{name}.weight"))
-                if x is not None:
-                    tensors[f"{prefix}experts.{name}.weight"] = widen(x, more, -3)
-            tensors[f"{prefix}router.weight"] = widen(graph.tensors[f"{prefix}router.weight"], more, -2)
-            bias = graph.tensors[f"{prefix}selection_bias"]
-            tensors[f"{prefix}selection_bias"] = F.pad(bias, (0, more), value=NEVER)
-        return replace(ffn, n=n, width=width, shared_width=shared if ffn.shared_width else 0), tensors
+            x |= {name: widen(y, more, -3) for name, y in x.items() if name.startswith("experts.")}
+            x["router.weight"] = widen(x["router.weight"], more, -2)
+            x["selection_bias"] = F.pad(x["selection_bias"], (0, more), value=NEVER)
+        return replace(ffn, n=n, width=width, shared_width=shared if ffn.shared_width else 0), x
 
-    return each_ffn(graph, rewrite)
+    return rewrite(graph)
 
 
-def _fill(graph: Graph, prefix: str, more: int) -> Tensors:
+def _fill(x: Tensors, prefix: str, more: int) -> Tensors:
     """`more` hidden values of 0 in a feed-forward layer."""
     dims = {"gate.weight": -2, "up.weight": -2, "gate.bias": -1, "up.bias": -1, "down.weight": -1}
-    names = [name for name in dims if more and prefix + name in graph.tensors]
-    return {prefix + name: widen(graph.tensors[prefix + name], more, dims[name]) for name in names}
+    names = [name for name in dims if more and prefix + name in x]
+    return {prefix + name: widen(x[prefix + name], more, dims[name]) for name in names}
 
 
 def deepen(graph: Graph, n_layers: int) -> Graph:

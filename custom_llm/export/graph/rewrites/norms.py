@@ -119,31 +119,27 @@ def _with_biases(graph: Graph, bias: bool) -> tuple[Layer, ...]:
     )
 
 
-def bias_as_head(graph: Graph) -> Graph:
+@each_layer
+def bias_as_head(layer: Layer, x: Tensors) -> tuple[Layer, Tensors]:
     """The bias of attention's output as a further head, whose values are all 1: attention weights sum to 1.
 
     A head of keys and values comes with as many heads of queries as the others have; the first of them does it.
     """
-
-    def rewrite(prefix: str, layer: Layer) -> tuple[Layer, Tensors]:
-        a, prefix = layer.attn, f"{prefix}attn."
-        if not a.out_bias or a.is_latent:
-            return layer, {}
-        group = a.n_head // a.n_kv_heads
-        tensors: Tensors = {}
-        for name, n in (("query", group), ("key", 1), ("value", 1)):
-            weight, bias = (graph.tensors.get(f"{prefix}{name}.{kind}") for kind in ("weight", "bias"))
-            bias = weight.new_zeros(len(weight)) if bias is None else bias
-            tensors[f"{prefix}{name}.weight"] = widen(weight, n * a.head_dim, -2)
-            tensors[f"{prefix}{name}.bias"] = widen(bias, n * a.head_dim)
-        tensors[f"{prefix}value.bias"][-a.head_dim] = 1.0
-        proj = widen(graph.tensors[f"{prefix}proj.weight"], group * a.head_dim)
-        proj[:, a.n_head * a.head_dim] = graph.tensors[f"{prefix}proj.bias"]
-        heads = replace(a, n_head=a.n_head + group, n_kv_heads=a.n_kv_heads + 1, bias=True, out_bias=False)
-        return replace(layer, attn=heads), {**tensors, f"{prefix}proj.weight": proj}
-
-    spent = [f"{prefix}attn.proj.bias" for prefix, layer in graph.blocks() if not layer.attn.is_latent]
-    return each_layer(graph, rewrite).without(*spent)
+    a = layer.attn
+    if not a.out_bias or a.is_latent:
+        return layer, x
+    group = a.n_head // a.n_kv_heads
+    x = dict(x)
+    for name, n in (("attn.query", group), ("attn.key", 1), ("attn.value", 1)):
+        weight = x[f"{name}.weight"]
+        bias = x.get(f"{name}.bias", weight.new_zeros(len(weight)))
+        x[f"{name}.weight"] = widen(weight, n * a.head_dim, -2)
+        x[f"{name}.bias"] = widen(bias, n * a.head_dim)
+    x["attn.value.bias"][-a.head_dim] = 1.0
+    x["attn.proj.weight"] = widen(x["attn.proj.weight"], group * a.head_dim)
+    x["attn.proj.weight"][:, a.n_head * a.head_dim] = x.pop("attn.proj.bias")
+    heads = replace(a, n_head=a.n_head + group, n_kv_heads=a.n_kv_heads + 1, bias=True, out_bias=False)
+    return replace(layer, attn=heads), x
 
 
 def some_head_bias(graph: Graph) -> Graph:

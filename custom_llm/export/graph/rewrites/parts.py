@@ -1,9 +1,16 @@
-"""What rewrites have in common: which tensors are what, and how to go through the layers."""
+"""What rewrites have in common: which tensors are what, and how to go through the layers.
+
+Each rewrite takes a graph and returns a graph, the same one where there is nothing to do; none looks at what it is for.
+"Exact" means: equal in real arithmetic (`centre`, `mirror`, paddings, constants), or in the limit of a scale so large
+that the rest is below float32's rounding noise (ReLU from GELU or SiLU).
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +33,7 @@ NORM_BIASES = r"(ln_f|blocks\.\d+\.ln[12])\.bias"
 RELU_SCALE = 512.0
 
 Ffn = FeedForward | Experts
+Rewrite = Callable[[Graph], Graph]
 
 
 def widen(x: torch.Tensor, n: int, dim: int = -1) -> torch.Tensor:
@@ -33,40 +41,50 @@ def widen(x: torch.Tensor, n: int, dim: int = -1) -> torch.Tensor:
     return F.pad(x, (0, 0) * (-1 - dim) + (0, n))
 
 
-def each_layer(graph: Graph, rewrite: Callable[[str, Layer], tuple[Layer, Tensors]]) -> Graph:
-    """What `rewrite(prefix, layer)` makes of every layer: what it is then, and the tensors that are new."""
-    tensors: Tensors = {}
-    layers = []
-    for prefix, layer in graph.blocks():
-        layer, new = rewrite(prefix, layer)
-        layers.append(layer)
-        tensors |= new
-    return graph.change(tensors, layers=tuple(layers))
+def each_layer(rewrite: Callable[[Layer, Tensors], tuple[Layer, Tensors]]) -> Rewrite:
+    """A rewrite of all layers from one of a layer and its tensors, whose names begin with "ln1.", "attn." or "ffn."."""
+
+    @wraps(rewrite)
+    def of_graph(graph: Graph) -> Graph:
+        tensors: Tensors = {}
+        own: list[Tensors] = [{} for _ in graph.s.layers]
+        for name, x in graph.tensors.items():
+            if name.startswith("blocks."):
+                _, i, short = name.split(".", 2)
+                own[int(i)][short] = x
+            else:
+                tensors[name] = x
+        layers = []
+        for i, layer in enumerate(graph.s.layers):
+            layer, new = rewrite(layer, own[i])
+            layers.append(layer)
+            tensors |= {f"blocks.{i}.{short}": x for short, x in new.items()}
+        return Graph(replace(graph.s, layers=tuple(layers)), tensors)
+
+    return of_graph
 
 
-def each_ffn(graph: Graph, rewrite: Callable[[Graph, str, Ffn], tuple[Ffn, Tensors]]) -> Graph:
-    """`rewrite(graph, prefix, ffn)` of the feed-forward layer of every block, a shared expert along with the others."""
+def each_ffn(rewrite: Callable[[Ffn, Tensors], tuple[Ffn, Tensors]]) -> Rewrite:
+    """The same from one of a feed-forward layer, a shared expert along with the others; without "ffn." in names."""
 
-    def of_layer(prefix: str, layer: Layer) -> tuple[Layer, Tensors]:
-        ffn, tensors = rewrite(graph, f"{prefix}ffn.", layer.ffn)
-        return replace(layer, ffn=ffn), tensors
+    @wraps(rewrite)
+    def of_layer(layer: Layer, x: Tensors) -> tuple[Layer, Tensors]:
+        rest = {name: y for name, y in x.items() if not name.startswith("ffn.")}
+        ffn, new = rewrite(layer.ffn, {name.removeprefix("ffn."): y for name, y in x.items() if name not in rest})
+        return replace(layer, ffn=ffn), rest | {f"ffn.{name}": y for name, y in new.items()}
 
-    return each_layer(graph, of_layer)
-
-
-def ffn_parts(graph: Graph, prefix: str, name: str) -> Tensors:
-    """The matrices (and biases) `name` of a feed-forward layer, of its experts and of its shared one."""
-    names = [f"{prefix}{part}{name}.{kind}" for part in ("", "experts.", "shared.") for kind in ("weight", "bias")]
-    return {name: graph.tensors[name] for name in names if name in graph.tensors}
+    return each_layer(of_layer)
 
 
-def head_parts(
-    graph: Graph, prefix: str, head_dim: int, change: Callable[[str, torch.Tensor], torch.Tensor]
-) -> Tensors:
-    """Queries, keys and values with other heads: `change(name, x)` of x (n heads, head_dim, …), weights and biases."""
-    tensors: Tensors = {}
-    for name in ("query", "key", "value"):
-        for part in (f"{prefix}attn.{name}.weight", f"{prefix}attn.{name}.bias"):
-            if part in graph.tensors:
-                tensors[part] = change(name, graph.tensors[part].unflatten(0, (-1, head_dim))).flatten(0, 1)
-    return tensors
+def scaled(x: Tensors, part: str, scale: float) -> Tensors:
+    """Those whose names begin with `part`, of a feed-forward layer, its experts and its shared one, times `scale`."""
+    return {name: y * scale for name, y in x.items() if re.match(rf"((experts|shared)\.)?{part}", name)}
+
+
+def with_heads(x: Tensors, head_dim: int, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Tensors:
+    """Queries, keys and values with other heads: `change(name, y)` of y (n heads, head_dim, …), weights and biases."""
+    return {
+        name: change(name.split(".")[1], y.unflatten(0, (-1, head_dim))).flatten(0, 1)
+        for name, y in x.items()
+        if re.match(r"attn\.(query|key|value)\.", name)
+    }

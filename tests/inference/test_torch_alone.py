@@ -14,7 +14,7 @@ from pretrained_forms import FORMS, make
 from server_process import served
 
 from custom_llm.inference.torch_engine import TokenizerVocabulary
-from custom_llm.llamacpp.available import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_available
 from custom_llm.tokenizer.bpe import BPETokenizer
 from custom_llm.tokenizer.char import CharTokenizer
 from custom_llm.tokenizer.pretrained import load_pretrained
@@ -46,7 +46,7 @@ def write(trained, without, tmp_path):
 
 def test_everything_can_be_imported(without):
     parts = ("inference", "llamacpp", "server", "commands")
-    kept_out = ("llamacpp.bindings", "llamacpp.context", "llamacpp.grammar", "llamacpp.model", "llamacpp.quantize")
+    kept_out = ("llamacpp.bindings", "llamacpp.context", "llamacpp.model")
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for part in parts

@@ -1,1 +1,0 @@
-"""How a step is computed faster: precision, compilation, CUDA graphs."""
