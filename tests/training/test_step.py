@@ -17,6 +17,7 @@ from custom_llm.config.training import TrainConfig
 from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.training.autotune import use_fastest, use_fastest_settings
 from custom_llm.training.loop import held_out_loss
+from custom_llm.training.optim.optimizers import OPTIMIZERS
 from custom_llm.training.speed import autocast, multiplies_bfloat16, precisions_of
 from custom_llm.training.step import Step
 
@@ -153,7 +154,7 @@ def test_only_targets_that_are_trained_on_count(rows):
     assert (nothing.n_targets, nothing.loss.item(), nothing.grad_norm.item()) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_parameters_that_require_no_gradient_stay_as_they_are(optimizer):
     step = make_step(optimizer=optimizer)
     for parameter in [*step.model.blocks[0].parameters(), step.model.head.weight]:
