@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 SHOWN = 40  # characters of a value in an error message
@@ -65,3 +66,11 @@ def clean(text: str) -> str:
 def printable(text: str) -> str:
     """`text` without what would move a terminal's cursor or change its state, from a file of a stranger."""
     return CONTROL.sub("", text)
+
+
+def columns(text: str) -> int:
+    """Columns of a terminal that `text` takes."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )

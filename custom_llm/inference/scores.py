@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
-import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
+
+from custom_llm.common.text import columns
 
 NOTHING = "-"  # in a table, of what nothing stood before
 
@@ -65,18 +66,10 @@ def logprob_table(scores: Sequence[Score]) -> list[str]:
         for score in scores
     ]
     table = [["token", "logprob", *(["likeliest"] if any(score.top for score in scores) else [])], *rows]
-    widths = [max(map(_width, column)) for column in zip_longest(*table, fillvalue="")]
+    widths = [max(map(columns, column)) for column in zip_longest(*table, fillvalue="")]
     lines = []
     for row in table:
-        cells = [cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=False)]
+        cells = [cell + " " * (width - columns(cell)) for cell, width in zip(row, widths, strict=False)]
         cells[1] = row[1].rjust(widths[1])
         lines.append("  ".join(cells).rstrip())
     return lines
-
-
-def _width(text: str) -> int:
-    """Columns of a terminal that `text` takes."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )

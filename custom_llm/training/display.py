@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import unicodedata
 
 import psutil
 import torch
 
+from custom_llm.common.text import columns
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.training.clock import Clock
@@ -71,10 +71,9 @@ def in_a_line(text: str, indent: int = 2) -> str:
     """
     room = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns) - indent - 1
     text = "".join(char if char.isprintable() else " " for char in text.replace("\n", "⏎"))
-    columns = 0
+    width = 0
     for place, char in enumerate(text):
-        wide = 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        columns += 0 if unicodedata.combining(char) else wide
-        if columns > room:
+        width += columns(char)
+        if width > room:
             return text[:place] + "…"
     return text
