@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import field, fields
 from typing import Any
 
@@ -61,9 +62,20 @@ def parse(item: Any, text: str) -> Any:
     """`text` as the field's value; ValueError, with the field's name and the rule, where it is none."""
     kind, _ = field_type(item)
     try:
-        value = YES_OR_NO[text.lower()] if kind is bool else kind(text)
+        value = YES_OR_NO[text.lower()] if kind is bool else kind(with_point(text) if kind is float else text)
     except (ValueError, KeyError):
         words = "yes or no" if kind is bool else in_words(kind)
         raise ValueError(f"{item.name} {shown(text)} is not {words}") from None
     check_value(item, value)
     return value
+
+
+def with_point(text: str) -> str:
+    """A number that was typed with a decimal comma, with a point. What may be thousands (1,000) stays as it is.
+
+    >>> with_point("0,001"), with_point("1,5"), with_point("1,000")
+    ('0.001', '1.5', '1,000')
+    """
+    is_decimal = re.fullmatch(r"-?\d*,\d+(e-?\d+)?", text.strip())
+    is_thousands = re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", text.strip())
+    return text.replace(",", ".") if is_decimal and not is_thousands else text

@@ -9,7 +9,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from custom_llm.cli.fields import YES_OR_NO, field_type, parse
+from custom_llm.cli.fields import YES_OR_NO, field_type, parse, with_point
 from custom_llm.common.errors import UserError
 from custom_llm.common.steps import STEPS, command, docs, program, step
 from custom_llm.common.text import shown
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from custom_llm.cli.yaml_file import Node
 
 METAVARS = {int: "N", float: "X", str: "TEXT"}
-UNASKED = ("help", "config")  # flags that are no options of a run
+UNASKED = ("help", "config", argparse.SUPPRESS)  # flags that are no options of a run
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -30,6 +30,10 @@ class ArgumentParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> None:
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        unknown = message.removeprefix("unrecognized arguments: ").split()[:1]
+        if unknown and unknown[0].startswith("-") and (nearest := _nearest(unknown[0], flags, " ").strip()):
+            message += f"; {nearest}"
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
@@ -62,16 +66,21 @@ class StepParser(ArgumentParser):
             "--config", metavar="FILE", help=f"options from a YAML file{docs('configuration')}; flags win over it"
         )
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
-        """The flags, and what the file of --config says beside them; UserError where one of them is wrong."""
-        found = super().parse_args(args, namespace)
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """The flags, and what the file of --config says beside them; UserError where one of them is wrong.
+
+        `parse_args` calls it.
+        """
+        found, rest = super().parse_known_args(args, namespace)
         if found.config is None:
-            return found
+            return found, rest
         options = read_options(found.config, self)
         if any(getattr(found, name) is not None for name in self.instead):
             options = {name: value for name, value in options.items() if name not in self.instead}
         self.set_defaults(**options)
-        return super().parse_args(args, namespace)
+        return super().parse_known_args(args, namespace)
 
     def options(self) -> dict[str, argparse.Action]:
         """Attribute → its action, in the order of --help; where there are two, that of the flag of the same name."""
@@ -151,7 +160,7 @@ def number(
 
     def parse_number(text: str) -> int | float:
         try:
-            value = kind(text.strip())
+            value = kind(with_point(text) if kind is float else text.strip())
         except ValueError:
             value = float("nan")
         in_range = (low is None or value >= low) and (high is None or value <= high)

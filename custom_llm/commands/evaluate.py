@@ -28,7 +28,6 @@ from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import note
 from custom_llm.config.sampling import Sampling
 from custom_llm.config.training import TrainConfig
-from custom_llm.inference.open import WEIGHTS
 
 if TYPE_CHECKING:
     from custom_llm.evaluation.held_out import HeldOutText
@@ -168,13 +167,13 @@ def _choose_text(args: argparse.Namespace, models: Sequence[Scorer]) -> HeldOutT
     model = next((model for model in models if model.tokenizer is not None), models[0])
     cache = Path(args.cache_dir) if args.cache_dir else default_cache()
     if args.text_path is None:
-        text = training_held_out(model, _training(args), cache)
+        text = training_held_out(model, _training(args, models), cache)
     else:
         corpus = open_corpus(args.text_path, args.encoding or "utf-8", args.text_field)
         text = whole_text(model, corpus, args.max_tokens)
-        if args.samples and (args.dataset_path is not None or _options_file(args) is not None):
+        if args.samples and (args.dataset_path is not None or _options_file(models) is not None):
             try:
-                text = replace(text, training=training_held_out(model, _training(args), cache).training)
+                text = replace(text, training=training_held_out(model, _training(args, models), cache).training)
             except UserError as error:
                 note(f"copies of the training text are not looked for: {error}")
     if message := left_out(text.unknown):
@@ -182,12 +181,12 @@ def _choose_text(args: argparse.Namespace, models: Sequence[Scorer]) -> HeldOutT
     return text
 
 
-def _training(args: argparse.Namespace) -> TrainConfig:
+def _training(args: argparse.Namespace, models: Sequence[Scorer]) -> TrainConfig:
     """What was trained on, as the flags say it, or the options that training left beside a model."""
     if args.dataset_path is not None:
         names = ("dataset_path", "encoding", "text_field")
         return build(TrainConfig, {name: getattr(args, name) for name in names if getattr(args, name) is not None})
-    options = _options_file(args)
+    options = _options_file(models)
     if options is None:
         hint = "give it with --dataset_path, or another text with --text_path"
         raise UserError(f"there is no {OPTIONS} that names the text of the training; {hint}")
@@ -202,8 +201,8 @@ def _training(args: argparse.Namespace) -> TrainConfig:
     return training
 
 
-def _options_file(args: argparse.Namespace) -> Path | None:
+def _options_file(models: Sequence[Scorer]) -> Path | None:
     """What training left beside one of the models."""
-    paths = [Path(path) for path in args.model or [WEIGHTS]]
+    paths = [Path(model.path) for model in models]
     found = (beside(path, ".yaml") if path.suffix == ".pth" else path.parent / OPTIONS for path in paths)
     return next((path for path in found if path.is_file()), None)

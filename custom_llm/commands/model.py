@@ -2,6 +2,7 @@
 
     python llm_model.py                          asks six questions
     python llm_model.py --n_embd 128 --n_layer 4 asks only the rest
+    python llm_model.py --preset auto            asks for your text and your minutes, and chooses sizes for them
     python llm_model.py --preset modern          rotations, RMSNorm, SwiGLU (others: classic, moe, mla)
     python llm_model.py --advanced               asks for everything that has a meaning
 
@@ -11,21 +12,30 @@ Writes model_config.pth and prints what the model will cost. Enter takes the def
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from custom_llm.cli.ask import ask
+from custom_llm.cli.ask import ask, is_interactive
 from custom_llm.cli.parser import StepParser, add_flags, given
 from custom_llm.cli.run_file import write_beside
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import Kind, check_target
+from custom_llm.common.machine import choose_waiting
+from custom_llm.common.steps import command, flags_of, next_step
 from custom_llm.common.text import as_flag
 from custom_llm.config.layers import read_jsonl
 from custom_llm.config.model import PER_LAYER, ModelConfig, check_choices, meaningful
-from custom_llm.config.presets import PRESETS, complete
+from custom_llm.config.presets import PRESETS, Purpose, choose_sizes, complete
+
+CONFIG = "model_config.pth"
+AUTO = "auto"  # the preset whose sizes are chosen for a text and a time
+CHARACTERS = 100  # about as many different ones has a text
+ALIKE = 0.95  # share of the parameters, from which on a plan is right
 
 
 def get_user_config(
@@ -38,26 +48,28 @@ def get_user_config(
     """
     fill = partial(complete, preset=preset, suggest=advanced)
     more = meaningful if advanced else None
-    return ask("Configure your LLM model:", ModelConfig, values or {}, fill, more).to_dict()
+    return ask("Configure your LLM model:", ModelConfig, values or {}, fill, more)[0].to_dict()
 
 
 def make_parser() -> StepParser:
     """The command line."""
     parser = StepParser(__doc__, "llm_model")
     add = parser.add_argument
-    add("--config_path", metavar="FILE", default="model_config.pth", help="file to write (default: model_config.pth)")
-    add("--preset", type=_preset, metavar="|".join(PRESETS), default="classic",
-        help="a known architecture (default: classic)")  # fmt: skip
+    add("--config_path", metavar="FILE", default=CONFIG, help=f"file to write (default: {CONFIG})")
+    add("--preset", type=_preset, metavar="|".join([*PRESETS, AUTO]), default="classic",
+        help="a known architecture, or auto: classic in sizes for a text and a time (default: classic)")  # fmt: skip
     add("--advanced", action="store_true", help="ask for every option that has a meaning")
     add("--require_export", action="store_true", help="refuse a model that could be trained but not exported")
     add("--layer_configs_jsonl", metavar="FILE", help="the blocks one by one: a file with a JSON object a line")
+    add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
     add_flags(parser, ModelConfig, "architecture")
+    add_flags(parser, Purpose, "what sizes are chosen for, whatever the preset is")
     return parser
 
 
 def _preset(name: str) -> str:
-    if name not in PRESETS:
-        raise UserError(f"--preset {name}: no such preset; there are {', '.join(PRESETS)}")
+    if name not in (*PRESETS, AUTO):
+        raise UserError(f"--preset {name}: no such preset; there are {', '.join([*PRESETS, AUTO])}")
     return name
 
 
@@ -65,7 +77,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
     check_target(args.config_path, Kind.PTH)
-    config = ModelConfig.from_dict(get_user_config(_given(args), args.preset, args.advanced))
+    purpose = given(Purpose, args)
+    is_auto = args.preset == AUTO or bool(purpose)
+    args.preset = "classic" if args.preset == AUTO else args.preset
+    values, training = _given(args), {}
+    if is_auto:
+        from custom_llm.data.choose import check_text
+
+        chosen = ask("Choose sizes for your text:", Purpose, purpose, checks={"dataset_path": check_text})[0]
+        sizes, training = sizes_for(chosen, args.cache_dir)
+        values = {**sizes, **values}
+    elif is_interactive() and not values:
+        print(f"({command('llm_model', '--preset', AUTO)} chooses sizes for your text and your minutes)")
+    config = ModelConfig.from_dict(get_user_config(values, args.preset, args.advanced))
 
     from custom_llm.export.plan import plan_export, summary
     from custom_llm.model.costs import costs_of
@@ -78,9 +102,46 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The options that give this model without a question.
     said_by_layers = PER_LAYER if config.layer_configs is not None else ()
     resolved = {**config.to_dict(), **dict.fromkeys(said_by_layers), "advanced": False, "layer_configs_jsonl": None}
+    resolved |= {item.name: None for item in fields(Purpose)}
     write_beside(args.config_path, parser, {**vars(args), **resolved})
     print(f"Model initialized with {costs.n_parameters / 1e6:.2f}M parameters")
     print("\n".join(summary(costs, export)))
+    if provisional := "" if is_auto else _provisional(config, costs.n_parameters):
+        print(f"  provisional {provisional}")
+    flags = flags_of({**training, "config_path": args.config_path}, {"config_path": CONFIG, "encoding": "utf-8"})
+    if line := next_step("train_llm", *flags):
+        print(line)
+
+
+def sizes_for(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of a model and of its training that suit a text and a time on this machine.
+
+    UserError where there is no such text. A dataset by name is downloaded.
+    """
+    choose_waiting()
+    from custom_llm.data.cache import default_cache
+    from custom_llm.data.choose import choose_corpus
+    from custom_llm.data.token_file import open_tokens
+    from custom_llm.tokenizer.load import find_recipe
+
+    cache = Path(cache_dir) if cache_dir else default_cache()
+    corpus = choose_corpus(purpose.dataset_path, cache, encoding=purpose.encoding, field=purpose.text_field)
+    tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
+    model, training = choose_sizes(tokens.n_characters, purpose.minutes, os.cpu_count() or 1)
+    return {"vocab_size": tokens.tokenizer.vocab_size, **model}, {**asdict(purpose), **training}
+
+
+def _provisional(config: ModelConfig, n_parameters: int) -> str:
+    """What to say if the model becomes another one by the text's vocabulary; nothing if hardly."""
+    from custom_llm.model.costs import costs_of
+
+    after = costs_of(replace(config, vocab_size=CHARACTERS)).n_parameters
+    if after > ALIKE * n_parameters:
+        return ""
+    return (
+        f"training counts the characters of your text instead of {config.vocab_size:,} tokens; with {CHARACTERS} of "
+        f"them it is {after / 1e6:.2f}M"
+    )
 
 
 def _given(args: Namespace) -> dict[str, Any]:

@@ -2,33 +2,34 @@
 
     python quickstart.py                            about two and a half minutes
     python quickstart.py notes.txt --minutes 10
+    python quickstart.py notes.txt --preset modern --tokenizer bpe --seed 1      any option of the steps
 
 Chooses sizes for the text, the machine and the minutes, and ends with the four commands that would repeat it by hand.
+Ctrl-C ends the training, and makes a file of what was learnt until then.
 """
 
 from __future__ import annotations
 
-import os
-from argparse import Namespace
+import argparse
+from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from custom_llm.cli.parser import StepParser, number
 from custom_llm.commands.convert import LLAMA_CPP
-from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.commands.model import sizes_for
+from custom_llm.common.errors import EXIT_INTERRUPTED, UserError, describe_os_error
 from custom_llm.common.files import write_bytes
 from custom_llm.common.machine import choose_waiting
-from custom_llm.common.steps import STEPS, command
-from custom_llm.config.presets import choose_sizes
-from custom_llm.data.cache import default_cache
-from custom_llm.data.choose import choose_corpus
+from custom_llm.common.notes import say
+from custom_llm.common.steps import QUICKSTART, STEPS, command, flags_of, on_a_road
+from custom_llm.config.presets import Purpose
 from custom_llm.data.stories.generate import generate_stories
-from custom_llm.data.token_file import open_tokens
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
 from custom_llm.llamacpp import is_available
-from custom_llm.tokenizer.load import find_recipe
 
+ROAD = ("llm_model", "train_llm", "convert_to_gguf", "inference_gguf")
 TEXT_TOKENS = 1500
 TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the next sentence
 
@@ -40,29 +41,72 @@ def make_parser() -> StepParser:
     add("file", nargs="?", metavar="FILE", help="the text (default: bundled stories)")
     add("--minutes", metavar="M", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)")
     add("--quant_type", metavar="TYPES", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
-    add("--output_dir", metavar="FOLDER", default="quickstart", help="folder to write to (default: quickstart)")
+    add("--output_dir", metavar="FOLDER", default=QUICKSTART, help=f"folder to write to (default: {QUICKSTART})")
     add("--encoding", metavar="NAME", default="utf-8", help="encoding of FILE (default: utf-8)")
+    add("--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)")
+    add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    others = _add_options_of_steps(parser)
+    args, rest = parser.parse_known_args(argv)
+    if rest:
+        args.file = _with_spaces(args.file, rest, parser)
     quant_types = parse_quant_types(args.quant_type)
     check_possible(quant_types, LLAMA_CPP)
     choose_waiting()
     folder = _make_folder(args.output_dir)
     # What writes the text: where llama.cpp is not installed, the weights do, in PyTorch.
     written = folder / (f"model.gguf.{quant_types[0]}.gguf" if is_available() else "trained_model.pth")
-    steps = _flags_of_steps(args, folder, written)
+    options = _options_of_steps(args, folder, written)
+    steps = {script: [*flags_of(options[script]), *others[script]] for script in ROAD}
     for place, (script, flags) in enumerate(steps.items(), start=1):
-        print(f"\n[{place}/4] {command(script, *flags)}", flush=True)
-        if status := import_module(f"custom_llm.commands.{STEPS[script]}").main(flags):
+        print(f"\n[{place}/{len(steps)}] {command(script, *flags)}", flush=True)
+        with on_a_road():
+            status = import_module(f"custom_llm.commands.{STEPS[script]}").main(flags)
+        if status == EXIT_INTERRUPTED and script == "train_llm":  # Ctrl-C: what was learnt until then is there
+            say("going on to the file, with what was learnt until now")
+        elif status:
             return status
     print(f"\nEverything is in {folder}/. To write together with the model:")
     print(command("inference_gguf", "--gguf_path", str(written)))
     print("The four commands that repeat it:")
     print("\n".join(command(script, *flags) for script, flags in steps.items()))
     return 0
+
+
+def _with_spaces(start: str, rest: list[str], parser: StepParser) -> str:
+    """A name that came in parts, as by `make run ARGS="my notes.txt"`; UserError where there is no such file."""
+    flags = [word for word in rest if word.startswith("-")]
+    if flags or not Path(" ".join([start, *rest])).exists():
+        parser.error(f"unrecognized arguments: {' '.join(flags or rest)}")
+    return " ".join([start, *rest])
+
+
+class _Forward(argparse.Action):
+    """A flag of one or more steps, handed on to them as it was typed."""
+
+    def __call__(self, parser: object, namespace: Namespace, values: object, option_string: str | None = None) -> None:
+        for words in self.const:
+            words += [option_string, *([values] if isinstance(values, str) else values or [])]
+
+
+def _add_options_of_steps(parser: StepParser) -> dict[str, list[str]]:
+    """Let `parser` know every flag that a step has; when it has parsed, the words for each step are in these lists."""
+    own = {flag for action in parser._actions for flag in action.option_strings}
+    words: dict[str, list[str]] = {script: [] for script in ROAD}
+    takers: dict[str, list[list[str]]] = {}
+    nargs: dict[str, object] = {}
+    for script in ROAD:
+        for action in import_module(f"custom_llm.commands.{STEPS[script]}").make_parser()._actions:
+            for flag in set(action.option_strings) - own:
+                takers.setdefault(flag, []).append(words[script])
+                nargs[flag] = action.nargs
+    for flag, lists in takers.items():
+        parser.add_argument(flag, action=_Forward, nargs=nargs[flag], const=lists, dest=SUPPRESS, help=SUPPRESS)
+    return words
 
 
 def _make_folder(name: str) -> Path:
@@ -76,30 +120,20 @@ def _make_folder(name: str) -> Path:
     return folder
 
 
-def _flags_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str, list[str]]:
+def _options_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str, dict[str, object]]:
     """What each step is told, for the text and the time."""
     dataset = args.file
     if dataset is None:
         dataset = str(folder / "stories.txt")
         write_bytes(dataset, generate_stories().encode())
-    cache = default_cache()
-    corpus = choose_corpus(dataset, cache, encoding=args.encoding)
-    tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
-    model, training = choose_sizes(tokens.n_characters, args.minutes, os.cpu_count() or 1)
+    model, training = sizes_for(Purpose(dataset, args.minutes, args.encoding, args.text_field), args.cache_dir)
     config_path, model_path = folder / "model_config.pth", folder / "trained_model.pth"
-    steps = {
-        "llm_model": {"vocab_size": tokens.tokenizer.vocab_size, **model, "config_path": config_path},
-        "train_llm": {
-            "dataset_path": dataset, "encoding": args.encoding, "minutes": args.minutes, **training,
-            "config_path": config_path, "model_path": model_path,
-        },
+    return {
+        "llm_model": {**model, "config_path": config_path},
+        "train_llm": {**training, "cache_dir": args.cache_dir, "config_path": config_path, "model_path": model_path},
         "convert_to_gguf": {
             "quant_type": args.quant_type, "model_path": model_path, "config_path": config_path,
             "output_dir": folder / "hf_model", "gguf_output": folder / "model.gguf",
         },
         "inference_gguf": {"gguf_path": written, "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE},
     }  # fmt: skip
-    return {
-        script: [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        for script, options in steps.items()
-    }

@@ -41,7 +41,14 @@ ENDS = ("minutes", "max_iters", "max_epochs")  # what ends a training: the one t
 
 def get_training_config(values: dict[str, Any] | None = None) -> dict[str, Any]:
     """Ask about the training, except for what `values` already says; a dict with all options."""
-    return asdict(ask("Configure training parameters:", TrainConfig, values or {}))
+    return asdict(_ask(values or {})[0])
+
+
+def _ask(values: dict[str, Any]) -> tuple[TrainConfig, set[str]]:
+    """The training that a person decides on, and what they left to the default."""
+    from custom_llm.data.choose import check_text
+
+    return ask("Configure training parameters:", TrainConfig, values, checks={"dataset_path": check_text})
 
 
 def make_parser() -> StepParser:
@@ -85,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             values.setdefault("max_epochs", TrainConfig.max_epochs)
         if not Path(args.config_path).exists():
             raise UserError(f"{args.config_path}: no such file; make it with {command('llm_model')}")
-        config = processes.shared(lambda: build(TrainConfig, values if args.inspect else get_training_config(values)))
+        config, assumed = processes.shared(
+            lambda: (build(TrainConfig, values), set()) if args.inspect else _ask(values)
+        )
 
         choose_waiting()
         from custom_llm.data.cache import default_cache
@@ -102,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"tip: {tip}{docs('data')}")
         if args.inspect:
             return processes.rank_0_first(lambda: _inspect(config, corpus, args.config_path, cache))
-        return _train(parser, args, config, corpus, cache, resumed, processes)
+        return _train(parser, args, config, corpus, cache, resumed, processes, "max_epochs" in assumed)
 
 
 def _agrees(name: str) -> bool:
@@ -131,7 +140,7 @@ def _inspect(config: TrainConfig, corpus: Corpus, config_path: str, cache: Path)
 
 def _train(
     parser: StepParser, args: Namespace, config: TrainConfig, corpus: Corpus, cache: Path, resumed: Checkpoint | None,
-    processes: Processes,
+    processes: Processes, adapt_epochs: bool,
 ) -> int:  # fmt: skip
     """Train, in one of the processes that do it together; the exit status."""
     from custom_llm.export.plan import plan_export
@@ -147,5 +156,5 @@ def _train(
 
     gc.freeze()  # what was imported stays; looking through it again and again for garbage takes 0.3 s
     files = (args.config_path, args.model_path, cache)
-    finished = train_on_text(config, corpus, *files, args.device, resumed, keep_options, processes)
+    finished = train_on_text(config, corpus, *files, args.device, resumed, keep_options, processes, adapt_epochs)
     return 0 if finished else EXIT_INTERRUPTED

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 # script of a checkout → command of `custom-llm`, which is also its module in `custom_llm.commands`
 STEPS = {
@@ -19,6 +23,7 @@ STEPS = {
     "quickstart": "quickstart",
 }
 PROGRAM = "custom-llm"
+QUICKSTART = "quickstart"  # the folder that quickstart writes to
 ON_WINDOWS = os.name == "nt"
 
 
@@ -43,6 +48,36 @@ def command(script: str, *words: str) -> str:
     """
     start = step(script) if program() else f"{_python()} {step(script)}"
     return f"{start} {quoted(*words)}" if words else start
+
+
+def flags_of(options: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
+    """Options as words of a command, without those that have their default or are None.
+
+    >>> flags_of({"minutes": 2.0, "model_path": "a.pth", "encoding": "utf-8"}, {"encoding": "utf-8"})
+    ['--minutes', '2', '--model_path', 'a.pth']
+    """
+    kept = {name: value for name, value in options.items() if value is not None and value != defaults.get(name)}
+    whole = {name: int(value) for name, value in kept.items() if isinstance(value, float) and value.is_integer()}
+    return [word for name, value in {**kept, **whole}.items() for word in (f"--{name}", str(value))]
+
+
+_on_a_road = False
+
+
+@contextlib.contextmanager
+def on_a_road() -> Iterator[None]:
+    """While entered, steps are taken one after the other, and none has to name the next."""
+    global _on_a_road
+    before, _on_a_road = _on_a_road, True
+    try:
+        yield
+    finally:
+        _on_a_road = before
+
+
+def next_step(script: str, *words: str) -> str:
+    """A line that names the next command; nothing where it follows by itself."""
+    return "" if _on_a_road else f"next: {command(script, *words)}"
 
 
 def quoted(*words: str) -> str:

@@ -11,8 +11,10 @@ And sizes for a text, a machine and a time, found by trying on the bundled stori
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from custom_llm.cli.fields import check_fields, option
 from custom_llm.config.block import DEFAULTS, default_up_dim, defaults
 from custom_llm.config.model import MODEL_DEFAULTS, meaningful
 
@@ -59,6 +61,26 @@ def complete(values: dict[str, Any], preset: str = "classic", suggest: bool = Fa
 
 def _round_up(number: int, multiple: int) -> int:
     return max(multiple, -(-number // multiple) * multiple)
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What sizes are chosen for."""
+
+    dataset_path: str = option(
+        "input.txt", "the text it will learn: a file, a folder, a glob, several with commas, or a dataset by name",
+        question="Enter path to text dataset (e.g., 'input.txt'): ",
+    )  # fmt: skip
+    minutes: float = option(
+        10.0, "how long you will train it", question="Enter minutes of training (e.g., 10): ", low=0.01, high=10_000.0
+    )
+    encoding: str = option("utf-8", "encoding of files of text")
+    text_field: str | None = option(
+        None, "key or column of the text in .jsonl, .csv, .parquet and datasets (default: text)"
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 # (minutes × cores from which on it is the best, layers, width, heads)

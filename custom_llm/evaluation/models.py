@@ -20,7 +20,7 @@ from custom_llm.common.errors import UserError, is_out_of_memory
 from custom_llm.common.files import Kind
 from custom_llm.common.logits import log_softmax, windows_per_batch
 from custom_llm.common.notes import note
-from custom_llm.common.steps import command
+from custom_llm.common.steps import QUICKSTART, command
 from custom_llm.evaluation.metrics.quality import LogProbs
 from custom_llm.inference.engine import MAX_WINDOW, Engine
 from custom_llm.inference.open import WEIGHTS
@@ -94,17 +94,20 @@ def open_models(paths: Sequence[str], config_path: str | None, threads: int | No
 
 
 def _models_here() -> list[str]:
-    found = [WEIGHTS] if Path(WEIGHTS).is_file() else []
-    found += [DIRECTORY] if Path(DIRECTORY, "config.json").is_file() else []
-    ggufs = sorted(path.name for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith("."))
-    if ggufs and not is_available():
-        note(f"{', '.join(ggufs)}: {MISSING}, so .gguf files are left out")
-        ggufs = []
-    elif not found + ggufs:
-        raise UserError(f"there is no {WEIGHTS}, no {DIRECTORY}/ and no .gguf in this folder; name one with --model")
-    if found + ggufs:
-        note(f"models: {', '.join(found + ggufs)}")
-    return found + ggufs
+    """All in this folder; where there are none, those in the folder of quickstart."""
+    for folder in (Path(), Path(QUICKSTART)):
+        marks = {folder / WEIGHTS: folder / WEIGHTS, folder / DIRECTORY: folder / DIRECTORY / "config.json"}
+        found = [path for path, mark in marks.items() if mark.is_file()]
+        ggufs = sorted(path for path in folder.glob("*.gguf") if path.is_file() and not path.name.startswith("."))
+        if ggufs and not is_available():
+            note(f"{', '.join(map(str, ggufs))}: {MISSING}, so .gguf files are left out")
+            ggufs = []
+        if found + ggufs:
+            note(f"models: {', '.join(map(str, found + ggufs))}")
+            return [str(path) for path in found + ggufs]
+    raise UserError(
+        f"there is no {WEIGHTS}, no {DIRECTORY}/ and no .gguf in this folder or in {QUICKSTART}/; name one with --model"
+    )
 
 
 def open_scorer(path: str, config_path: str | None = None, threads: int | None = None) -> Scorer:

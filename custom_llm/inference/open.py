@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from custom_llm.cli.parser import StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import say
-from custom_llm.common.steps import quoted, step
+from custom_llm.common.steps import QUICKSTART, command, quoted, step
 from custom_llm.llamacpp import MISSING, is_available
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def add_model_flags(parser: StepParser) -> None:
 
 
 def choose_model(path: str | None) -> Path:
-    """What --gguf_path names; without it, the .gguf in the current folder written last: after a conversion, the
-    quantized one. Where there is no llama.cpp, the trained weights take its place.
+    """What --gguf_path names; without it, the .gguf written last, in this folder or in that of quickstart: after a
+    conversion, the quantized one. Where there is no llama.cpp, the trained weights take its place.
 
     Raises UserError when it is empty, as of a variable that is not set, or there is no .gguf.
     """
@@ -39,15 +39,23 @@ def choose_model(path: str | None) -> Path:
         raise UserError("--gguf_path is empty; give a .gguf or .pth, or leave it out for the newest .gguf here")
     if path is not None:
         return Path(path)
-    if not is_available() and Path(WEIGHTS).is_file():
-        say(f"using {WEIGHTS}, since {MISSING}")
-        return Path(WEIGHTS)
-    found = [path for path in Path().glob("*.gguf") if path.is_file() and not path.name.startswith(".")]
-    if not found:
-        raise UserError(f"no .gguf file in this folder; run {step('convert_to_gguf')} first, or give --gguf_path")
-    newest = max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
-    say(f"using {newest}")
-    return newest
+    weights = newest(WEIGHTS)
+    if weights is not None and not is_available():
+        say(f"using {weights}, since {MISSING}")
+        return weights
+    found = newest("*.gguf")
+    if found is None:
+        way_out = command("quickstart") if weights is None else step("convert_to_gguf")
+        raise UserError(f"no .gguf file in this folder or in {QUICKSTART}/; run {way_out} first, or give --gguf_path")
+    say(f"using {found}")
+    return found
+
+
+def newest(pattern: str) -> Path | None:
+    """The file of such a name that was written last, in this folder or in that of quickstart."""
+    found = [path for folder in (Path(), Path(QUICKSTART)) for path in folder.glob(pattern)]
+    found = [path for path in found if path.is_file() and not path.name.startswith(".")]
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
 
 def open_engine(

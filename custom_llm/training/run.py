@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ from custom_llm.common.errors import UserError
 from custom_llm.common.files import Kind, check_distinct, check_target
 from custom_llm.common.notes import note, say
 from custom_llm.common.steps import command, step
+from custom_llm.common.text import counted
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.presets import BYTE_PAIRS
 from custom_llm.config.training import TrainConfig
@@ -31,6 +33,7 @@ from custom_llm.training.display import write_sample
 from custom_llm.training.distributed.parallel import is_divided
 from custom_llm.training.distributed.processes import Processes, local_rank
 from custom_llm.training.loop import Interrupted, Trainer, held_out_loss
+from custom_llm.training.match import describe_match, enough_epochs
 from custom_llm.training.resume import Checkpoint, Saver, checkpoint_path
 from custom_llm.training.step import Diverged
 from custom_llm.training.tracking.history import About, History, describe, describe_overfitting, describe_underfitting
@@ -73,6 +76,7 @@ class _Job:
 def train_on_text(
     config: TrainConfig, corpus: Corpus, config_path: str, model_path: str, cache: Path, device: str | None,
     resumed: Checkpoint | None, on_start: Callable[[TrainConfig], object], processes: Processes,
+    adapt_epochs: bool = False,
 ) -> bool:  # fmt: skip
     """Train the model of `config_path` on a text and show a text of it.
 
@@ -87,8 +91,14 @@ def train_on_text(
         on_start: called before the first step with the options that repeat the training, here and now chosen ones too;
             in rank 0 only, which writes all files.
         processes: those that train together; each of them calls this.
+        adapt_epochs: nobody has decided on the epochs, so that a short text is read more often.
     """
     job = _prepare(config, corpus, config_path, model_path, cache, device, processes)
+    if adapt_epochs:
+        job = _with_enough_epochs(job)
+    if resumed is None:
+        n_parameters = GPTLanguageModel.outline(job.architecture).n_parameters()
+        say(describe_match(n_parameters, len(job.train.data), config.dataset_path, config.minutes))
     trainer, saver = _build(job)
     about = _begin(job, trainer, saver, resumed, on_start)
     try:
@@ -153,6 +163,21 @@ def _prepare(
         config, corpus, config_path, model_path, processes, pick_device(device, processes), record, tokens, train,
         held_out, replace(architecture, vocab_size=vocab_size),
     )  # fmt: skip
+
+
+def _with_enough_epochs(job: _Job) -> _Job:
+    """The same, with as many epochs as the text needs."""
+    config = job.config
+    windows = max(1, (len(job.train.data) - 1) // (config.stride or job.architecture.block_size))
+    windows_per_step = config.batch_size * config.accumulation(job.architecture.block_size, job.processes.size)
+    steps = math.ceil(windows / windows_per_step)
+    epochs = enough_epochs(steps)
+    if epochs > config.max_epochs:
+        say(
+            f"max_epochs becomes {epochs}, since {config.max_epochs} of so short a text are "
+            f"{counted(config.max_epochs * steps, 'step')} only; it ends earlier where nothing more is learnt"
+        )
+    return replace(job, config=replace(config, max_epochs=epochs))
 
 
 def _build(job: _Job) -> tuple[Trainer, Saver]:
