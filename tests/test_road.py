@@ -41,14 +41,34 @@ def test_quickstart_on_the_bundled_stories(tmp_path):
 
 def test_quickstart_on_a_short_file(tmp_path):
     (tmp_path / "my notes.txt").write_text("Buy milk. Call Anna! 3 eggs; ½ cup of sugar.\n" * 9, encoding="utf-8")
-    result = run_script("quickstart.py", "my notes.txt", "--minutes", "0.02", cwd=tmp_path, timeout=300)
+    # A name in parts, as `make run ARGS="my notes.txt"` gives it, and options of the steps.
+    words = "my notes.txt --minutes 0.02 --preset modern --seed 3 --author=Mia --no_bias --max_chars 300".split()
+    result = run_script("quickstart.py", *words, cwd=tmp_path, timeout=300)
     assert result.status == 0, result.stderr
     commands = result.stdout.split("The four commands that repeat it:\n")[1].splitlines()
-    assert "--dataset_path 'my notes.txt'" in commands[1]
+    assert "--dataset_path 'my notes.txt'" in commands[1] and commands[1].endswith(" --seed 3 --max_chars 300")
+    assert commands[0].endswith(" --preset modern --no_bias") and commands[2].endswith(" --author Mia")
+    assert "next: " not in result.stdout + result.stderr, "it follows by itself"
     for command in commands:  # they do repeat it
         _, script, *flags = shlex.split(command)
         again = run_script(script, *flags, cwd=tmp_path, timeout=300)
         assert again.status == 0, again.stderr
+
+
+def test_ctrl_c_in_quickstart_ends_the_training_and_makes_the_file(tmp_path):
+    (tmp_path / "notes.txt").write_text(STORY * 50, encoding="utf-8")
+    command = [sys.executable, ROOT / "quickstart.py", "notes.txt", "--minutes", "9", "--eval_interval", "3"]
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    child = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, text=True, **pipes)
+    next(line for line in child.stdout if line.startswith("Epoch 1"))
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=120)
+    assert child.returncode == 0, out
+    assert "going on to the file, with what was learnt until now" in out
+    said = run_script("inference_gguf.py", "--query", "Mia", cwd=tmp_path)
+    assert said.stdout.startswith("Mia") and "using quickstart/model.gguf.Q8_0.gguf" in said.stderr
+    scored = run_script("evaluate_llm.py", "--max_tokens", "99", cwd=tmp_path)
+    assert scored.status == 0 and "quickstart/model.gguf.Q8_0.gguf" in scored.stdout, scored.stderr
 
 
 def test_text_far_past_the_context(tmp_path):

@@ -13,6 +13,7 @@ STEPS_AT_LEAST = (
 MOST_EPOCHS = 100
 LARGE = 10  # parameters for each token of the text, from which on a smaller model learns more of it in less time
 SMALL = 1 / 50
+SMALLEST = 120_000  # parameters, about, of the smallest model that is chosen for a text
 MINUTES = 5.0  # that are suggested
 
 
@@ -30,10 +31,12 @@ def describe_match(n_parameters: int, n_tokens: int, dataset_path: str, minutes:
     size = f"{n_parameters / 1e6:.2f}M parameters for {n_tokens:,} tokens of text"
     flags = ("--preset", "auto", "--dataset_path", dataset_path, "--minutes", f"{minutes or MINUTES:g}")
     better = command("llm_model", *flags)
+    if n_parameters > LARGE * n_tokens and n_parameters < 2 * SMALLEST:
+        return f"{size}: any model soon memorises so short a text; more text helps most"
     if n_parameters > LARGE * n_tokens:
         return (
             f"{size}, {n_parameters / n_tokens:.0f} for each: so large a model learns slowly from so short a text, and "
-            f"then by rote. One that fits it learns more, and sooner: {better}"
+            f"then memorises it. One that fits it learns more, and sooner: {better}"
         )
     if n_parameters < SMALL * n_tokens:
         return (

@@ -69,6 +69,38 @@ def test_a_preset_asks_the_same_six_questions(step_1, preset):
     assert PRESETS[preset].items() <= config.items()
 
 
+def test_auto_asks_for_a_text_and_a_time(step_1, tmp_path):
+    (tmp_path / "notes.txt").write_text("To be, or not to be, that is the question.\n" * 2000)
+    config, lines = step_1("--preset auto", "notes.txt\n0,5\n")
+    asked = ["Enter path to text dataset (e.g., 'input.txt'): ", "Enter minutes of training (e.g., 10): "]
+    assert lines[:3] == ["Choose sizes for your text:", *asked]
+    assert (config["vocab_size"], config["n_embd"], config["block_size"]) == (18, 64, 256)
+    training = "--dataset_path notes.txt --minutes 0.5 --batch_size 8 --learning_rate 0.001"
+    assert lines[-1] == f"next: python train_llm.py {training}"
+    again, said = step_1("--config model_config.yaml")
+    assert again == config and not prompts(said), "the file has the sizes, and needs no text"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("", {}), ("--preset modern", PRESETS["modern"]), ("--n_layer 5", {"n_layer": 5})]
+)
+def test_sizes_for_a_text_go_with_any_preset_and_flag(step_1, tmp_path, flags, expected):
+    (tmp_path / "notes.txt").write_text("To be, or not to be, that is the question.\n" * 2000)
+    config, lines = step_1(f"--dataset_path notes.txt --minutes 1 {flags}")
+    assert not prompts(lines)
+    assert {"n_embd": 64, "n_head": 4, "block_size": 256, **expected}.items() <= config.items()
+
+
+def test_a_plan_that_the_vocabulary_will_change_says_so(step_1):
+    _, lines = step_1()
+    assert lines[-2:] == [
+        "  provisional training counts the characters of your text instead of 10,000 tokens; with 100 of them it is "
+        "4.82M",
+        "next: python train_llm.py",
+    ]
+    assert not [line for line in step_1("--vocab_size 120")[1] if "provisional" in line]
+
+
 def test_classic_is_the_default(step_1):
     assert step_1("--preset classic") == step_1()
 

@@ -212,7 +212,10 @@ def test_bad_flags_are_explained_in_one_line(flags, message, monkeypatch, tmp_pa
 def test_a_folder_without_models_says_what_to_run(tmp_path):
     result = run_script("inference_gguf.py", cwd=tmp_path)
     assert (result.status, result.stdout) == (2, "")
-    assert result.stderr == ("error: no .gguf file in this folder; run convert_to_gguf.py first, or give --gguf_path\n")
+    way_out = "run python quickstart.py first, or give --gguf_path"
+    assert result.stderr == f"error: no .gguf file in this folder or in quickstart/; {way_out}\n"
+    (tmp_path / "trained_model.pth").touch()
+    assert "run convert_to_gguf.py first" in run_script("inference_gguf.py", cwd=tmp_path).stderr
 
 
 def test_asking_for_a_gpu_that_the_build_lacks_warns_and_goes_on(english, tmp_path):
