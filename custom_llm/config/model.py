@@ -23,7 +23,7 @@ class ModelConfig:
     """The architecture. The first six fields are the tutorial's keys and enough on their own."""
 
     vocab_size: int = option(
-        10_000, "tokens the model knows; training replaces it by the text's real number",
+        10_000, "tokens the model knows; training with characters takes as many as there are in the text instead",
         question="Enter vocabulary size (e.g., 10000 for small models): ", low=1, high=10_000_000,
     )  # fmt: skip
     n_embd: int = option(

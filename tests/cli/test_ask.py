@@ -43,7 +43,7 @@ def test_a_person_sees_what_a_question_is_about_and_what_enter_took(tmp_path):
     assert status == 0
     assert "--preset auto chooses sizes for your text and your minutes" in shown.splitlines()[0]
     for line in (
-        "tokens the model knows; training replaces it by the text's real number",
+        "tokens the model knows; training with characters takes as many as there are in the text instead",
         "  Enter: 10000",
         "  width of the model",
         "  Enter: 8",
