@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -72,6 +73,24 @@ def test_same_seed_same_text_and_another_seed_another_text(english, tmp_path):
     flags = ("--gguf_path", english, "--query", "a", "--temp", "2", "--seed")
     one, again, other = (run_script("inference_gguf.py", *flags, seed, cwd=tmp_path) for seed in ("7", "7", "8"))
     assert one.stdout == again.stdout != other.stdout
+
+
+def test_any_whole_number_is_a_seed(english, tmp_path):
+    """As programs send it: of 64 bits, or -1, which is another one each time."""
+    seeds = (2**53, 2**53 % (2**32 - 1), 2**32 - 1, 0, -(10**30), -1)
+    lines = [json.dumps({"prompt": "a", "temp": 2, "seed": seed}) for seed in seeds]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    result = run_script(
+        "inference_gguf.py", "--gguf_path", english, "--prompts", "prompts.jsonl", "--json", cwd=tmp_path
+    )
+    texts = [json.loads(line) for line in result.stdout.splitlines()]
+    assert texts[0]["text"] == texts[1]["text"] and texts[2]["text"] == texts[3]["text"]
+    assert [text["seed"] for text in texts[:4]] == [2097152, 2097152, 0, 0]
+    assert len({text["text"] for text in texts}) == 4
+    flags = ("--gguf_path", english, "--query", "a", "--temp", "2", "--json", "--seed")
+    folded = json.loads(run_script("inference_gguf.py", *flags, str(2**53), cwd=tmp_path).stdout)
+    assert folded["text"] == texts[0]["text"]
+    assert Sampling(seed=-1).seed is None
 
 
 def test_without_flags_the_newest_gguf_and_a_piped_query_are_used(tmp_path):
@@ -195,7 +214,7 @@ def test_the_log_file_tells_settings_figures_and_errors(english, tmp_path):
         (("--min_p", "-0.1"), "--min_p -0.1 is not a number from 0 to 1"),
         (("--top_k", "99999999999"), "--top_k 99999999999 is not a whole number from 0 to 2147483647"),
         (("--repeat_penalty", "0"), "--repeat_penalty 0.0 is not a number from 0.01 to 100"),
-        (("--seed", "4294967295"), "--seed 4294967295 is not a whole number from 0 to 4294967294"),
+        (("--seed", "x"), "--seed 'x' is not a whole number"),
         (("--threads", "0"), "argument --threads: '0' is not a whole number from 1 to 512"),
         (("--stop", ""), "argument --stop: empty, it would stop at once; give the text to stop at"),
         (("--tempo", "1"), "unrecognized arguments: --tempo 1"),
