@@ -139,9 +139,9 @@ class Engine:
 
     def score(self, tokens: Sequence[int], n_top: int = 0) -> Iterator[Score]:
         """How likely the model finds each token of a text after those before it, in windows side by side."""
-        spell = self.model.spell
+        spell = self.model.token_bytes
         if tokens:
-            yield Score(tokens[0], spell(tokens[:1]), None)
+            yield Score(tokens[0], spell(tokens[0]), None)
         for inputs, targets in windows(tokens, self.window):
             for logits, target in zip(self.logits(inputs), targets, strict=True):
                 yield score_of(target, logits, n_top, spell)

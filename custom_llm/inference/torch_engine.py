@@ -43,7 +43,8 @@ ENDS = frozenset(
     <|file_sep|>
     """.split()
 )
-SHOWN = frozenset("<|channel|> <|message|> <|start|> <|constrain|>".split())  # special tokens that it takes for text
+# Special tokens that it takes for text, so that none of them ends one.
+TAKEN_FOR_TEXT = frozenset("<|channel|> <|message|> <|start|> <|constrain|>".split())
 
 
 class TorchEngine(Engine):
@@ -96,13 +97,12 @@ class TokenizerVocabulary:
         self._tokenizer, self._in_llama_cpp = tokenizer, None
         described = gguf_vocabulary(tokenizer)
         self._spelled: list[bytes] = []
-        self._silent, self._ends = set(), set()
+        self._ends = set()
         for i, (token, kind) in enumerate(zip(described.tokens, described.types, strict=True)):
             self._spelled.append(unspell(token) if kind == NORMAL else b"" if kind == UNUSED else token.encode())
-            if (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in SHOWN:
-                self._silent.add(i)
-                if i == self.eos or token in ENDS:
-                    self._ends.add(i)
+            is_control = (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in TAKEN_FOR_TEXT
+            if is_control and (i == self.eos or token in ENDS):
+                self._ends.add(i)
 
     def tokenize(self, text: str) -> list[int]:
         return self._tokenizer.encode(text).tolist()
@@ -111,7 +111,7 @@ class TokenizerVocabulary:
         return b"".join([self._spelled[token] for token in tokens])
 
     def token_bytes(self, token: int) -> bytes:
-        return b"" if token in self._silent else self._spelled[token]
+        return self._spelled[token]
 
     def ends_text(self, token: int) -> bool:
         return token in self._ends

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from custom_llm.common.text import clean
 from custom_llm.inference.scores import Score, completion_logprobs, logprob_table
 from custom_llm.inference.settings import INTERRUPTED, Settings
+from custom_llm.inference.text import Piece
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine, Query
@@ -27,8 +28,13 @@ class Text:
     seed: int
     statistics: Statistics
     text: str = ""  # what follows the prompt
-    scores: list[Score] = field(default_factory=list)  # of the tokens of the text, if they were asked for
+    pieces: list[Piece] = field(default_factory=list)  # of it, if the scores of its tokens were asked for
     finish_reason: str = INTERRUPTED  # or "length", or "stop": at a stop string, or where the model ended it
+
+    @property
+    def scores(self) -> list[Score]:
+        """Of its tokens."""
+        return [score for piece in self.pieces for score in piece.scores]
 
 
 def write(
@@ -52,7 +58,8 @@ def write(
         try:
             for piece in generation:
                 text.text += piece.text
-                text.scores += piece.scores
+                if settings.n_top is not None:
+                    text.pieces.append(piece)
                 show(piece.text)
             text.finish_reason = generation.finish_reason
         except KeyboardInterrupt:
@@ -81,7 +88,7 @@ def print_text(
             "tokens_per_second": round(text.statistics.tokens_per_second, 1),
         }
         if settings.n_top is not None:
-            about["logprobs"] = completion_logprobs(text.scores, engine.model.token_bytes)
+            about["logprobs"] = completion_logprobs(text.pieces)
         print(json.dumps(about, ensure_ascii=False), flush=True)
         return text
 
