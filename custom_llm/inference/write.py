@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from custom_llm.common.text import clean
+from custom_llm.common.text import as_read
 from custom_llm.inference.scores import Score, completion_logprobs, logprob_table
 from custom_llm.inference.settings import INTERRUPTED, Settings
 from custom_llm.inference.text import Piece
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Text:
     """What a model wrote after a prompt."""
 
-    prompt: str  # as it was given
+    prompt: str  # as it was read, with what the vocabulary does not have
     seed: int
     statistics: Statistics
     text: str = ""  # what follows the prompt
@@ -53,7 +53,7 @@ def write(
     generation = engine.stream(
         query.tokens, settings.max_tokens, settings.sampling, settings.stop, settings.ignore_eos, n_top=settings.n_top
     )
-    text = Text(clean(prompt), generation.seed, generation.statistics)
+    text = Text(as_read(prompt), generation.seed, generation.statistics)
     with closing(generation):  # so that the statistics are final after Ctrl-C, too
         try:
             for piece in generation:
@@ -94,7 +94,7 @@ def print_text(
 
     def begin(query: Query) -> None:
         on_read(query)
-        print(clean(prompt), end="", flush=True)
+        print(as_read(prompt), end="", flush=True)
 
     try:
         text = write(engine, prompt, settings, lambda piece: print(piece, end="", flush=True), begin)
