@@ -13,6 +13,7 @@ from custom_llm.common.steps import step
 from custom_llm.llamacpp.bindings import REDO, Owned, c, error_lines, ggml, load_failure
 
 _MIN_PIECE_BYTES = 64
+_MOST_READ = 1 << 30  # bytes of a file; a larger one is mapped, so that several processes have it in memory once
 
 
 class Model(Owned):
@@ -30,6 +31,8 @@ class Model(Owned):
         params = c.llama_model_default_params()
         params.n_gpu_layers, params.vocab_only = n_gpu_layers, vocab_only
         params.use_extra_bufts = not _may_crash_with_amx()
+        # A mapped file that is cut short while it is used ends the process (SIGBUS). To read it takes as long.
+        params.use_mmap = self.path.stat().st_size > _MOST_READ
         self.on_gpu = n_gpu_layers != 0
         error_lines.clear()
         self.ptr = c.llama_model_load_from_file(os.fsencode(self.path), params)
