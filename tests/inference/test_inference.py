@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, run_script
@@ -38,6 +39,7 @@ from custom_llm.llamacpp import Context, Model, score_windows
 ENGLISH = "abcdefghijklmnopqrstuvwxyz ABC.,\n"
 BLOCK = 64
 SCRIPT = str(ROOT / "inference_gguf.py")
+MODEL_KEY = "tokenizer.ggml.model"
 GREEDY = Sampling(temp=0)
 FIGURES = r"{} tokens?, [\d,]+ tokens/s, first text after \d+\.\d\d s, peak memory [\d,]+ MB\n"
 CUT = r"note: cut after {} tokens; --max_tokens {} lets it go on\n"
@@ -381,6 +383,26 @@ def test_a_damaged_file_that_makes_llama_cpp_abort_is_still_one_line(english, tm
     result = run_script("inference_gguf.py", "--gguf_path", "x.gguf", "--query", "a", cwd=tmp_path)
     assert (result.status, result.stdout) == (2, "")
     assert re.fullmatch(r"error: llama\.cpp gave up: llama-model\.cpp:.*convert_to_gguf\.py\n", result.stderr)
+
+
+def test_a_vocabulary_that_llama_cpp_would_die_of_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tokenizer_model", lambda self, _: self.add_string(MODEL_KEY, "llama"))
+    path = write_gpt2(tmp_path / "x.gguf", ENGLISH)
+    assert message_for(path).startswith(f"{path}: its vocabulary cannot spell every text")
+
+
+def test_a_file_that_is_cut_short_while_it_is_used_ends_nothing(english, tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(english.read_bytes())
+    code = """
+import sys
+from custom_llm.inference.engine import Engine
+with Engine(sys.argv[1]) as engine:
+    open(sys.argv[1], "w").close()
+    print(len("".join(engine.generate("a", 200))))
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
 
 
 def test_a_diverged_model_is_explained(tmp_path):
