@@ -37,6 +37,7 @@ Ctrl-C stops the text that is being written. Alt-Enter, or a backslash before En
 
 A text that looks like one of these is a text with a space before it."""
 WORDS = {"help": "/help", "quit": "/quit", "exit": "/quit", "/exit": "/quit"}  # what people try
+OPENING = "([{<>/"  # what a word follows without a space; ">" also ends a control token
 COMMAND = re.compile(r"/([A-Za-z]*)(?:\s+(.*))?", re.DOTALL)  # so /usr/bin, // and /* are texts
 
 
@@ -161,7 +162,7 @@ class Chat:
 
 def _space_between(before: str, typed: str) -> str:
     """The space that people leave out between what stands and what they type, in a language that has spaces."""
-    is_word = typed[:1].isalnum() and before[-1:] and not before[-1].isspace()
+    is_word = typed[:1].isalnum() and before[-1:] and not (before[-1].isspace() or before[-1] in OPENING)
     return " " if is_word and " " in before else ""
 
 

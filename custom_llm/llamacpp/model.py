@@ -13,8 +13,8 @@ from custom_llm.common.steps import step
 from custom_llm.llamacpp.bindings import REDO, Owned, c, error_lines, ggml, load_failure
 
 _MIN_PIECE_BYTES = 64
-# Bytes of a file that is read. A larger one is mapped, which begins to write up to 2 ms sooner for each MB; but if it is
-# cut short while it is used, that ends the process (SIGBUS).
+# Bytes of a file that is read. A larger one is mapped, which begins to write up to 2 ms sooner for each MB; but if it
+# is cut short while it is used, that ends the process (SIGBUS).
 _MOST_READ = 64 << 20
 
 

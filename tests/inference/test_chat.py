@@ -104,6 +104,10 @@ def test_a_word_typed_after_a_word_gets_its_space(engine):
     for typed in ("ab", "cd"):  # a language without spaces
         chat.answer(typed)
     assert chat.text == "abcd"
+    chat.answer("/reset")
+    for typed in ("hi there<|bot|>", "fine"):
+        chat.answer(typed)
+    assert chat.text == "hi there<|bot|>fine"
 
 
 def test_settings_change_the_next_text(engine, chat, capsys):

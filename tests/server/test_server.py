@@ -309,7 +309,7 @@ def test_metrics_count(server):
         ("best_of", 3, "best_of is only supported if it is equal to n"),
         ("model", "other", "there is no model 'other' here, only 'english.gguf'"),
         ("temperature", 101, "temperature 101 is not a number from 0 to 100"),
-        ("seed", -1, "seed -1 is not a whole number from 0 to 4294967294"),
+        ("seed", 1.5, "seed 1.5 is not a whole number"),
         ("max_tokens", 20_000, "max_tokens is too large: over all texts it would be 20,000 tokens"),
         ("n", 17, "n: Input should be less than or equal to 16"),
         ("logprobs", 21, "logprobs: Input should be less than or equal to 20"),
