@@ -70,14 +70,18 @@ def _ask_one(item: Field, config_class: type, values: dict[str, Any], complete: 
 
 
 def _read_line(prompt: str) -> str | None:
-    """The stripped answer, or None at the end of input."""
+    """The stripped answer, or None at the end of input and where there is none."""
     try:
         answer = input(prompt)
-    except EOFError:
-        print()
-        return None
     except UnicodeDecodeError:
         return "\ufffd"
+    except (
+        EOFError,
+        RuntimeError,
+        ValueError,
+    ):  # the last two: stdin is lost, is closed, or no file (UnsupportedOperation)
+        print()
+        return None
     if not is_terminal(sys.stdin):
         print()  # a typed answer ends its line by itself, a piped one does not
     return answer.strip()

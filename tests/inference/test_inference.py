@@ -23,8 +23,10 @@ from hypothesis import strategies as st
 from tiny_gguf import write_gpt2
 
 import inference_gguf
+from custom_llm.cli.ask import ask
 from custom_llm.common.errors import UserError
 from custom_llm.common.text import as_read
+from custom_llm.config.model import ModelConfig
 from custom_llm.config.sampling import Sampling
 from custom_llm.data import text as text_module
 from custom_llm.export.gguf.quantize import quantize
@@ -202,6 +204,9 @@ def test_a_notebook_and_a_program_without_a_console_have_no_stdin(english, tmp_p
         monkeypatch.setattr(sys, "stdin", stdin)
         assert inference_gguf.main(flags) == 0
         assert len(capsys.readouterr().out) == 4 + 1
+    for stdin in (closed, None, io.TextIOBase()):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert ask("Configure:", ModelConfig, {}) == ModelConfig(), "every question has its default"
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
     assert inference_gguf.main([*flags, "--logprobs", "1"]) == 0
