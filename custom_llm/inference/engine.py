@@ -10,6 +10,7 @@ For each token the loop calls llama.cpp once to decode and once to sample, and d
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -107,12 +108,16 @@ class Engine:
         tokens = model.tokenize(text)
         if model.spell(tokens) == text.encode():
             return Query(tokens, text, [])
-        end = model.spell([model.eos]).decode() if model.eos >= 0 else ""
-        documents = text.split(end) if end else [text]
-        characters = dict.fromkeys("".join(documents))
+        # Control tokens are no characters: at odd places stand theirs, if there are any.
+        names = sorted(
+            {model.token_bytes(token).decode("utf-8", "replace") for token in tokens if model.is_control(token)},
+            key=len,
+        )
+        parts = re.split(f"({'|'.join(map(re.escape, reversed(names)))})", text) if names else [text]
+        characters = dict.fromkeys("".join(parts[::2]))
         unknown = [c for c in characters if c.encode() not in model.spell(model.tokenize(c))]
         table = str.maketrans(dict.fromkeys(unknown))
-        known = end.join(document.translate(table) for document in documents)
+        known = "".join(part if place % 2 else part.translate(table) for place, part in enumerate(parts))
         return Query(model.tokenize(known), known, unknown)
 
     def stream(

@@ -84,12 +84,13 @@ class TokenizerVocabulary:
         self._tokenizer = tokenizer
         described = gguf_vocabulary(tokenizer)
         self._spelled: list[bytes] = []
-        self._ends = set()
+        self._controls, self._ends = set(), set()
         for i, (token, kind) in enumerate(zip(described.tokens, described.types, strict=True)):
             self._spelled.append(unspell(token) if kind == NORMAL else b"" if kind == UNUSED else token.encode())
-            is_control = (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in TAKEN_FOR_TEXT
-            if is_control and (i == self.eos or token in ENDS):
-                self._ends.add(i)
+            if (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in TAKEN_FOR_TEXT:
+                self._controls.add(i)
+                if i == self.eos or token in ENDS:
+                    self._ends.add(i)
 
     def tokenize(self, text: str) -> list[int]:
         return self._tokenizer.encode(text).tolist()
@@ -99,6 +100,9 @@ class TokenizerVocabulary:
 
     def token_bytes(self, token: int) -> bytes:
         return self._spelled[token]
+
+    def is_control(self, token: int) -> bool:
+        return token in self._controls
 
     def ends_text(self, token: int) -> bool:
         return token in self._ends

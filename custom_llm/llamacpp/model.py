@@ -120,10 +120,13 @@ class Model(Owned):
         """What `tokenize` read to give `tokens`."""
         return b"".join([self.token_bytes(token) for token in tokens])
 
+    def is_control(self, token: int) -> bool:
+        """Whether `token` means something and is no text."""
+        return bool(c.llama_vocab_is_control(self.vocab, token))
+
     def ends_text(self, token: int) -> bool:
         """Whether `token` says that the document is finished."""
-        vocab = self.vocab
-        return bool(c.llama_vocab_is_eog(vocab, token) and c.llama_vocab_is_control(vocab, token))
+        return bool(c.llama_vocab_is_eog(self.vocab, token)) and self.is_control(token)
 
 
 def _may_crash_with_amx() -> bool:

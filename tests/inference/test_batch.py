@@ -204,6 +204,13 @@ def test_what_an_error_advises_works(call, wrong, words, right):
         assert call(*right.split()).status == 0
 
 
+def test_texts_that_were_cut_are_counted(call):
+    write_lines("a", '{"prompt": "b", "max_tokens": 0}', '{"prompt": "c", "max_tokens": 2}')
+    said = "note: 2 of 3 texts were cut at their max_tokens; --max_tokens 9 lets them go on\n"
+    assert said in call("--prompts", "prompts.jsonl", "--max_tokens", "3").err
+    assert "cut" not in call("--prompts", "prompts.jsonl", "--max_tokens", "3", "--json").err
+
+
 def test_ctrl_c_ends_a_batch_with_what_was_written(english, tmp_path):
     lines = ['{"prompt": "a", "max_tokens": 3}', '{"prompt": "b", "max_tokens": 100000000}', '{"prompt": "c"}']
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines))

@@ -512,10 +512,13 @@ def test_exactly_the_unknown_characters_are_left_out(engine, query):
     assert set(unknown) == set(query) - set(ENGLISH)
 
 
-def test_end_of_text_written_in_the_query_is_the_token(engine):
+def test_end_of_text_written_in_the_query_is_the_token(engine, tmp_path):
     query = "ab<|endoftext|>cß"
     assert engine.read(query)[1:] == ("ab<|endoftext|>c", ["ß"])
     assert engine.model.tokenize("<|endoftext|>") == [engine.model.eos]
+    path = write_gpt2(tmp_path / "x.gguf", "abc", controls=("<|u|>", "<|u|>b"))
+    with Engine(path) as other:
+        assert other.read("a<|u|>bß<|c<|u|>")[1:] == ("a<|u|>bc<|u|>", ["ß", "<", "|"])
 
 
 def test_the_text_ends_at_the_end_of_text_token_unless_ignored(tmp_path):

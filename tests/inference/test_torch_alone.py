@@ -128,4 +128,5 @@ def test_a_tokenizer_shows_its_tokens_as_llama_cpp_does(form, tmp_path):
         assert (ours.n_vocab, ours.eos) == (theirs.n_vocab, theirs.eos)
         for token in range(ours.n_vocab):
             assert ours.token_bytes(token) == theirs.token_bytes(token), token
+            assert ours.is_control(token) == theirs.is_control(token), token
             assert ours.ends_text(token) == theirs.ends_text(token), token
