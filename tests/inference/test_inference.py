@@ -256,8 +256,9 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(english, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to a child there")
-def test_ctrl_c_ends_the_text_with_its_figures(english, tmp_path):
-    command = [sys.executable, SCRIPT, "--gguf_path", str(english), "--query", "abc", "--max_tokens", "1000000"]
+@pytest.mark.parametrize("more", [(), ("--grammar", 'root ::= ([a-z ] | [a-m] | "a")* "b"')], ids=["plain", "grammar"])
+def test_ctrl_c_ends_the_text_with_its_figures(english, tmp_path, more):
+    command = [sys.executable, SCRIPT, "--gguf_path", str(english), "--query", "abc", "--max_tokens", "1000000", *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as child:
         child.stdout.read(10)
         child.send_signal(signal.SIGINT)
