@@ -9,6 +9,7 @@ from typing import Any
 
 from custom_llm.cli.fields import field_type, parse
 from custom_llm.common.errors import UserError
+from custom_llm.common.notes import is_terminal
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -50,7 +51,7 @@ def build(config_class: type, values: dict[str, Any]) -> Any:
 
 def is_interactive() -> bool:
     """Whether a person sees the questions and types the answers."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    return is_terminal(sys.stdin, sys.stdout)
 
 
 class _Questions:
@@ -90,14 +91,14 @@ class _Questions:
         """The stripped answer, or None at the end of input; KeyboardInterrupt where a person leaves with Ctrl-D."""
         try:
             answer = input(prompt)
-        except EOFError:
+        except UnicodeDecodeError:
+            return "\ufffd"
+        except (EOFError, RuntimeError, ValueError):  # there is no stdin, or it is closed
             if self._interactive:
                 raise KeyboardInterrupt from None
             print()
             return None
-        except UnicodeDecodeError:
-            return "\ufffd"
-        if not sys.stdin.isatty():
+        if not is_terminal(sys.stdin):
             print()  # a typed answer ends its line by itself, a piped one does not
         return answer.strip()
 

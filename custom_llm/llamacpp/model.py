@@ -13,6 +13,9 @@ from custom_llm.common.steps import step
 from custom_llm.llamacpp.bindings import REDO, Owned, c, error_lines, ggml, load_failure
 
 _MIN_PIECE_BYTES = 64
+# Bytes of a file that is read. A larger one is mapped, which begins to write up to 2 ms sooner for each MB; but if it
+# is cut short while it is used, that ends the process (SIGBUS).
+_MOST_READ = 64 << 20
 
 
 class Model(Owned):
@@ -30,6 +33,8 @@ class Model(Owned):
         params = c.llama_model_default_params()
         params.n_gpu_layers, params.vocab_only = n_gpu_layers, vocab_only
         params.use_extra_bufts = not _may_crash_with_amx()
+        if self.path.stat().st_size <= _MOST_READ:
+            params.load_mode = c.LLAMA_LOAD_MODE_NONE
         self.on_gpu = n_gpu_layers != 0
         error_lines.clear()
         self.ptr = c.llama_model_load_from_file(os.fsencode(self.path), params)
@@ -39,7 +44,10 @@ class Model(Owned):
             self.close()
             raise UserError(f"{self.path}: not a model that continues a text; give a decoder-only model")
         self.vocab = c.llama_model_get_vocab(self.ptr)
-        self._pieces: dict[tuple[int, bool], bytes] = {}  # (token, special)
+        if not self._spells_all_bytes():
+            self.close()
+            raise UserError(f"{self.path}: its vocabulary cannot spell every text, on which llama.cpp gives up; {REDO}")
+        self._pieces: dict[int, bytes] = {}  # token → its bytes
         self.n_vocab: int = c.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = c.llama_model_n_ctx_train(self.ptr)
         self.is_f32: bool = self.metadata("general.file_type") == str(c.LLAMA_FTYPE_ALL_F32)
@@ -54,6 +62,13 @@ class Model(Owned):
         # llama.cpp assumes id 11 when a file names no end token: in a character vocabulary, some letter.
         eos = c.llama_vocab_eos(self.vocab)
         self.eos: int = eos if eos >= 0 and c.llama_vocab_is_control(self.vocab, eos) else -1
+
+    def _spells_all_bytes(self) -> bool:
+        """Whether a vocabulary of SentencePiece has a token for each byte; without one, to read a text is fatal."""
+        if c.llama_vocab_type(self.vocab) != c.LLAMA_VOCAB_TYPE_SPM:
+            return True
+        attributes = (c.llama_vocab_get_attr(self.vocab, token) for token in range(c.llama_vocab_n_tokens(self.vocab)))
+        return sum(bool(each & c.LLAMA_TOKEN_ATTR_BYTE) for each in attributes) >= 256
 
     @property
     def quantization(self) -> str:
@@ -87,28 +102,31 @@ class Model(Owned):
             room = -count
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 bytes that `token` stands for: maybe part of a character; none for a control token."""
-        return self._piece(token, False)
+        """The UTF-8 bytes that `token` stands for, maybe part of a character; of a control token those of its name.
 
-    def spell(self, tokens: Sequence[int]) -> bytes:
-        """What `tokenize` read to give `tokens`: control tokens are written out, as in <|endoftext|>."""
-        return b"".join([self._piece(token, True) for token in tokens])
-
-    def ends_text(self, token: int) -> bool:
-        """Whether `token` says that the document is finished."""
-        vocab = self.vocab
-        return bool(c.llama_vocab_is_eog(vocab, token) and c.llama_vocab_is_control(vocab, token))
-
-    def _piece(self, token: int, special: bool) -> bytes:
-        piece = self._pieces.get((token, special))
+        So a text that holds control tokens is read as the tokens it was written with.
+        """
+        piece = self._pieces.get(token)
         room = _MIN_PIECE_BYTES
         while piece is None:
             buffer = ctypes.create_string_buffer(room)
-            length = c.llama_token_to_piece(self.vocab, token, buffer, room, 0, special)
+            length = c.llama_token_to_piece(self.vocab, token, buffer, room, 0, True)
             if length >= 0:
-                piece = self._pieces[token, special] = buffer.raw[:length]
+                piece = self._pieces[token] = buffer.raw[:length]
             room = -length
         return piece
+
+    def spell(self, tokens: Sequence[int]) -> bytes:
+        """What `tokenize` read to give `tokens`."""
+        return b"".join([self.token_bytes(token) for token in tokens])
+
+    def is_control(self, token: int) -> bool:
+        """Whether `token` means something and is no text."""
+        return bool(c.llama_vocab_is_control(self.vocab, token))
+
+    def ends_text(self, token: int) -> bool:
+        """Whether `token` says that the document is finished."""
+        return bool(c.llama_vocab_is_eog(self.vocab, token)) and self.is_control(token)
 
 
 def _may_crash_with_amx() -> bool:

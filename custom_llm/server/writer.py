@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from custom_llm.config.sampling import MAX_SEED, PENALTY_LAST_N, Sampling
 from custom_llm.inference.engine import Engine, Query
 from custom_llm.inference.scores import Score
-from custom_llm.inference.text import Piece
+from custom_llm.inference.text import Piece, whole_characters
 from custom_llm.server.http.errors import refused
 from custom_llm.server.metrics import Metrics
 
@@ -107,10 +106,7 @@ class Writer:
         if n_top is None:
             yield Piece(query.text)
             return
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for score in self.engine.score(query.tokens, n_top):
-            yield Piece(decoder.decode(score.spelled), (score,))
-        yield Piece(decoder.decode(b"", final=True))
+        yield from whole_characters((score.spelled, score) for score in self.engine.score(query.tokens, n_top))
 
     def _read(self, prompt: str | list[int]) -> Query:
         if isinstance(prompt, str):

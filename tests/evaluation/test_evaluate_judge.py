@@ -256,7 +256,7 @@ def test_a_local_judge_can_always_be_read(tmp_path):
     ("content", "message"),
     [
         (b"Grade {beginning}", r"has no \{continuation\} in it"),
-        (b"\xff\xfe", "is not a file of UTF-8 text"),
+        (b"\xff\xff", "is not a file of UTF-8 text"),
         (b"{beginning}{continuation}" + b"x" * 70_000, "longer than 65,536 characters"),
     ],
 )

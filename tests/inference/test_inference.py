@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import signal
@@ -12,6 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, run_script
@@ -20,22 +23,28 @@ from hypothesis import strategies as st
 from tiny_gguf import write_gpt2
 
 import inference_gguf
+from custom_llm.cli.ask import ask
 from custom_llm.common.errors import UserError
+from custom_llm.common.text import as_read
+from custom_llm.config.model import ModelConfig
 from custom_llm.config.sampling import Sampling
+from custom_llm.data import text as text_module
 from custom_llm.export.gguf.quantize import quantize
 from custom_llm.inference import write as writing
 from custom_llm.inference.engine import Engine, choose_threads
 from custom_llm.inference.generation import Generation
 from custom_llm.inference.report import timings
-from custom_llm.inference.settings import Settings
+from custom_llm.inference.settings import Settings, stop_string
 from custom_llm.inference.text import Piece, StopStrings
 from custom_llm.llamacpp import Context, Model, score_windows
 
 ENGLISH = "abcdefghijklmnopqrstuvwxyz ABC.,\n"
 BLOCK = 64
 SCRIPT = str(ROOT / "inference_gguf.py")
+MODEL_KEY = "tokenizer.ggml.model"
 GREEDY = Sampling(temp=0)
 FIGURES = r"{} tokens?, [\d,]+ tokens/s, first text after \d+\.\d\d s, peak memory [\d,]+ MB\n"
+CUT = r"note: cut after {} tokens; --max_tokens {} lets it go on\n"
 USE = r"CPU \d+ % of one core \(1 thread\).*\n"
 
 
@@ -65,13 +74,35 @@ def test_the_query_and_its_continuation_are_all_of_stdout(english, tmp_path):
     assert result.stdout.startswith("the cat")
     assert len(result.stdout) == len("the cat") + 50 + 1
     assert result.stdout.endswith("\n")
-    assert re.fullmatch(FIGURES.format(50) + USE, result.stderr)
+    assert re.fullmatch(CUT.format(50, 150) + FIGURES.format(50) + USE, result.stderr)
+    longer = run_script(
+        "inference_gguf.py", "--gguf_path", english, "--query", "the cat", "--max_tokens", "150", cwd=tmp_path
+    )
+    assert len(longer.stdout) == len("the cat") + 150 + 1
 
 
 def test_same_seed_same_text_and_another_seed_another_text(english, tmp_path):
     flags = ("--gguf_path", english, "--query", "a", "--temp", "2", "--seed")
     one, again, other = (run_script("inference_gguf.py", *flags, seed, cwd=tmp_path) for seed in ("7", "7", "8"))
     assert one.stdout == again.stdout != other.stdout
+
+
+def test_any_whole_number_is_a_seed(english, tmp_path):
+    """As programs send it: of 64 bits, or -1, which is another one each time."""
+    seeds = (2**53, 2**53 % (2**32 - 1), 2**32 - 1, 0, -(10**30), -1)
+    lines = [json.dumps({"prompt": "a", "temp": 2, "seed": seed}) for seed in seeds]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    result = run_script(
+        "inference_gguf.py", "--gguf_path", english, "--prompts", "prompts.jsonl", "--json", cwd=tmp_path
+    )
+    texts = [json.loads(line) for line in result.stdout.splitlines()]
+    assert texts[0]["text"] == texts[1]["text"] and texts[2]["text"] == texts[3]["text"]
+    assert [text["seed"] for text in texts[:4]] == [2097152, 2097152, 0, 0]
+    assert len({text["text"] for text in texts}) == 4
+    flags = ("--gguf_path", english, "--query", "a", "--temp", "2", "--json", "--seed")
+    folded = json.loads(run_script("inference_gguf.py", *flags, str(2**53), cwd=tmp_path).stdout)
+    assert folded["text"] == texts[0]["text"]
+    assert Sampling(seed=-1).seed is None
 
 
 def test_without_flags_the_newest_gguf_and_a_piped_query_are_used(tmp_path):
@@ -135,6 +166,77 @@ def test_bytes_that_are_no_utf8_do_not_crash_the_query(english, tmp_path):
     assert done.stdout.startswith("caf\N{REPLACEMENT CHARACTER}")
 
 
+@given(
+    st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from("\r\n\ufeff"), max_size=30
+    ),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
+)
+@settings(deadline=None)
+def test_a_text_is_read_as_a_training_reads_it(engine, text, encoding):
+    data = text.encode(encoding)
+    expected = "".join(text_module.clean(text_module.decode([data], "here"), "here"))
+    assert as_read(data) == expected
+    if encoding == "utf-8":
+        assert engine.read(text) == engine.read(expected) and "\r" not in engine.read(text).text
+
+
+def test_whoever_wrote_it_a_text_is_continued_alike(english, tmp_path):
+    command = [
+        sys.executable,
+        SCRIPT,
+        "--gguf_path",
+        english,
+        "--temp",
+        "0",
+        "--max_tokens",
+        "9",
+        "--json",
+        "--seed",
+        "1",
+    ]
+
+    def told(*flags: str, piped: bytes = b"") -> dict:
+        done = subprocess.run([*command, *flags], input=piped, capture_output=True, cwd=tmp_path, check=True)
+        return {name: value for name, value in json.loads(done.stdout).items() if name != "tokens_per_second"}
+
+    expected = told("--query", "the cat\nsat", "--logprobs", "0")
+    assert expected["prompt"] == "the cat\nsat"
+    assert told("--query", "\ufeffthe cat\rsat", "--logprobs", "0") == expected
+    for piped in (b"the cat\nsat\n", b"\xef\xbb\xbfthe cat\r\nsat\r\n", "the cat\r\nsat".encode("utf-16")):
+        assert told("--logprobs", "0", piped=piped) == expected
+
+
+def test_a_notebook_and_a_program_without_a_console_have_no_stdin(english, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--gguf_path", str(english), "--max_tokens", "4", "--temp", "0"]
+    closed = io.StringIO("")
+    closed.close()
+    for stdin in (sys.stdin, io.StringIO("x"), closed, None):  # pytest's own has no descriptor, as a notebook's
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert inference_gguf.main(flags) == 0
+        assert len(capsys.readouterr().out) == 4 + 1
+    for stdin in (closed, None, io.TextIOBase()):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert ask("Configure:", ModelConfig, {})[0] == ModelConfig(), "every question has its default"
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert inference_gguf.main([*flags, "--logprobs", "1"]) == 0
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n")
+    assert inference_gguf.main([*flags, "--prompts", "prompts.txt"]) == 0
+
+
+def test_a_new_line_to_stop_at_can_be_typed(english, tmp_path):
+    flags = ("--gguf_path", english, "--query", "a", "--temp", "3", "--seed", "5", "--json", "--max_tokens", "300")
+    whole = json.loads(run_script("inference_gguf.py", *flags, cwd=tmp_path).stdout)["text"]
+    options = "stopped.yaml"
+    cut = run_script("inference_gguf.py", *flags, "--stop", r"\n", "--save_config", options, cwd=tmp_path)
+    assert json.loads(cut.stdout)["text"] == whole.partition("\n")[0] != whole
+    again = json.loads(run_script("inference_gguf.py", "--config", options, cwd=tmp_path).stdout)
+    assert again["text"] == whole.partition("\n")[0]
+    assert [*map(stop_string, (r"\n", r"a\tb", r"\\n", r"\d", "\\"))] == ["\n", "a\tb", r"\n", r"\d", "\\"]
+
+
 def test_an_ascii_locale_still_gets_utf8(tmp_path):
     path = write_gpt2(tmp_path / "chinese.gguf", "中文字")
     command = [sys.executable, SCRIPT, "--gguf_path", str(path), "--query", "中", "--max_tokens", "5"]
@@ -154,8 +256,9 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(english, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to a child there")
-def test_ctrl_c_ends_the_text_with_its_figures(english, tmp_path):
-    command = [sys.executable, SCRIPT, "--gguf_path", str(english), "--query", "abc", "--max_tokens", "1000000"]
+@pytest.mark.parametrize("more", [(), ("--grammar", 'root ::= ([a-z ] | [a-m] | "a")* "b"')], ids=["plain", "grammar"])
+def test_ctrl_c_ends_the_text_with_its_figures(english, tmp_path, more):
+    command = [sys.executable, SCRIPT, "--gguf_path", str(english), "--query", "abc", "--max_tokens", "1000000", *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as child:
         child.stdout.read(10)
         child.send_signal(signal.SIGINT)
@@ -195,7 +298,7 @@ def test_the_log_file_tells_settings_figures_and_errors(english, tmp_path):
         (("--min_p", "-0.1"), "--min_p -0.1 is not a number from 0 to 1"),
         (("--top_k", "99999999999"), "--top_k 99999999999 is not a whole number from 0 to 2147483647"),
         (("--repeat_penalty", "0"), "--repeat_penalty 0.0 is not a number from 0.01 to 100"),
-        (("--seed", "4294967295"), "--seed 4294967295 is not a whole number from 0 to 4294967294"),
+        (("--seed", "x"), "--seed 'x' is not a whole number"),
         (("--threads", "0"), "argument --threads: '0' is not a whole number from 1 to 512"),
         (("--stop", ""), "argument --stop: empty, it would stop at once; give the text to stop at"),
         (("--tempo", "1"), "unrecognized arguments: --tempo 1"),
@@ -303,9 +406,32 @@ def test_a_damaged_file_that_makes_llama_cpp_abort_is_still_one_line(english, tm
     assert re.fullmatch(r"error: llama\.cpp gave up: llama-model\.cpp:.*convert_to_gguf\.py\n", result.stderr)
 
 
+def test_a_vocabulary_that_llama_cpp_would_die_of_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tokenizer_model", lambda self, _: self.add_string(MODEL_KEY, "llama"))
+    path = write_gpt2(tmp_path / "x.gguf", ENGLISH)
+    assert message_for(path).startswith(f"{path}: its vocabulary cannot spell every text")
+
+
+def test_a_file_that_is_cut_short_while_it_is_used_ends_nothing(english, tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(english.read_bytes())
+    code = """
+import sys
+from custom_llm.inference.engine import Engine
+with Engine(sys.argv[1]) as engine:
+    open(sys.argv[1], "w").close()
+    print(len("".join(engine.generate("a", 200))))
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
+
+
 def test_a_diverged_model_is_explained(tmp_path):
     path = write_gpt2(tmp_path / "x.gguf", ENGLISH, scale=float("nan"))
-    with Engine(path) as engine, pytest.raises(UserError, match="computes nan; its training diverged"):
+    with (
+        Engine(path) as engine,
+        pytest.raises(UserError, match=r"computes no numbers .* again with a smaller --learning_rate"),
+    ):
         write(engine, "a", 1)
 
 
@@ -402,10 +528,13 @@ def test_exactly_the_unknown_characters_are_left_out(engine, query):
     assert set(unknown) == set(query) - set(ENGLISH)
 
 
-def test_end_of_text_written_in_the_query_is_the_token(engine):
+def test_end_of_text_written_in_the_query_is_the_token(engine, tmp_path):
     query = "ab<|endoftext|>cß"
     assert engine.read(query)[1:] == ("ab<|endoftext|>c", ["ß"])
     assert engine.model.tokenize("<|endoftext|>") == [engine.model.eos]
+    path = write_gpt2(tmp_path / "x.gguf", "abc", controls=("<|u|>", "<|u|>b"))
+    with Engine(path) as other:
+        assert other.read("a<|u|>bß<|c<|u|>")[1:] == ("a<|u|>bc<|u|>", ["ß", "<", "|"])
 
 
 def test_the_text_ends_at_the_end_of_text_token_unless_ignored(tmp_path):
@@ -413,6 +542,8 @@ def test_the_text_ends_at_the_end_of_text_token_unless_ignored(tmp_path):
     with Engine(path) as engine:
         text = engine.stream(engine.read("the cat").tokens, 100, GREEDY)
         assert [*text] == []
+        ended = writing.write(engine, "the cat", Settings(GREEDY), lambda piece: None)
+        assert writing.cut_off([ended], 100) is None
         assert text.statistics.generated_tokens == 0
         assert len(write(engine, "the cat", 100, ignore_eos=True)) == 100
 
