@@ -13,6 +13,7 @@ from custom_llm.common.steps import step
 from custom_llm.llamacpp.bindings import REDO, Owned, c, error_lines, ggml, load_failure
 
 _MIN_PIECE_BYTES = 64
+_READ_BYTES = 256 * 2**20  # larger files are mapped; to read so many takes some tenths of a second
 
 
 class Model(Owned):
@@ -29,6 +30,8 @@ class Model(Owned):
         _check_file(self.path)
         params = c.llama_model_default_params()
         params.n_gpu_layers, params.vocab_only = n_gpu_layers, vocab_only
+        if self.path.stat().st_size <= _READ_BYTES:  # a mapped file that is written over ends the process (SIGBUS)
+            params.load_mode = c.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = not _may_crash_with_amx()
         self.on_gpu = n_gpu_layers != 0
         error_lines.clear()
