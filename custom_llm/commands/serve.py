@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import secrets
 from collections.abc import Sequence
 
 from custom_llm.cli.parser import Repeatable, StepParser, number
@@ -28,9 +29,7 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|\*")  # as browsers send it:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; return the exit status."""
     args = make_parser().parse_args(argv)
-    api_key = args.api_key or os.environ.get(KEY_VARIABLE) or None
-    if api_key is not None and not re.fullmatch("[!-~]+", api_key):
-        raise UserError(f"--api_key (or {KEY_VARIABLE}) has characters that no HTTP header can hold; take another")
+    api_key = check_key(args.api_key, os.environ.get(KEY_VARIABLE))
     for origin in args.cors_origin:
         if not ORIGIN.fullmatch(origin):
             raise UserError(
@@ -65,6 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             )  # fmt: skip
             serve(app, worker, listener, f"serving {engine.model.path.name} on http://{host}:{port} (Ctrl-C ends it)")
     return 0
+
+
+def check_key(flag: str | None, variable: str | None) -> str | None:
+    """The key that clients are asked for, by the flag or the environment; UserError where that cannot be one."""
+    name, key = ("--api_key", flag) if flag is not None else (KEY_VARIABLE, variable)
+    if key == "":  # of a variable that is not set; whoever asks for a key shall not go without one
+        raise UserError(f"{name} is empty, and would let everybody in; give it a key, or leave it out")
+    if key is not None and not re.fullmatch("[!-~]+", key):
+        raise UserError(
+            f"{name} has characters that no HTTP header can hold; take another, such as {secrets.token_hex(16)}"
+        )
+    return key
 
 
 def make_parser() -> StepParser:

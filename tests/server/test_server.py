@@ -274,6 +274,13 @@ def test_a_name_that_is_no_text_can_be_asked_for(tmp_path):
         assert server.post(model=model["id"], prompt="a").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/v1/models", "/v1/models/english.gguf", "/nothing"])
+def test_head_is_answered_as_get_without_the_content(server, path):
+    head, get = server.http.head(path), server.http.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
 def test_the_page_may_talk_to_its_own_server_only(server):
     page = server.http.get("/")
     assert page.status_code == 200
@@ -307,7 +314,8 @@ def test_metrics_count(server):
         ("best_of", 3, "best_of is only supported if it is equal to n"),
         ("model", "other", "there is no model 'other' here, only 'english.gguf'"),
         ("temperature", 101, "temperature 101 is not a number from 0 to 100"),
-        ("seed", -1, "seed -1 is not a whole number from 0 to 4294967294"),
+        ("seed", 1.5, "seed 1.5 is not a whole number"),
+        ("top_k", -2, "top_k -2 is not a whole number from 0 to 2147483647"),
         ("max_tokens", 20_000, "max_tokens is too large: over all texts it would be 20,000 tokens"),
         ("n", 17, "n: Input should be less than or equal to 16"),
         ("logprobs", 21, "logprobs: Input should be less than or equal to 20"),
@@ -515,7 +523,8 @@ def events(server: Served, path: str, **body):
         (("--port", "65536"), "argument --port: '65536' is not a whole number from 0 to 65535"),
         (("--gguf_path", "missing.gguf"), "missing.gguf: no such file"),
         (("--gguf_path", ""), "--gguf_path is empty; give a .gguf or .pth, or leave it out"),
-        (("--api_key", "ä"), "--api_key (or CUSTOM_LLM_API_KEY) has characters"),
+        (("--api_key", "ä"), "--api_key has characters that no HTTP header can hold; take another, such as "),
+        (("--api_key", ""), "--api_key is empty, and would let everybody in; give it a key, or leave it out"),
         (("--queue", "0"), "argument --queue: '0' is not a whole number from 1"),
         (("--cors_origin", "https://a.example/"), "--cors_origin https://a.example/ is no origin; give one such as"),
     ],
@@ -537,7 +546,7 @@ def test_a_port_that_is_taken_is_one_line(server, english, tmp_path):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_it_ends_at_once_with_requests_under_way(english, tmp_path, number):
     (tmp_path / "run.yaml").write_text("serve_gguf:\n  port: 0\n  queue: 9\n")
     command = [sys.executable, str(ROOT / "serve_gguf.py"), "--config", "run.yaml"]

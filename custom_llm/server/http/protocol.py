@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from custom_llm.common.errors import UserError
 from custom_llm.server.http.errors import SERVER_ERROR, ApiError
+from custom_llm.server.http.guards import MAX_HEADERS, headers_too_large
 
 MAX_CONNECTIONS = 512  # fewer where the process may not open so many files
 MAX_BACKLOG = 128  # connections that asyncio may take at once, before one of them can be refused
 OTHER_FILES = 40  # open beside connections
 LEAST_ROOM = 10  # for connections
 HEADER_SECONDS = 10  # for a request's line and headers
-UNREAD_SECONDS = 30  # how long an answer may wait for its client to read on
+UNREAD_SECONDS = 30  # how long a client may read nothing of its answer
 
 
 def most_connections() -> tuple[int, int]:
@@ -54,7 +56,7 @@ class Protocol(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > MOST:
             error = ApiError(503, "too many connections; try again later", kind=SERVER_ERROR)
-            transport.write(_response(error, "Service Unavailable"))
+            transport.write(_response(error))
             transport.close()
             return
         self._wait_for_headers()
@@ -72,7 +74,7 @@ class Protocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        self._wait_for_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -86,8 +88,22 @@ class Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(_response(ApiError(400, msg), "Bad Request"))
+            is_head = self.conn.our_state is h11.IDLE and len(self.conn.trailing_data[0]) > MAX_HEADERS
+            error = headers_too_large() if is_head else ApiError(400, msg)
+            self.transport.write(_response(error))
         self.transport.close()
+
+    def _wait_for_reader(self) -> None:
+        """Until the client has read on; it may be slow, but not for so long that it reads nothing."""
+        left = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() < left:
+                self._wait_for_reader()
+            else:
+                self.transport.abort()
+
+        self._unread = self.loop.call_later(UNREAD_SECONDS, look)
 
     def _wait_for_headers(self) -> None:
         self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
@@ -98,7 +114,7 @@ class Protocol(H11Protocol):
             self._deadline = None
 
 
-def _response(error: ApiError, reason: str) -> bytes:
+def _response(error: ApiError) -> bytes:
     content = json.dumps(error.body()).encode()
-    head = f"HTTP/1.1 {error.status} {reason}\r\nContent-Type: application/json\r\n"
+    head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode() + content
