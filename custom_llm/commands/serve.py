@@ -20,21 +20,19 @@ from custom_llm.cli.parser import Repeatable, StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import warn
 from custom_llm.common.steps import install
+from custom_llm.common.text import shown
 from custom_llm.inference.open import add_model_flags, choose_model, open_engine
 
 KEY_VARIABLE = "CUSTOM_LLM_API_KEY"
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|\*")  # as browsers send it: nothing behind the port
+ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://[^/?#\s]+|\*")  # as browsers send it: nothing behind the port
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}  # which browsers leave out
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; return the exit status."""
     args = make_parser().parse_args(argv)
     api_key = check_key(args.api_key, os.environ.get(KEY_VARIABLE))
-    for origin in args.cors_origin:
-        if not ORIGIN.fullmatch(origin):
-            raise UserError(
-                f"--cors_origin {origin} is no origin; give one such as https://their.address, without a path"
-            )
+    origins = [as_origin(origin) for origin in args.cors_origin]
     try:
         from custom_llm.server.app import make_app
         from custom_llm.server.run import LOCAL_NAMES, listen, serve
@@ -60,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             worker = Worker(args.queue)
             app = make_app(
                 engine, worker, max_body=args.max_body, max_tokens=args.max_tokens, grammars=args.grammars,
-                api_key=api_key, hosts={*LOCAL_NAMES, host} if is_local else set(), cors_origins=args.cors_origin,
+                api_key=api_key, hosts={*LOCAL_NAMES, host} if is_local else set(), cors_origins=origins,
             )  # fmt: skip
             serve(app, worker, listener, f"serving {engine.model.path.name} on http://{host}:{port} (Ctrl-C ends it)")
     return 0
@@ -76,6 +74,16 @@ def check_key(flag: str | None, variable: str | None) -> str | None:
             f"{name} has characters that no HTTP header can hold; take another, such as {secrets.token_hex(16)}"
         )
     return key
+
+
+def as_origin(typed: str) -> str:
+    """An origin as browsers send it; UserError where they would never send one like that."""
+    found = ORIGIN.fullmatch(typed.lower())
+    if not found:
+        raise UserError(
+            f"--cors_origin {shown(typed)[1:-1]} is no origin; give one such as https://their.address, without a path"
+        )
+    return found[0].removesuffix(DEFAULT_PORTS.get(found[1], ""))
 
 
 def make_parser() -> StepParser:
