@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import gguf
@@ -24,15 +24,15 @@ def write_gpt2(
     scale: float = 0.5,
     end_bias: float = -50.0,
     texts: Mapping[str, str] | None = None,
+    controls: Sequence[str] = (),
+    byte_tokens: bool = False,
 ) -> Path:
     """Write a gpt2-architecture model over the distinct `characters` plus <|endoftext|>, and return `path`.
 
     scale: standard deviation of the weights. end_bias: roughly, the logit of <|endoftext|> (very low: never
-    generated). texts: of its metadata, by key.
+    generated). texts: of its metadata, by key. controls: more control tokens. byte_tokens: also a token for each byte.
     """
     generator = np.random.default_rng(seed)
-    vocabulary = sorted(set(characters))
-    n_vocab = len(vocabulary) + 1
     rows = -(-block_size // ROWS) * ROWS
 
     writer = gguf.GGUFWriter(path, "gpt2")
@@ -45,7 +45,7 @@ def write_gpt2(
     writer.add_uint32("custom_llm.block_size", block_size)
     for key, text in (texts or {}).items():
         writer.add_string(key, text)
-    _add_vocabulary(writer, vocabulary)
+    n_vocab = _add_vocabulary(writer, sorted(set(characters)), controls, byte_tokens)
 
     def add(name: str, *shape: int, mean: float = 0.0) -> None:
         writer.add_tensor(name, generator.normal(mean, scale, shape).astype(np.float32))
@@ -84,8 +84,8 @@ def write_gpt2(
     return path
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, characters: list[str]) -> None:
-    """Byte-level BPE that amounts to one token a character: merges join the bytes of each."""
+def _add_vocabulary(writer: gguf.GGUFWriter, characters: list[str], controls: Sequence[str], byte_tokens: bool) -> int:
+    """Byte-level BPE that amounts to one token a character: merges join the bytes of each. Returns its size."""
     alphabet = _byte_alphabet()
     tokens = ["".join(alphabet[byte] for byte in character.encode()) for character in characters]
     # llama.cpp refuses an empty list; the bytes 0xFE 0xFF occur in no UTF-8 text.
@@ -93,8 +93,10 @@ def _add_vocabulary(writer: gguf.GGUFWriter, characters: list[str]) -> None:
     for token in tokens:
         for end in range(1, len(token)):
             merges[f"{token[:end]} {token[end]}"] = None
+    tokens += [letter for letter in alphabet if byte_tokens and letter not in tokens]
+    types = [gguf.TokenType.NORMAL] * len(tokens) + [gguf.TokenType.CONTROL] * (len(controls) + 1)
+    tokens += controls
     end_id = len(tokens)
-    types = [gguf.TokenType.NORMAL] * end_id + [gguf.TokenType.CONTROL]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([*tokens, END_OF_TEXT])
@@ -103,6 +105,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter, characters: list[str]) -> None:
     writer.add_bos_token_id(end_id)
     writer.add_eos_token_id(end_id)
     writer.add_add_bos_token(False)
+    return len(types)
 
 
 def _byte_alphabet() -> list[str]:

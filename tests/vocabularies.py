@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from gguf import GGUFWriter
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
+from custom_llm.export.gguf.writer import add_block_size, add_vocabulary
 from custom_llm.export.huggingface.directory import write_hf_directory
 from custom_llm.export.pipeline import convert_to_gguf
+from custom_llm.export.vocabulary import gguf_vocabulary
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.bpe import BYTE_LETTERS
@@ -84,3 +87,16 @@ def check_boundaries(boundaries, points) -> None:
         if tokenizer.encode("".join(part)).tolist() != runtime.tokenize("".join(part)):
             assert [line for line in part if tokenizer.encode(line).tolist() != runtime.tokenize(line)] == []
             raise AssertionError(f"lines from {start} on, but none of them alone")
+
+
+def in_llama_cpp(tokenizer, folder):
+    """The vocabulary as llama.cpp has it, by way of a file without weights."""
+    from custom_llm.llamacpp import Model
+
+    writer = GGUFWriter(folder / "vocabulary.gguf", "gpt2")
+    add_block_size(writer, 1)  # of no meaning without weights
+    add_vocabulary(writer, gguf_vocabulary(tokenizer))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return Model(folder / "vocabulary.gguf", vocab_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from custom_llm.cli.fields import field_type, parse
 from custom_llm.common.errors import UserError
+from custom_llm.common.notes import is_terminal
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -77,6 +78,6 @@ def _read_line(prompt: str) -> str | None:
         return None
     except UnicodeDecodeError:
         return "\ufffd"
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         print()  # a typed answer ends its line by itself, a piped one does not
     return answer.strip()

@@ -26,7 +26,7 @@ from custom_llm.cli.parser import StepParser, add_flags, given
 from custom_llm.cli.run_file import write_beside
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError
 from custom_llm.common.machine import choose_waiting
-from custom_llm.common.notes import note, say
+from custom_llm.common.notes import is_terminal, note, say
 from custom_llm.common.steps import command, docs
 from custom_llm.config.presets import BYTE_PAIRS, LONG_TEXT
 from custom_llm.config.training import TrainConfig
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _agrees(name: str) -> bool:
     """Whether a person at a terminal wants to train without the dataset they named."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not is_terminal(sys.stdin, sys.stderr):
         return False
     print(f"{name} cannot be had here and now. Train on the bundled stories instead? (yes or no) ", end="", flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

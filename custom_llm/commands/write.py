@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING
 from custom_llm.cli.parser import Repeatable, StepParser, add_flags, given, number
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError, describe_os_error
 from custom_llm.common.machine import measure_from_here
-from custom_llm.common.notes import log_to, warn
-from custom_llm.common.text import clean
+from custom_llm.common.notes import is_terminal, log_to, warn
+from custom_llm.common.text import as_read
 from custom_llm.config.sampling import Sampling
 from custom_llm.inference.open import add_model_flags, choose_model, open_engine
 from custom_llm.inference.report import devices, summary, timings, together
-from custom_llm.inference.settings import INTERRUPTED, Settings
+from custom_llm.inference.settings import INTERRUPTED, Settings, stop_string
 from custom_llm.inference.text import left_out
 from custom_llm.inference.write import Text, print_text
 
@@ -58,7 +58,7 @@ def run_inference(
     settings = Sampling(**sampling)
     with open_engine(gguf_path, use_gpu, n_gpu_layers, threads, warn=_warn) as engine:
         _warn_of_unknown(query, engine.read(query))
-        return clean(query) + "".join(engine.generate(query, max_tokens, settings, stop, ignore_eos))
+        return as_read(query) + "".join(engine.generate(query, max_tokens, settings, stop, ignore_eos))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, started: float) -> int:
     """Check what can be checked before a model is loaded; then write one text, or many, or with a person."""
     # Whether a person can type and see; where stdout goes to a file, a text is wanted and no prompt.
-    is_at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    is_at_terminal = is_terminal(sys.stdin, sys.stdout)
     is_chat = args.query is None and args.prompts is None and not args.json and is_at_terminal
     if args.prompts is not None and args.query is not None:
         raise UserError("--query and --prompts are both given; give one of them")
@@ -94,7 +94,7 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
         if sampling.grammar is not None:
             raise UserError("--grammar and --grammar_file are both given; give one of them")
         sampling = replace(sampling, grammar=_read_grammar(args.grammar_file))
-    settings = Settings(sampling, args.max_tokens, tuple(args.stop), args.ignore_eos, args.logprobs)
+    settings = Settings(sampling, args.max_tokens, tuple(map(stop_string, args.stop)), args.ignore_eos, args.logprobs)
     if args.prompts is not None:
         from custom_llm.inference.batch import read_requests
 
@@ -150,7 +150,9 @@ def make_parser() -> StepParser:
     )  # fmt: skip
     add("--prompts", metavar="FILE", help="continue each line of FILE: JSON with a prompt and settings, or text")
     add("--max_tokens", type=number(int, 0), default=100, metavar="N", help="tokens to write (default: 100)")
-    add("--stop", type=_text, action=Repeatable, default=(), metavar="TEXT", help="end before TEXT; repeatable")
+    add("--stop", type=_text, action=Repeatable, default=(), metavar="TEXT",
+        help=r"end before TEXT, in which \n is a new line, \t a tab, \\ a backslash; repeatable",
+    )  # fmt: skip
     add("--ignore_eos", action="store_true", help="write on where the model would end its text")
     add("--json", action="store_true", help="write each text as a line of JSON")
     add("--stats", action="store_true", help="tell the times of loading, reading and writing")
@@ -171,19 +173,23 @@ def _text(value: str) -> str:
 
 
 def _query_from_stdin() -> str:
-    """What is piped or redirected in, without the newline that `echo` adds; nothing from a terminal.
+    """What is piped or redirected in, without the newline that `echo` adds; nothing from a terminal or a notebook.
 
     A pipe may be a socket: those of Node.js and of ssh are.
     """
-    mode = os.fstat(sys.stdin.fileno()).st_mode
-    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
+            return ""
+        data = sys.stdin.buffer.read()
+    except (OSError, ValueError, AttributeError):  # it is no file, is closed, or there is none
         return ""
-    return sys.stdin.buffer.read().decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+    return as_read(data, "replace").removesuffix("\n")
 
 
 def _read_grammar(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return as_read(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"--grammar_file {describe_os_error(error)}; give a file in llama.cpp's GBNF") from None
     except ValueError:  # a NUL in the name, or bytes that are no text

@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     import logging
+
+
+def is_terminal(*streams: IO | None) -> bool:
+    """Whether a person types or reads there: not where a stream is closed, or there is none, as without a console."""
+    return all(stream is not None and not stream.closed and stream.isatty() for stream in streams)
 
 
 def say(line: str) -> None:
     """Write a line without tearing a progress bar that is shown there."""
     if tqdm := sys.modules.get("tqdm"):  # without it there is no bar
         tqdm.tqdm.write(line, file=sys.stderr)
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
     else:
         print(line, file=sys.stderr, flush=True)
 

@@ -9,6 +9,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from custom_llm.common.notes import is_terminal
+
 SECONDS_BETWEEN_LINES = 30
 
 
@@ -21,7 +23,7 @@ class Progress:
         self._fraction = 0.0  # that the bar shows
         self._start = self._last_shown = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             layout = "{percentage:3.0f}% |{bar}| {elapsed}<{remaining}" if has_end else "{elapsed}"
             layout = "{desc}" + layout + "{postfix}"
             self._bar = tqdm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from typing import Any
@@ -61,6 +62,30 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:  # a lone surrogate that is no escaped byte
         data = text.encode("utf-8", "surrogatepass")
     return data.decode("utf-8", "replace")
+
+
+def encoding_of(start: bytes) -> str:
+    """The encoding of what begins so, by its byte-order mark; UTF-8 where there is none."""
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # before UTF-16's, which begins like it
+        return "utf-32"
+    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+
+
+def unix_lines(text: str) -> str:
+    r"""`text` with every line ending in \n, whatever wrote it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def as_read(text: str | bytes, errors: str = "strict") -> str:
+    r"""A text from outside as a training reads it: valid Unicode, no byte-order mark, every line ending in \n.
+
+    Bytes are decoded by their byte-order mark. errors: as of bytes.decode; "strict" raises UnicodeDecodeError.
+
+    >>> as_read("\ufeffone\r\ntwo"), as_read("one".encode("utf-16"))
+    ('one\ntwo', 'one')
+    """
+    text = text.decode(encoding_of(text), errors) if isinstance(text, bytes) else clean(text)
+    return unix_lines(text.removeprefix("\ufeff"))
 
 
 def printable(text: str) -> str:

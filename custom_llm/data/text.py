@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.text import has_half_pair
+from custom_llm.common.text import encoding_of, has_half_pair, unix_lines
 
 OnRead = Callable[[int], object] | None  # called with the number of bytes read since the last call
 
@@ -72,11 +72,8 @@ def decode(contents: Iterable[bytes], path: Path, encoding: str = "utf-8") -> It
     """
     contents = iter(contents)
     start = next(contents, b"")
-    if encoding == "utf-8":  # unless told otherwise, believe the byte-order mark; UTF-32's begins like UTF-16's
-        if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-            encoding = "utf-32"
-        elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            encoding = "utf-16"
+    if encoding == "utf-8":  # unless told otherwise, believe the byte-order mark
+        encoding = encoding_of(start)
     try:
         "".encode(encoding)  # LookupError as well for codecs that make bytes of bytes
         if codecs.lookup(encoding).name in OF_HOST_NAMES:
@@ -120,7 +117,7 @@ def clean(pieces: Iterable[str], place: str | Path) -> Iterator[str]:
         if "\r" in text or last:
             text = last + text
             last = "\r" if text.endswith("\r") else ""  # it may be the first half of \r\n
-            text = text.removesuffix("\r").replace("\r\n", "\n").replace("\r", "\n")
+            text = unix_lines(text.removesuffix("\r"))
         yield text
     if last:
         yield "\n"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.notes import say
+from custom_llm.common.notes import is_terminal, say
 from custom_llm.common.progress import Progress
-from custom_llm.common.text import shown
+from custom_llm.common.text import as_read, shown
 from custom_llm.inference.settings import INTERRUPTED, NAMES, Settings
 from custom_llm.inference.text import left_out
 from custom_llm.inference.write import Text, print_text
@@ -42,19 +42,20 @@ def read_requests(path: str, settings: Settings) -> list[Request]:
     read or holds nothing, or a line is wrong, by number.
     """
     try:
-        data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+        lines = as_read(Path(path).read_bytes()).split("\n")
+    except UnicodeDecodeError as error:
+        begin = error.object.rfind(b"\n", 0, error.start)
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {number}: not {error.encoding.upper()} (byte {error.start - begin})") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = describe_os_error(error) if isinstance(error, OSError) else f"{error}"
         raise UserError(f"--prompts {reason}; give a file with a prompt on each line") from None
     requests = []
-    for number, line in enumerate(data.split(b"\n"), 1):
+    for number, line in enumerate(lines, 1):
         place = f"{path}, line {number}"
         try:
-            text = line.decode("utf-8").removesuffix("\r")
-            if text.strip():
-                requests.append(_request(text, settings, place))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place}: not UTF-8 (byte {error.start + 1})") from None
+            if line.strip():
+                requests.append(_request(line, settings, place))
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
     if not requests:
@@ -76,7 +77,7 @@ def write_all(engine: Engine, requests: Sequence[Request], in_json: bool) -> lis
     texts: list[Text] = []
     with contextlib.ExitStack() as stack:
         # Where the texts themselves are seen, they tell how far it is.
-        progress = None if sys.stdout.isatty() else stack.enter_context(Progress("texts", SECONDS_UNTIL_SHOWN))
+        progress = None if is_terminal(sys.stdout) else stack.enter_context(Progress("texts", SECONDS_UNTIL_SHOWN))
         for number, request in enumerate(requests, 1):
             if len(requests) > 1 and not in_json:
                 print(f"--- {number} of {len(requests)} ---", flush=True)

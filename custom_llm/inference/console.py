@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from custom_llm.common.notes import note
-from custom_llm.common.text import clean
+from custom_llm.common.text import as_read
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -41,7 +41,7 @@ class Console:
         leaving = False
         while True:
             try:
-                return clean(self._session.prompt() if self._session else _plain_lines())
+                return as_read(self._session.prompt() if self._session else _plain_lines())
             except EOFError:
                 return None
             except KeyboardInterrupt:

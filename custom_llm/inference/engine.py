@@ -20,7 +20,7 @@ import numpy as np
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.logits import windows
-from custom_llm.common.text import clean
+from custom_llm.common.text import as_read, unix_lines
 from custom_llm.config.sampling import MAX_SEED, Sampling
 from custom_llm.inference.card import Card, card_of
 from custom_llm.inference.generation import Generation, score_of
@@ -29,6 +29,7 @@ from custom_llm.inference.scores import Score
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from custom_llm.inference.grammar import Vocabulary
     from custom_llm.inference.sampler import Sampler  # or llama.cpp's
     from custom_llm.llamacpp import Context, Model  # or what is like them over PyTorch
 
@@ -66,6 +67,7 @@ class Engine:
     def _set_up(self, model: Model, reader: Context, n_threads: int) -> None:
         self.model, self.reader, self.n_threads = model, reader, n_threads
         self.window = reader.n_ctx
+        self._vocabulary: Vocabulary | None = None  # as grammars need it
 
     def __enter__(self) -> Self:
         return self
@@ -95,13 +97,13 @@ class Engine:
         return (piece.text for piece in self.stream(self.read(query).tokens, max_tokens, sampling, stop, ignore_eos))
 
     def read(self, text: str) -> Query:
-        """A text as tokens.
+        """A text as tokens, read as a training reads it.
 
         >>> engine.read("Straße").unknown  # a model of English
         ['ß']
         """
         model = self.model
-        text = clean(text)
+        text = as_read(text)
         tokens = model.tokenize(text)
         if model.spell(tokens) == text.encode():
             return Query(tokens, text, [])
@@ -125,23 +127,23 @@ class Engine:
         if any(not string for string in stop):
             raise UserError("stop: an empty string would stop at once; give the text to stop at")
         start = perf_counter()
-        sampling = sampling or Sampling()
+        sampling, stops = sampling or Sampling(), [unix_lines(string) for string in stop]
         if sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbelow(MAX_SEED + 1))
-        sampler = self._sampler(sampling, self._biases(sampling, ignore_eos, logit_bias or {}))
+        sampler = self._sampler_for(sampling, ignore_eos, logit_bias or {})
         if not tokens:  # what stands before a text: the end of the one before it, else a new line
             tokens = [self.model.eos] if self.model.eos >= 0 else (self.model.tokenize("\n") or [0])[:1]
-        return Generation(self.model, self.reader, sampler, sampling.seed, tokens, max_tokens, stop, n_top, start)
+        return Generation(self.model, self.reader, sampler, sampling.seed, tokens, max_tokens, stops, n_top, start)
 
     def check(self, sampling: Sampling, ignore_eos: bool = False) -> None:
         """Raise UserError for settings that this model can write nothing with: a grammar that cannot be read."""
-        self._sampler(replace(sampling, seed=0), self._biases(sampling, ignore_eos, {})).close()
+        self._sampler_for(replace(sampling, seed=0), ignore_eos, {}).close()
 
     def score(self, tokens: Sequence[int], n_top: int = 0) -> Iterator[Score]:
         """How likely the model finds each token of a text after those before it, in windows side by side."""
-        spell = self.model.spell
+        spell = self.model.token_bytes
         if tokens:
-            yield Score(tokens[0], spell(tokens[:1]), None)
+            yield Score(tokens[0], spell(tokens[0]), None)
         for inputs, targets in windows(tokens, self.window):
             for logits, target in zip(self.logits(inputs), targets, strict=True):
                 yield score_of(target, logits, n_top, spell)
@@ -155,6 +157,18 @@ class Engine:
             reader.decode(part, all_logits=True)
             for place in range(len(part)):
                 yield reader.logits(place)
+
+    def _sampler_for(self, sampling: Sampling, ignore_eos: bool, logit_bias: Mapping[int, float]) -> Sampler:
+        """What chooses: among the tokens that the grammar allows, if there is one."""
+        logit_bias = self._biases(sampling, ignore_eos, logit_bias)
+        if sampling.grammar is None:
+            return self._sampler(sampling, logit_bias)
+        from custom_llm.inference.grammar import Grammar, GrammarSampler, Vocabulary
+
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(self.model)
+        grammar = Grammar(sampling.grammar, self._vocabulary)
+        return GrammarSampler(self._sampler(sampling, logit_bias), grammar)
 
     def _sampler(self, sampling: Sampling, logit_bias: Mapping[int, float]) -> Sampler:
         from custom_llm.llamacpp import Sampler

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from custom_llm.common.errors import UserError
 from custom_llm.common.logits import log_softmax
 from custom_llm.inference.scores import Score
-from custom_llm.inference.text import Piece, StopStrings
+from custom_llm.inference.text import Piece, StopStrings, whole_characters
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,20 +80,13 @@ class Generation:
         self._sampler.close()
 
     def _characters(self, max_tokens: int, n_top: int | None) -> Iterator[Piece]:
-        """Yield the text of sampled tokens as its characters complete; what is left over as U+FFFD."""
-        model = self._model
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        scores: list[Score] = []
+        """Yield the text of sampled tokens as its characters complete."""
+        spell = self._model.token_bytes
         with closing(self._sampler):
-            for token in self._tokens(max_tokens):
-                if n_top is not None:
-                    scores.append(score_of(token, self._reader.logits(), n_top, model.spell))
-                if text := decoder.decode(model.token_bytes(token)):
-                    yield Piece(text, tuple(scores))
-                    scores = []
-        rest = decoder.decode(b"", final=True)
-        if rest or scores:
-            yield Piece(rest, tuple(scores))
+            yield from whole_characters(
+                (spell(token), None if n_top is None else score_of(token, self._reader.logits(), n_top, spell))
+                for token in self._tokens(max_tokens)
+            )
 
     def _tokens(self, max_tokens: int) -> Iterator[int]:
         """Yield up to `max_tokens` sampled tokens."""
@@ -138,7 +130,7 @@ class Generation:
         reader.decode(self._history)
 
 
-def score_of(token: int, logits: np.ndarray, n_top: int, spell: Callable[[list[int]], bytes]) -> Score:
+def score_of(token: int, logits: np.ndarray, n_top: int, spell: Callable[[int], bytes]) -> Score:
     """The score of a token that followed where a model computed `logits`, (n_vocab,)."""
     logprobs = log_softmax(logits)
     likeliest: list[int] = []
@@ -146,5 +138,5 @@ def score_of(token: int, logits: np.ndarray, n_top: int, spell: Callable[[list[i
         n_top = min(n_top, len(logprobs))
         likeliest = np.argpartition(-logprobs, n_top - 1)[:n_top].tolist()
         likeliest.sort(key=lambda other: (-logprobs[other], other))
-    top = tuple((spell([other]), float(logprobs[other])) for other in likeliest)
-    return Score(token, spell([token]), float(logprobs[token]), top)
+    top = tuple((spell(other), float(logprobs[other])) for other in likeliest)
+    return Score(token, spell(token), float(logprobs[token]), top)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from custom_llm.common.text import columns
 
@@ -19,24 +18,31 @@ class Score(NamedTuple):
     spelled: bytes  # in UTF-8, maybe a part of a character; control tokens are written out
     logprob: float | None  # natural logarithm of its probability; None if nothing stood before it
     top: tuple[tuple[bytes, float], ...] = ()  # the likeliest tokens in its place, likeliest first, with theirs
+    place: int = 0  # of the character in which it begins, in the `Piece` of text that has it
 
 
-def completion_logprobs(scores: Sequence[Score], token_bytes: Callable[[int], bytes]) -> dict[str, Any]:
-    """`tokens`, `token_logprobs`, `top_logprobs` and `text_offset` of a text: its place in the text, in characters.
+class Scored(Protocol):
+    """A `Piece` of text, or what is like it."""
 
-    token_bytes: what a token adds to the text.
+    text: str
+    scores: Sequence[Score]
+
+
+def completion_logprobs(pieces: Iterable[Scored], start: int = 0) -> dict[str, list]:
+    """`tokens`, `token_logprobs`, `top_logprobs` and `text_offset`, in characters, of pieces of a text from `start` on.
+
+    As in OpenAI's answers, the likeliest tokens are those that were asked for, and the token itself.
     """
-    offsets, length = [], 0
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for score in scores:
-        offsets.append(length)
-        length += len(decoder.decode(token_bytes(score.token)))
-    return {
-        "tokens": [spelling(score.spelled) for score in scores],
-        "token_logprobs": [score.logprob for score in scores],
-        "top_logprobs": [{spelling(token): logprob for token, logprob in score.top} for score in scores],
-        "text_offset": offsets,
-    }
+    found: dict[str, list] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    for piece in pieces:
+        for score in piece.scores:
+            token, likeliest = spelling(score.spelled), {spelling(data): logprob for data, logprob in score.top}
+            found["tokens"].append(token)
+            found["token_logprobs"].append(score.logprob)
+            found["top_logprobs"].append(None if score.logprob is None else {**likeliest, token: score.logprob})
+            found["text_offset"].append(start + score.place)
+        start += len(piece.text)
+    return found
 
 
 def spelling(token: bytes) -> str:

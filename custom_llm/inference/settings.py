@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -15,6 +16,7 @@ SAMPLING = {item.name: item for item in fields(Sampling)}
 NAMES = (*SAMPLING, "max_tokens", "stop")  # what may be changed from text to text
 DEFAULT = "default"  # what is typed to have a setting as it was
 
+ESCAPES = {r"\n": "\n", r"\t": "\t", "\\\\": "\\"}
 INTERRUPTED = "interrupted"  # why a text ended: by Ctrl-C
 
 
@@ -50,10 +52,19 @@ class Settings:
         return replace(self, sampling=sampling, max_tokens=count, stop=tuple(texts))
 
 
+def stop_string(typed: str) -> str:
+    r"""A stop string as a person types it, in which \n is a new line, \t a tab and \\ a backslash.
+
+    >>> stop_string(r"a\n"), stop_string(r"\d\\n")
+    ('a\n', '\\d\\n')
+    """
+    return re.sub(r"\\[nt\\]", lambda found: ESCAPES[found[0]], typed)
+
+
 def value_of(name: str, text: str) -> Any:
-    r"""What `text` says a setting is, for `Settings.changed`; in a stop string `\n` is a new line. Raises UserError."""
+    """What `text` says a setting is, for `Settings.changed`. Raises UserError."""
     if name == "stop":
-        return text.replace("\\n", "\n")
+        return stop_string(text)
     if name not in SAMPLING:
         return int(text) if text.isdecimal() and len(text) < 19 else text
     try:

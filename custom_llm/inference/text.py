@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from custom_llm.inference.scores import Score
@@ -27,6 +28,24 @@ class Piece(NamedTuple):
     scores: tuple[Score, ...] = ()
 
 
+def whole_characters(tokens: Iterable[tuple[bytes, Score | None]]) -> Iterator[Piece]:
+    """The text of tokens, of which each is some bytes and maybe a score, in pieces; what is no UTF-8 as U+FFFD."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    scores: list[Score] = []
+    for data, score in tokens:
+        text = decoder.decode(data[:1])
+        if score is not None:
+            # Its first byte is in the last of the characters, or begins or continues the one that is to come.
+            place = len(text) if not data or decoder.getstate()[0] else len(text) - 1
+            scores.append(score._replace(place=place))
+        if text := text + decoder.decode(data[1:]):
+            yield Piece(text, tuple(scores))
+            scores = []
+    rest = decoder.decode(b"", final=True)
+    if rest or scores:
+        yield Piece(rest, tuple(scores))
+
+
 class StopStrings:
     """Ends a text before the first of some strings; `found` tells whether there was one."""
 
@@ -48,7 +67,7 @@ class StopStrings:
                 room = min(places)
                 for each in held:
                     if room > 0:
-                        yield Piece(each.text[:room], each.scores)
+                        yield Piece(each.text[:room], tuple(score for score in each.scores if score.place < room))
                     room -= len(each.text)
                 return
             safe = len(text) - max(_overlap(text, string) for string in self._strings)

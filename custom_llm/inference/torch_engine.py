@@ -1,20 +1,17 @@
 """The inference engine over PyTorch: what `trained_model.pth` writes with the same settings as a GGUF file of it.
 
 The logits are PyTorch's, the tokens the tokenizer's, and the sampler is ours, which chooses as llama.cpp's: with the
-same seed, a difference in the text is a difference in the logits. Only a grammar needs llama.cpp.
+same seed, a difference in the text is a difference in the logits.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from custom_llm.common.errors import UserError
 from custom_llm.common.text import clean
 from custom_llm.config.sampling import Sampling
 from custom_llm.export.about import about_model
@@ -23,16 +20,12 @@ from custom_llm.export.vocabulary import CONTROL, NORMAL, UNUSED, gguf_vocabular
 from custom_llm.inference.card import Card
 from custom_llm.inference.engine import MAX_WINDOW, Engine, choose_threads
 from custom_llm.inference.sampler import Sampler
-from custom_llm.llamacpp import MISSING, is_available
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.attention import Cache
 from custom_llm.model.files import load_trained
 from custom_llm.tokenizer.added_tokens import TAKEN_FOR_CONTROL
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.bpe import unspell
-
-if TYPE_CHECKING:
-    from custom_llm.llamacpp import Model
 
 # Special tokens by which llama.cpp ends a text, beside the one that a file names.
 ENDS = frozenset(
@@ -43,7 +36,8 @@ ENDS = frozenset(
     <|file_sep|>
     """.split()
 )
-SHOWN = frozenset("<|channel|> <|message|> <|start|> <|constrain|>".split())  # special tokens that it takes for text
+# Special tokens that it takes for text, so that none of them ends one.
+TAKEN_FOR_TEXT = frozenset("<|channel|> <|message|> <|start|> <|constrain|>".split())
 
 
 class TorchEngine(Engine):
@@ -77,13 +71,7 @@ class TorchEngine(Engine):
         )
 
     def _sampler(self, sampling: Sampling, logit_bias: Mapping[int, float]) -> Sampler:
-        if sampling.grammar is None:
-            return Sampler(sampling, logit_bias)
-        if not is_available():
-            raise UserError(f"--grammar: {MISSING}, which alone can read grammars; leave it out")
-        from custom_llm.llamacpp import Sampler as GrammarSampler
-
-        return GrammarSampler(self.model.in_llama_cpp(), sampling, logit_bias)
+        return Sampler(sampling, logit_bias)
 
 
 class TokenizerVocabulary:
@@ -93,16 +81,15 @@ class TokenizerVocabulary:
         """path: of the model, which errors name."""
         self.path, self.n_vocab = path, tokenizer.vocab_size
         self.eos = -1 if tokenizer.end_of_text_id is None else tokenizer.end_of_text_id
-        self._tokenizer, self._in_llama_cpp = tokenizer, None
+        self._tokenizer = tokenizer
         described = gguf_vocabulary(tokenizer)
         self._spelled: list[bytes] = []
-        self._silent, self._ends = set(), set()
+        self._ends = set()
         for i, (token, kind) in enumerate(zip(described.tokens, described.types, strict=True)):
             self._spelled.append(unspell(token) if kind == NORMAL else b"" if kind == UNUSED else token.encode())
-            if (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in SHOWN:
-                self._silent.add(i)
-                if i == self.eos or token in ENDS:
-                    self._ends.add(i)
+            is_control = (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in TAKEN_FOR_TEXT
+            if is_control and (i == self.eos or token in ENDS):
+                self._ends.add(i)
 
     def tokenize(self, text: str) -> list[int]:
         return self._tokenizer.encode(text).tolist()
@@ -111,34 +98,13 @@ class TokenizerVocabulary:
         return b"".join([self._spelled[token] for token in tokens])
 
     def token_bytes(self, token: int) -> bytes:
-        return b"" if token in self._silent else self._spelled[token]
+        return self._spelled[token]
 
     def ends_text(self, token: int) -> bool:
         return token in self._ends
 
-    def in_llama_cpp(self) -> Model:
-        """The same in llama.cpp, by way of a file without weights."""
-        from gguf import GGUFWriter
-
-        from custom_llm.export.gguf.writer import add_block_size, add_vocabulary
-        from custom_llm.llamacpp import Model
-
-        if self._in_llama_cpp is None:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder, "vocabulary.gguf")
-                writer = GGUFWriter(path, "gpt2")
-                add_block_size(writer, 1)  # of no meaning without weights
-                add_vocabulary(writer, gguf_vocabulary(self._tokenizer))
-                writer.write_header_to_file()
-                writer.write_kv_data_to_file()
-                writer.close()
-                self._in_llama_cpp = Model(path, vocab_only=True)
-        return self._in_llama_cpp
-
     def close(self) -> None:
-        """Free what llama.cpp holds."""
-        if self._in_llama_cpp is not None:
-            self._in_llama_cpp.close()
+        """Nothing is held that Python does not free."""
 
 
 class TorchReader:

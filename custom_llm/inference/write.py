@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from custom_llm.common.text import clean
+from custom_llm.common.text import as_read
 from custom_llm.inference.scores import Score, completion_logprobs, logprob_table
 from custom_llm.inference.settings import INTERRUPTED, Settings
+from custom_llm.inference.text import Piece
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine, Query
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
 class Text:
     """What a model wrote after a prompt."""
 
-    prompt: str  # as it was given
+    prompt: str  # as it was read, with what the vocabulary does not have
     seed: int
     statistics: Statistics
     text: str = ""  # what follows the prompt
-    scores: list[Score] = field(default_factory=list)  # of the tokens of the text, if they were asked for
+    pieces: list[Piece] = field(default_factory=list)  # of it, if the scores of its tokens were asked for
     finish_reason: str = INTERRUPTED  # or "length", or "stop": at a stop string, or where the model ended it
+
+    @property
+    def scores(self) -> list[Score]:
+        """Of its tokens."""
+        return [score for piece in self.pieces for score in piece.scores]
 
 
 def write(
@@ -47,12 +53,13 @@ def write(
     generation = engine.stream(
         query.tokens, settings.max_tokens, settings.sampling, settings.stop, settings.ignore_eos, n_top=settings.n_top
     )
-    text = Text(clean(prompt), generation.seed, generation.statistics)
+    text = Text(as_read(prompt), generation.seed, generation.statistics)
     with closing(generation):  # so that the statistics are final after Ctrl-C, too
         try:
             for piece in generation:
                 text.text += piece.text
-                text.scores += piece.scores
+                if settings.n_top is not None:
+                    text.pieces.append(piece)
                 show(piece.text)
             text.finish_reason = generation.finish_reason
         except KeyboardInterrupt:
@@ -81,13 +88,13 @@ def print_text(
             "tokens_per_second": round(text.statistics.tokens_per_second, 1),
         }
         if settings.n_top is not None:
-            about["logprobs"] = completion_logprobs(text.scores, engine.model.token_bytes)
+            about["logprobs"] = completion_logprobs(text.pieces)
         print(json.dumps(about, ensure_ascii=False), flush=True)
         return text
 
     def begin(query: Query) -> None:
         on_read(query)
-        print(clean(prompt), end="", flush=True)
+        print(as_read(prompt), end="", flush=True)
 
     try:
         text = write(engine, prompt, settings, lambda piece: print(piece, end="", flush=True), begin)

@@ -42,7 +42,7 @@ class Model(Owned):
             self.close()
             raise UserError(f"{self.path}: not a model that continues a text; give a decoder-only model")
         self.vocab = c.llama_model_get_vocab(self.ptr)
-        self._pieces: dict[tuple[int, bool], bytes] = {}  # (token, special)
+        self._pieces: dict[int, bytes] = {}  # token → its bytes
         self.n_vocab: int = c.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = c.llama_model_n_ctx_train(self.ptr)
         self.is_f32: bool = self.metadata("general.file_type") == str(c.LLAMA_FTYPE_ALL_F32)
@@ -90,28 +90,28 @@ class Model(Owned):
             room = -count
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 bytes that `token` stands for: maybe part of a character; none for a control token."""
-        return self._piece(token, False)
+        """The UTF-8 bytes that `token` stands for, maybe part of a character; of a control token those of its name.
+
+        So a text that holds control tokens is read as the tokens it was written with.
+        """
+        piece = self._pieces.get(token)
+        room = _MIN_PIECE_BYTES
+        while piece is None:
+            buffer = ctypes.create_string_buffer(room)
+            length = c.llama_token_to_piece(self.vocab, token, buffer, room, 0, True)
+            if length >= 0:
+                piece = self._pieces[token] = buffer.raw[:length]
+            room = -length
+        return piece
 
     def spell(self, tokens: Sequence[int]) -> bytes:
-        """What `tokenize` read to give `tokens`: control tokens are written out, as in <|endoftext|>."""
-        return b"".join([self._piece(token, True) for token in tokens])
+        """What `tokenize` read to give `tokens`."""
+        return b"".join([self.token_bytes(token) for token in tokens])
 
     def ends_text(self, token: int) -> bool:
         """Whether `token` says that the document is finished."""
         vocab = self.vocab
         return bool(c.llama_vocab_is_eog(vocab, token) and c.llama_vocab_is_control(vocab, token))
-
-    def _piece(self, token: int, special: bool) -> bytes:
-        piece = self._pieces.get((token, special))
-        room = _MIN_PIECE_BYTES
-        while piece is None:
-            buffer = ctypes.create_string_buffer(room)
-            length = c.llama_token_to_piece(self.vocab, token, buffer, room, 0, special)
-            if length >= 0:
-                piece = self._pieces[token, special] = buffer.raw[:length]
-            room = -length
-        return piece
 
 
 def _may_crash_with_amx() -> bool:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from custom_llm.inference.scores import Score, spelling
+from custom_llm.inference.scores import Score, completion_logprobs, spelling
 from custom_llm.inference.text import left_out
 from custom_llm.server.writer import Part, Read
 
@@ -69,20 +69,9 @@ class CompletionAnswer(Answer):
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
     def choice(self, index: int, parts: list[Part]) -> dict[str, Any]:
-        logprobs = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for part in parts:
-            before = b""
-            for score in part.scores:
-                token = spelling(score.spelled)
-                likeliest = {**{spelling(data): logprob for data, logprob in score.top}, token: score.logprob}
-                logprobs["tokens"].append(token)
-                logprobs["token_logprobs"].append(score.logprob)
-                logprobs["top_logprobs"].append(None if score.logprob is None else likeliest)
-                logprobs["text_offset"].append(self._lengths[index] + len(before.decode("utf-8", "ignore")))
-                before += score.spelled
-            self._lengths[index] += len(part.text)
         text, finish_reason = "".join(part.text for part in parts), parts[-1].finish_reason
-        logprobs = logprobs if self.has_scores else None
+        logprobs = completion_logprobs(parts, self._lengths[index]) if self.has_scores else None
+        self._lengths[index] += len(text)
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 

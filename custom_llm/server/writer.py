@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from custom_llm.config.sampling import MAX_SEED, PENALTY_LAST_N, Sampling
 from custom_llm.inference.engine import Engine, Query
 from custom_llm.inference.scores import Score
-from custom_llm.inference.text import Piece
+from custom_llm.inference.text import Piece, whole_characters
 from custom_llm.server.http.errors import refused
 from custom_llm.server.metrics import Metrics
 
@@ -102,17 +101,19 @@ class Writer:
             self.metrics.generated_tokens.inc(generated)
 
     def _echo(self, query: Query, n_top: int | None) -> Iterator[Piece]:
-        """The prompt; if its tokens are scored, a window at once: within one, no other text may be computed."""
+        """The prompt, token by token if they are to be scored."""
         if n_top is None:
             yield Piece(query.text)
             return
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        yield from whole_characters((score.spelled, score) for score in self._scores(query, n_top))
+
+    def _scores(self, query: Query, n_top: int) -> Iterator[Score]:
+        """Those of a window are computed at once: within one, the engine may compute nothing else."""
         scores = self.engine.score(query.tokens, n_top)
         size = 1  # the first token has nothing before it, and is in no window
-        while part := tuple(islice(scores, size)):
-            yield Piece(decoder.decode(b"".join(score.spelled for score in part)), part)
+        while part := list(islice(scores, size)):
+            yield from part
             size = self.engine.window
-        yield Piece(decoder.decode(b"", final=True))
 
     def _read(self, prompt: str | list[int]) -> Query:
         if isinstance(prompt, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -22,13 +23,15 @@ from tiny_gguf import write_gpt2
 
 import inference_gguf
 from custom_llm.common.errors import UserError
+from custom_llm.common.text import as_read
 from custom_llm.config.sampling import Sampling
+from custom_llm.data import text as text_module
 from custom_llm.export.gguf.quantize import quantize
 from custom_llm.inference import write as writing
 from custom_llm.inference.engine import Engine, choose_threads
 from custom_llm.inference.generation import Generation
 from custom_llm.inference.report import timings
-from custom_llm.inference.settings import Settings
+from custom_llm.inference.settings import Settings, stop_string
 from custom_llm.inference.text import Piece, StopStrings
 from custom_llm.llamacpp import Context, Model, score_windows
 
@@ -152,6 +155,62 @@ def test_bytes_that_are_no_utf8_do_not_crash_the_query(english, tmp_path):
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, encoding="utf-8")
     assert done.returncode == 0
     assert done.stdout.startswith("caf\N{REPLACEMENT CHARACTER}")
+
+
+@given(
+    st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from("\r\n\ufeff"), max_size=30
+    ),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
+)
+@settings(deadline=None)
+def test_a_text_is_read_as_a_training_reads_it(engine, text, encoding):
+    data = text.encode(encoding)
+    expected = "".join(text_module.clean(text_module.decode([data], "here"), "here"))
+    assert as_read(data) == expected
+    if encoding == "utf-8":
+        assert engine.read(text) == engine.read(expected) and "\r" not in engine.read(text).text
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"the cat\nsat\n", b"the cat\r\nsat\r\n", b"\xef\xbb\xbfthe cat\rsat", "the cat\r\nsat".encode("utf-16")],
+)
+def test_whoever_wrote_it_a_text_is_continued_alike(english, tmp_path, written):
+    flags = ["--gguf_path", str(english), "--temp", "0", "--max_tokens", "9", "--json", "--logprobs", "0"]
+    command = [sys.executable, SCRIPT, *flags]
+    expected = run_script("inference_gguf.py", *flags, "--query", "the cat\nsat", cwd=tmp_path).stdout
+    piped = subprocess.run(command, input=written, capture_output=True, cwd=tmp_path).stdout.decode()
+    rates = re.compile(r'"tokens_per_second": [\d.]+|"seed": \d+')
+    assert rates.sub("", piped) == rates.sub("", expected)
+    assert json.loads(piped)["prompt"] == "the cat\nsat"
+
+
+def test_a_notebook_and_a_program_without_a_console_have_no_stdin(english, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--gguf_path", str(english), "--max_tokens", "4", "--temp", "0"]
+    closed = io.StringIO("")
+    closed.close()
+    for stdin in (sys.stdin, io.StringIO("x"), closed, None):  # pytest's own has no descriptor, as a notebook's
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert inference_gguf.main(flags) == 0
+        assert len(capsys.readouterr().out) == 4 + 1
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert inference_gguf.main([*flags, "--logprobs", "1"]) == 0
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n")
+    assert inference_gguf.main([*flags, "--prompts", "prompts.txt"]) == 0
+
+
+def test_a_new_line_to_stop_at_can_be_typed(english, tmp_path):
+    flags = ("--gguf_path", english, "--query", "a", "--temp", "3", "--seed", "5", "--json", "--max_tokens", "300")
+    whole = json.loads(run_script("inference_gguf.py", *flags, cwd=tmp_path).stdout)["text"]
+    options = "stopped.yaml"
+    cut = run_script("inference_gguf.py", *flags, "--stop", r"\n", "--save_config", options, cwd=tmp_path)
+    assert json.loads(cut.stdout)["text"] == whole.partition("\n")[0] != whole
+    again = json.loads(run_script("inference_gguf.py", "--config", options, cwd=tmp_path).stdout)
+    assert again["text"] == whole.partition("\n")[0]
+    assert [*map(stop_string, (r"\n", r"a\tb", r"\\n", r"\d", "\\"))] == ["\n", "a\tb", r"\n", r"\d", "\\"]
 
 
 def test_an_ascii_locale_still_gets_utf8(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, Result, run_script
 from pretrained_forms import FORMS, make
 from server_process import served
+from vocabularies import in_llama_cpp
 
 from custom_llm.inference.torch_engine import TokenizerVocabulary
 from custom_llm.llamacpp import MISSING, is_available
@@ -79,15 +81,14 @@ def test_many_prompts_and_the_newest_file_are_those_of_the_weights(write, tmp_pa
     assert "warning: prompts.txt, line 2: not in the model's vocabulary, left out: 'é'\n" in result.stderr
 
 
-def test_a_gguf_and_a_grammar_are_refused_in_a_line(write, tmp_path):
+def test_a_gguf_is_refused_in_a_line_and_a_grammar_followed(write, tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     for script in ("inference_gguf.py", "serve_gguf.py"):
         result = write("--gguf_path", "model.gguf", script=script)
         assert (result.status, result.stdout) == (2, "")
         assert result.stderr == f"error: {MISSING}; the trained weights need none of it: {IN_PYTORCH}\n"
-    result = write(*WRITE[:-1], "--gguf_path", "trained_model.pth", "--grammar", 'root ::= "a"')
-    assert (result.status, result.stdout) == (2, "")
-    assert result.stderr == f"error: --grammar: {MISSING}, which alone can read grammars; leave it out\n"
+    result = write(*WRITE[:-1], "--gguf_path", "trained_model.pth", "--grammar", 'root ::= " a" [a-z]{3} "."')
+    assert result.status == 0 and re.fullmatch(r"Mia found a[a-z]{3}\.\n", result.stdout), result
 
 
 def test_the_weights_are_served(write, tmp_path, without):
@@ -123,10 +124,8 @@ def test_a_tokenizer_shows_its_tokens_as_llama_cpp_does(form, tmp_path):
     else:
         tokenizer = CharTokenizer("\n aé中😀<|end", end_of_text=form == "characters")
     ours = TokenizerVocabulary(tokenizer, Path("x.pth"))
-    theirs = ours.in_llama_cpp()
-    assert (ours.n_vocab, ours.eos) == (theirs.n_vocab, theirs.eos)
-    for token in range(ours.n_vocab):
-        assert ours.token_bytes(token) == theirs.token_bytes(token), token
-        assert ours.spell([token]) == theirs.spell([token]), token
-        assert ours.ends_text(token) == theirs.ends_text(token), token
-    ours.close()
+    with in_llama_cpp(tokenizer, tmp_path) as theirs:
+        assert (ours.n_vocab, ours.eos) == (theirs.n_vocab, theirs.eos)
+        for token in range(ours.n_vocab):
+            assert ours.token_bytes(token) == theirs.token_bytes(token), token
+            assert ours.ends_text(token) == theirs.ends_text(token), token

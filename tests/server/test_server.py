@@ -206,14 +206,16 @@ def test_log_probabilities_of_a_stream_are_those_of_the_whole(server):
 def test_tokens_that_are_parts_of_characters_are_shown_as_bytes(tmp_path):
     # Tokens of the vocabulary are whole characters here; parts come from a vocabulary of bytes.
     from custom_llm.inference.scores import Score, spelling
+    from custom_llm.inference.text import whole_characters
     from custom_llm.server.answers import CompletionAnswer
     from custom_llm.server.writer import Part
 
     assert (spelling(b"\xe2\x82"), spelling("€".encode())) == ("bytes:\\xe2\\x82", "€")
     answer = CompletionAnswer("m", has_scores=True, is_stream=False)
     halves = (Score(0, b"a\xe2", -1.0), Score(1, b"\x82\xacb", -2.0), Score(2, b"c", -3.0))
-    (choice,) = answer.add([Part(0, "xy"), Part(0, "a€bc", halves)])
-    assert choice["logprobs"]["text_offset"] == [2, 3, 5]
+    pieces = whole_characters((score.spelled, score) for score in halves)
+    (choice,) = answer.add([Part(0, "xy"), *(Part(0, *piece) for piece in pieces)])
+    assert choice["text"] == "xya€bc" and choice["logprobs"]["text_offset"] == [2, 3, 5]
 
 
 # Chat

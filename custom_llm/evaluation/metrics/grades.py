@@ -15,6 +15,7 @@ from statistics import mean
 from typing import Any
 
 from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.text import as_read
 
 QUALITIES = ("grammar", "creativity", "consistency")
 LOWEST, HIGHEST = 1, 10
@@ -64,7 +65,7 @@ def read_prompt(path: str | Path | None) -> str:
         if path.exists() and not path.is_file():
             raise UserError(f"--judge_prompt {path} is not a regular file; give a text file")
         with path.open("rb") as file:
-            prompt = file.read(LONGEST_PROMPT + 1).decode("utf-8-sig")
+            prompt = as_read(file.read(LONGEST_PROMPT + 1))
     except OSError as error:
         raise UserError(f"--judge_prompt: cannot read {describe_os_error(error)}") from None
     except ValueError:  # bytes that are no UTF-8, a NUL in the name

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
-from custom_llm.common.notes import note, say
+from custom_llm.common.notes import is_terminal, note, say
 
 FLAG = "--push_to_hub"
 TOKEN = "make a token that may write at huggingface.co/settings/tokens, and run: hf auth login (or set HF_TOKEN)"
@@ -58,7 +58,7 @@ def push(repo: str, files: Mapping[str, Path], public: bool, message: str) -> st
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import disable_progress_bars
 
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         disable_progress_bars()
     api = HfApi()
     try:
