@@ -102,6 +102,6 @@ def make_parser() -> StepParser:
     add("--max_tokens", type=number(int, 1, 10**9), default=16384, metavar="N",
         help="tokens that a request may have written or scored, over all its texts (default: 16384)")  # fmt: skip
     add("--grammars", action="store_true",
-        help="let requests have grammars; some compute forever, so only for clients you trust")  # fmt: skip
+        help="let requests have grammars; some take seconds for a token, so only for clients you trust")  # fmt: skip
     add_model_flags(parser)
     return parser

@@ -37,8 +37,7 @@ def make_app(
     """The application; `worker` is the only one that computes with the engine.
 
     max_body: bytes of a request. max_tokens: that a request may have written or scored, over all of its texts.
-    grammars: whether requests may have one; a few lines of GBNF can keep llama.cpp busy forever, within one token, so
-    that nothing could end it. hosts: names that the server may be called by; none: any. cors_origins: whose pages may
+    grammars: whether requests may have one; a few lines of GBNF can take seconds for each token. hosts: names that the server may be called by; none: any. cors_origins: whose pages may
     read answers, beside the server's own.
     """
     metrics = Metrics(lambda: len(worker))
@@ -89,7 +88,7 @@ def make_app(
         task = body.as_task()
         _check_model(body.model, model["id"])
         if body.grammar is not None and not grammars:
-            raise refused("grammar", "is not taken by this server; --grammars lets it, if all its clients are trusted")
+            raise refused("grammar", "is not taken by this server; started with --grammars, it takes them")
         answer = kind(model["id"], task.n_top is not None, bool(body.stream))
         if not body.stream:
             return await replies.whole(request, task, answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from custom_llm.common.text import shown
+from custom_llm.common.text import as_read, shown
 from custom_llm.server.http.errors import ApiError, refused
 
 ROLES = ("system", "developer", "user", "assistant")
@@ -38,7 +38,7 @@ def message_text(message: Any, where: str) -> str | None:
     content = message.get("content", message.get("refusal"))
     if content is None and role != "assistant":
         raise _wrong(f"{where}.content", "is missing")
-    return content if content is None else content_text(content, f"{where}.content")
+    return content if content is None else as_read(content_text(content, f"{where}.content"))
 
 
 def content_text(content: Any, where: str) -> str:

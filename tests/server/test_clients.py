@@ -164,6 +164,22 @@ def test_every_field_that_openais_package_can_send_is_known(server, path, types)
     assert server.http.post(path, json={**dict.fromkeys(fields), **required}).status_code == 200
 
 
+# Line ends and byte-order marks
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeffTom\nsaw\n", "Tom\r\nsaw\r\n", "Tom\rsaw\r", "\ufeffTom\r\nsaw\r\n"], ids=ascii
+)
+def test_a_text_is_read_as_in_training(server, text):
+    body = {"max_tokens": 9, "seed": 1, "logprobs": 1, "echo": True}
+    expected = server.post(prompt="Tom\nsaw\n", **body).json()["choices"]
+    found = server.post(prompt=text, **body).json()
+    assert found["choices"] == expected
+    assert "warning" not in found
+    said = [{"role": "user", "content": text}, {"role": "assistant", "content": [{"type": "text", "text": text}]}]
+    assert text_of(chat(server, said)) == text_of(server.post(prompt="Tom\nsaw\n\nTom\nsaw\n", max_tokens=9, seed=1))
+
+
 # Numbers
 
 

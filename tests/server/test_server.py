@@ -142,9 +142,32 @@ def test_a_grammar_is_kept_to(server):
     answer = server.post(prompt="a", max_tokens=50, grammar='root ::= "yes" | "no"').json()["choices"][0]
     assert answer["text"] in ("yes", "no")
     assert answer["finish_reason"] == "stop"
-    wrong = server.post(grammar="root ::= (")
-    assert wrong.status_code == 400
-    assert wrong.json()["error"]["message"].startswith("grammar cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("grammar", "message"),
+    [
+        ("root ::= (", "grammar cannot be read"),
+        ('root ::= "a"{5,2}', "grammar: in {5,2} the second number is smaller than the first"),
+        ('root ::= root "a" | "a"', "grammar: the rule root begins with itself"),
+        ('root ::= ("a"*)*', "grammar: what may be nothing is repeated"),
+        ("root ::= " + "(" * 3000 + '"a"' + ")" * 3000, "grammar has too many parentheses"),
+        ('root ::= "é"', "grammar: nothing that the vocabulary can spell fits it here"),
+        ("root ::= a0\n" + "".join(f"a{i} ::= a{i + 1} a{i + 1}\n" for i in range(30)) + 'a30 ::= "a"', None),
+    ],
+    ids=lambda text: str(text)[:30],
+)
+def test_no_grammar_takes_the_server_with_it(server, grammar, message):
+    """Neither its time nor its memory: llama.cpp read some of these for ever."""
+    import psutil
+
+    answer = server.post(prompt="a", max_tokens=5, grammar=grammar)
+    if message is not None:
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"].startswith(message)
+        assert answer.json()["error"]["param"] == "grammar"
+    assert psutil.Process(server.process.pid).memory_info().rss < 500e6
+    assert server.post(prompt="a", max_tokens=1).status_code == 200
 
 
 def test_unknown_characters_are_left_out_and_named(server, engine):

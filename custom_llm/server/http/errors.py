@@ -50,7 +50,8 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, UserError):  # of the engine, which names flags of the command line
-        return ApiError(400, re.sub(r"--(\w+)", r"\1", str(error)))
+        flags = re.findall(r"^--(\w+)", str(error))
+        return ApiError(400, re.sub(r"--(\w+)", r"\1", str(error)), param=flags[0] if flags else None)
     return ApiError(500, "the server failed; its log says more", kind=SERVER_ERROR)
 
 
