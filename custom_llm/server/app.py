@@ -37,8 +37,8 @@ def make_app(
     """The application; `worker` is the only one that computes with the engine.
 
     max_body: bytes of a request. max_tokens: that a request may have written or scored, over all of its texts.
-    grammars: whether requests may have one; a few lines of GBNF can take seconds for each token. hosts: names that the server may be called by; none: any. cors_origins: whose pages may
-    read answers, beside the server's own.
+    grammars: whether requests may have one; a few lines of GBNF can take seconds for each token. hosts: names that the
+    server may be called by; none: any. cors_origins: whose pages may read answers, beside the server's own.
     """
     metrics = Metrics(lambda: len(worker))
     path = engine.model.path

@@ -381,6 +381,42 @@ def test_what_a_chat_cannot_do_is_refused_and_its_defaults_are_not(server):
     assert server.http.post("/v1/chat/completions", json={"messages": messages}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("wrong", "advice", "right"),
+    [
+        ({"stream_options": {}}, "is only for stream: true", {"stream_options": {}, "stream": True}),
+        ({"best_of": 3}, "is only supported if it is equal to n", {"best_of": 3, "n": 3}),
+        ({"max_tokens": 20_000}, "-1: as many as that", {"max_tokens": -1, "logit_bias": {"34": 100}}),
+        ({"model": "x"}, "only 'english.gguf'", {"model": "english.gguf"}),
+        ({"grammar": "root ::= [a", "ignore_eos": True}, "give one of them", {"ignore_eos": True}),
+        ({"messages": [{"role": "user", "content": "a"}], "top_logprobs": 1}, "is only for logprobs: true",
+         {"messages": [{"role": "user", "content": "a"}], "top_logprobs": 1, "logprobs": True}),
+        ({"messages": [{"role": "user", "content": ["a"]}]}, 'such as {"type": "text", "text": "…"}',
+         {"messages": [{"role": "user", "content": [{"type": "text", "text": "…"}]}]}),
+    ],
+    ids=lambda value: str(value)[:30],
+)  # fmt: skip
+def test_what_an_error_advises_works(server, wrong, advice, right):
+    path = "/v1/chat/completions" if "messages" in wrong else "/v1/completions"
+    refused = server.http.post(path, json=wrong)
+    assert 400 <= refused.status_code < 500
+    assert advice in refused.json()["error"]["message"]
+    assert server.http.post(path, json=right).status_code == 200
+
+
+def test_what_another_server_is_said_to_take_it_takes(server, strict):
+    """The flags that errors name: --grammars, --max_body; the header and the names that they name."""
+    for body, flag in (({"grammar": 'root ::= "a"'}, "--grammars"), ({"prompt": "a" * 4000}, "--max_body")):
+        assert flag in strict.post(**body).json()["error"]["message"]
+        assert server.post(**body).status_code == 200
+    asked = httpx.get(f"{strict.url}/v1/models").json()["error"]["message"]
+    name, value = asked.removeprefix("an API key is needed: ").split(": ")
+    assert httpx.get(f"{strict.url}/v1/models", headers={name: value.replace("KEY", KEY)}).status_code == 200
+    names = server.http.get("/health", headers={"Host": "x"}).json()["error"]["message"]
+    for host in re.findall(r"[\w.\[\]:]+", names.removeprefix("this server answers to ").removesuffix(" only")):
+        assert server.http.get("/health", headers={"Host": host}).status_code == 200
+
+
 def test_errors_are_the_clients_exceptions(client, strict):
     with pytest.raises(openai.BadRequestError, match="Unrecognized request argument supplied: x"):
         client.completions.create(model="english.gguf", prompt="a", extra_body={"x": 1})
@@ -560,6 +596,22 @@ def test_a_start_that_cannot_be_is_one_line(english, tmp_path, flags, message):
     assert result.stdout == ""
     assert result.stderr.startswith(f"error: {message}")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files")
+def test_a_server_starts_as_the_errors_of_others_advise(english):
+    """With the key, the origin, the port and the number of files that they name."""
+
+    def error(*flags: str) -> str:
+        return run_script("serve_gguf.py", *flags, cwd=english.parent).stderr
+
+    key = re.search("such as ([!-~]+)", error("--api_key", "ä"))[1]
+    origin = re.search("such as ([^ ,]+)", error("--cors_origin", "their.address/path"))[1]
+    limited = ("bash", "-c", 'ulimit -n 680 && exec "$@"', "-")  # test_server_attacks.py has that error
+    flags = ("--host", "0.0.0.0", "--api_key", key, "--cors_origin", origin)
+    with served(english, *flags, before=limited) as server:
+        headers = {"Origin": origin, "Authorization": f"Bearer {key}"}
+        assert server.http.get("/v1/models", headers=headers).headers["access-control-allow-origin"] == origin
 
 
 def test_a_port_that_is_taken_is_one_line(server, english, tmp_path):
