@@ -8,8 +8,9 @@ from custom_llm.common.text import as_read, shown
 from custom_llm.server.http.errors import ApiError, refused
 
 ROLES = ("system", "developer", "user", "assistant")
-FIELDS = {"role", "content", "refusal", "name", "annotations", "reasoning_content"}  # and the last three say nothing
-OF_TOOLS = {"audio", "function_call", "tool_calls"}  # of answers that no model of ours gives
+FIELDS = {"role", "content", "refusal"}
+WITHOUT_TEXT = {"name", "annotations", "reasoning_content"}  # fields that change no text
+UNSUPPORTED = {"audio", "function_call", "tool_calls"}  # unless they are empty
 TEXTS = {"text": "text", "refusal": "refusal"}  # type of a part → where its text is
 
 
@@ -27,10 +28,10 @@ def message_text(message: Any, where: str) -> str | None:
         raise _wrong(where, "is not an object with role and content")
     message = given(message)
     for name, value in message.items():
-        if name in OF_TOOLS:
+        if name in UNSUPPORTED:
             if value not in ([], {}):
                 raise _wrong(f"{where}.{name}", "is not supported by this server, whose models write text only")
-        elif name not in FIELDS:
+        elif name not in FIELDS | WITHOUT_TEXT:
             raise _wrong(f"{where}.{shown(name)[1:-1]}", "is not a field of a message")
     role = message.get("role")
     if role not in ROLES:

@@ -108,6 +108,7 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._changed:
+                self._running = None
                 self._changed.wait_for(lambda: self._waiting or self._stopped)
                 if self._stopped:
                     return
@@ -120,27 +121,27 @@ class Worker:
                     logging.getLogger("uvicorn.error").exception("a text failed")
                 has_more, error = False, as_api_error(raised)
             job.spent(perf_counter() - start)
-            self._put_back(job, has_more)
+            if has_more and self._put_back(job):
+                continue
             if job.channel.closed:
                 job.end()
-            elif not has_more:
+            else:
                 job.channel.end(error)
 
-    def _put_back(self, job: Job, has_more: bool) -> None:
-        """The job that was running waits for its next turn, or for its client, if it has one."""
-        dropped = None
+    def _put_back(self, job: Job) -> bool:
+        """Let the job that was running wait for its next turn, or for its client; whether it has one.
+
+        From then on whoever takes it from its place may end it, and else nobody: a generator is closed by one thread.
+        """
         with self._changed:
-            self._running = None
-            if not has_more or job.channel.closed:
-                return
-            if not job.channel.is_full:  # looked at here, so that `resume` cannot come in between
-                self._waiting.append(job)
-                return
-            self._paused.append(job)
-            if len(self._paused) > MAX_PAUSED:
-                dropped = self._paused.popleft()
+            if job.channel.closed:
+                return False
+            # Looked at under the lock, so that `resume` cannot come in between.
+            (self._paused if job.channel.is_full else self._waiting).append(job)
+            dropped = self._paused.popleft() if len(self._paused) > MAX_PAUSED else None
         if dropped is not None:
             dropped.end(ApiError(408, "the answer was not read in time, and too many others are not read either"))
+        return True
 
     def _turn(self, job: Job) -> bool:
         """Compute a text of a job, or as much of it as the channel has room for; whether there is more to compute."""

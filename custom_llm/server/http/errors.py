@@ -66,7 +66,8 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        messages = {404: "there is no such address", 405: f"not with {shown(request.method)[1:-1]}"}
+        no_address = "there is no such address; those for programs begin with /v1"
+        messages = {404: no_address, 405: f"not with {shown(request.method)[1:-1]}"}
         message = messages.get(error.status_code, str(error.detail))
         return ApiError(error.status_code, message, headers=error.headers).response()
 
