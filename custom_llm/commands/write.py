@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING
 from custom_llm.cli.parser import Repeatable, StepParser, add_flags, given, number
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError, describe_os_error
 from custom_llm.common.machine import measure_from_here
-from custom_llm.common.notes import is_terminal, log_to, warn
+from custom_llm.common.notes import is_terminal, log_to, note, warn
 from custom_llm.common.text import as_read
 from custom_llm.config.sampling import Sampling
 from custom_llm.inference.open import add_model_flags, choose_model, open_engine
 from custom_llm.inference.report import devices, summary, timings, together
 from custom_llm.inference.settings import INTERRUPTED, Settings, stop_string
 from custom_llm.inference.text import left_out
-from custom_llm.inference.write import Text, print_text
+from custom_llm.inference.write import Text, cut_off, print_text
 
 if TYPE_CHECKING:
     from custom_llm.inference.console import Console
@@ -119,6 +119,8 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
             texts = write_all(engine, requests, args.json)
         else:
             texts = [print_text(engine, query, settings, args.json, partial(_warn_of_unknown, query))]
+        if not args.json and (message := cut_off(texts, args.max_tokens)):
+            note(message)
         _report(engine, texts, load_seconds, args.stats)
         if args.save_config is not None:
             from custom_llm.cli.run_file import write_run_file

@@ -22,9 +22,11 @@ class Sampling:
         0.95, "choose among the likeliest that have this much probability together; 1: off", low=0, high=1
     )
     min_p: float = option(0.05, "leave out what is less likely than this share of the likeliest; 0: off", low=0, high=1)
-    repeat_penalty: float = option(1.0, "make what was just written less likely; 1: off", low=0.01, high=100)
-    frequency_penalty: float = option(0.0, "lower a logit by this for each time; 0: off", low=-100, high=100)
-    presence_penalty: float = option(0.0, "lower a logit by this once; 0: off", low=-100, high=100)
+    repeat_penalty: float = option(
+        1.0, "make what is among the last 64 tokens, the prompt's too, less likely; 1: off", low=0.01, high=100
+    )
+    frequency_penalty: float = option(0.0, "the same, more for each time that it is there; 0: off", low=-100, high=100)
+    presence_penalty: float = option(0.0, "the same, once; 0: off", low=-100, high=100)
     seed: int | None = option(None, "same seed, same text; -1: random (default: random)")
     grammar: str | None = option(None, "what may be written, in llama.cpp's GBNF")
 

@@ -111,7 +111,8 @@ def _request(line: str, settings: Settings, place: str) -> Request:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(
-            f"not JSON ({error.msg}, column {error.colno}), which a line is that begins with {', '.join(JSON_STARTS)}"
+            f"not JSON ({error.msg}, column {error.colno}); a prompt that begins with {', '.join(JSON_STARTS)} is "
+            "written in quotes, as JSON"
         ) from None
     except (ValueError, RecursionError):
         raise UserError("not JSON that can be read: a number is too long, or it is nested too deeply") from None

@@ -18,12 +18,12 @@ from custom_llm.inference.report import summary, timings
 from custom_llm.inference.scores import logprob_table
 from custom_llm.inference.settings import DEFAULT, NAMES, Settings, value_of
 from custom_llm.inference.text import left_out
-from custom_llm.inference.write import Text, write
+from custom_llm.inference.write import MORE, Text, write
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine
 
-GREETING = "Type the beginning of a text; the model continues it. /help tells the rest."
+GREETING = "Type the beginning of a text; the model continues it. /help tells the rest, /quit leaves."
 HELP = """\
 What you type is continued, and stays in front of what you type next. Enter alone: the model writes on.
 Ctrl-C stops the text that is being written. Alt-Enter, or a backslash before Enter, begins a new line.
@@ -32,8 +32,12 @@ Ctrl-C stops the text that is being written. Alt-Enter, or a backslash before En
   /reset          begin with an empty page
   /save FILE      write the text so far, yours and the model's, to a new file
   /stats          the figures of the latest text
-  /help           this
-  /quit           leave, as Ctrl-D does"""
+  /help           this; "help" does it, too
+  /quit           leave, as "quit", "exit" and Ctrl-D do
+
+A text that looks like one of these is a text with a space before it."""
+WORDS = {"help": "/help", "quit": "/quit", "exit": "/quit", "/exit": "/quit"}  # what people try
+OPENING = "([{<>/"  # what a word follows without a space; ">" also ends a control token
 COMMAND = re.compile(r"/([A-Za-z]*)(?:\s+(.*))?", re.DOTALL)  # so /usr/bin, // and /* are texts
 
 
@@ -46,6 +50,7 @@ class Chat:
         self._engine, self._settings, self._at_first = engine, settings, settings
         self._load_seconds, self._show_stats = load_seconds, show_stats
         self._latest: Text | None = None
+        self._cut_after: int | None = None  # what was told of: texts are cut after so many tokens
         self._saved: set[Path] = set()
         self._over = False
         self._commands: dict[str, Callable[[str], None]] = {
@@ -74,7 +79,7 @@ class Chat:
 
     def answer(self, line: str) -> None:
         """Do what a line says, or continue it. Raises UserError for a wrong command or setting."""
-        command = COMMAND.fullmatch(line.rstrip())
+        command = COMMAND.fullmatch(WORDS.get(line.rstrip().lower(), line.rstrip()))
         if command is None:
             self._continue(line)
             return
@@ -94,10 +99,19 @@ class Chat:
             _say("(the text ends here; type on, or begin another with /reset)")
         elif not text.text.endswith("\n"):
             print(flush=True)
+        if text.finish_reason == "length" and self._settings.max_tokens:
+            _say(self._cut())
         if text.scores:
             _say(*map(printable, logprob_table(text.scores)))
         if self._show_stats:
             _say(summary(text.statistics, self._load_seconds))
+
+    def _cut(self) -> str:
+        """That the text was cut, and what to do; that only once for the same setting."""
+        n, known = self._settings.max_tokens, self._cut_after
+        self._cut_after = n
+        more = "" if n == known else f"; Enter alone goes on, and /set max_tokens {MORE * n} makes texts longer"
+        return f"(cut after {counted(n, 'token')}{more})"
 
     def _show(self, piece: str) -> None:
         self.text += piece
@@ -148,7 +162,7 @@ class Chat:
 
 def _space_between(before: str, typed: str) -> str:
     """The space that people leave out between what stands and what they type, in a language that has spaces."""
-    is_word = typed[:1].isalnum() and before[-1:] and not before[-1].isspace()
+    is_word = typed[:1].isalnum() and before[-1:] and not (before[-1].isspace() or before[-1] in OPENING)
     return " " if is_word and " " in before else ""
 
 

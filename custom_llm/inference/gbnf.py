@@ -11,7 +11,7 @@ from typing import NamedTuple
 from custom_llm.common.errors import UserError
 from custom_llm.common.text import as_read, counted, shown
 
-MAX_SYMBOLS = 20_000  # of all rules together, where what is repeated counts as often as it is
+MAX_SYMBOLS = 100_000  # of all rules together, where what is repeated counts as often as it is
 LAST = 0x10FFFF  # code point
 ESCAPES = {"t": "\t", "r": "\r", "n": "\n", **{char: char for char in '\\"[]-'}}
 HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
@@ -67,11 +67,9 @@ def nullable(rules: list[Alternatives]) -> set[int]:
     size = -1
     while len(found) > size:
         size = len(found)
-        found |= {
-            number
-            for number, alternatives in enumerate(rules)
-            if any(all(isinstance(part, Rule) and part.number in found for part in parts) for parts in alternatives)
-        }
+        for number in reversed(range(len(rules))):
+            if any(all(isinstance(part, Rule) and part.number in found for part in parts) for parts in rules[number]):
+                found.add(number)
     return found
 
 

@@ -96,7 +96,10 @@ class Generation:
         start = perf_counter()
         self._read_again()
         if np.isnan(reader.logits()).any():
-            raise UserError(f"{self._model.path}: the model computes nan; its training diverged, train it again")
+            raise UserError(
+                f"{self._model.path}: the model computes no numbers (nan), because its training went wrong; train it "
+                "again with a smaller --learning_rate"
+            )
         statistics.prompt_seconds = perf_counter() - start
         statistics.prompt_read = len(self._history)
         start = perf_counter()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from custom_llm.inference.sampler import Sampler  # or llama.cpp's
     from custom_llm.llamacpp import Model
 
-MAX_WORK = 1_000_000  # places looked at for one token: about two seconds
+MAX_WORK = 200_000  # places looked at for one token: about half a second; what is no attack takes some thousands
 MAX_KEPT = 500_000  # places of all states and frames that are remembered: about 100 MB
 OVER = 0  # the place behind all rules
 
@@ -70,9 +70,9 @@ class Vocabulary:
 
 
 class Texts:
-    """Tokens in the order of their texts; each a text, its token, bytes of one more character, what it shares before.
+    """Tokens in the order of their texts.
 
-    The last is the number of characters in which it is the same as the text before it.
+    A row: the text, the token, bytes of one more character, and in how many characters it is as the text before it.
     """
 
     def __init__(self, spelled: list[bytes], begun: bytes, tokens: Iterable[int]) -> None:
@@ -119,8 +119,9 @@ class Grammar:
 
     def accept(self, token: int) -> None:
         """Go on with one of them."""
-        text, begun = split(self._begun + self._vocabulary.spelled[token])
-        state: State | None = self._state
+        parts = split(self._begun + self._vocabulary.spelled[token])
+        text, begun = parts or ("", b"")
+        state = self._state if parts else None
         for char in text:
             state = state and self._after(state, char)
         as_token = [] if self._begun else [item for item in self._state.items if self._is_named(item[0], token)]
@@ -271,8 +272,12 @@ class GrammarSampler:
 
 def n_shared(one: str, other: str) -> int:
     """How many characters two texts have in common at their beginning."""
-    different = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(different, min(len(one), len(other)))
+    n = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        n += 1
+    return n
 
 
 def split(data: bytes) -> tuple[str, bytes] | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from custom_llm.common.text import as_read
+from custom_llm.common.text import as_read, counted
 from custom_llm.inference.scores import Score, completion_logprobs, logprob_table
 from custom_llm.inference.settings import INTERRUPTED, Settings
 from custom_llm.inference.text import Piece
@@ -68,6 +68,20 @@ def write(
     if text.statistics.first_text_seconds is not None:
         text.statistics.first_text_seconds += tokenize_seconds
     return text
+
+
+MORE = 3  # times as many tokens are advised where a text was cut
+
+
+def cut_off(texts: Sequence[Text], max_tokens: int) -> str | None:
+    """That texts were cut after `max_tokens`, or what each was to have, and what to do; None where none was."""
+    n_cut = sum(text.finish_reason == "length" and text.statistics.generated_tokens > 0 for text in texts)
+    if not n_cut:
+        return None
+    more = f"--max_tokens {MORE * max(max_tokens, 1)} lets"
+    if len(texts) == 1:
+        return f"cut after {counted(texts[0].statistics.generated_tokens, 'token')}; {more} it go on"
+    return f"{n_cut:,} of {len(texts):,} texts were cut at their max_tokens; {more} them go on"
 
 
 def print_text(

@@ -40,7 +40,7 @@ class Context(Owned):
             params.flash_attn_type = _FLASH_ATTENTION_OFF  # it casts such a cache to float16 on every read
         self.ptr = c.llama_init_from_model(model.ptr, params)
         if not self.ptr:
-            raise UserError(f"{model.path}: not enough memory for a context of {n_ctx} tokens")
+            raise UserError(f"{model.path}: not enough memory to read {n_ctx} tokens at once; close other programs")
         self.model = model  # also keeps the weights alive as long as the context
         self.n_ctx, self.n_batch = n_ctx, n_batch
         self.n_past = 0  # positions 0 … n_past - 1 are in the cache

@@ -13,7 +13,9 @@ from custom_llm.common.steps import step
 from custom_llm.llamacpp.bindings import REDO, Owned, c, error_lines, ggml, load_failure
 
 _MIN_PIECE_BYTES = 64
-_READ_BYTES = 256 * 2**20  # larger files are mapped; to read so many takes some tenths of a second
+# Bytes of a file that is read. A larger one is mapped, which begins to write up to 2 ms sooner for each MB; but if it
+# is cut short while it is used, that ends the process (SIGBUS).
+_MOST_READ = 64 << 20
 
 
 class Model(Owned):
@@ -30,9 +32,9 @@ class Model(Owned):
         _check_file(self.path)
         params = c.llama_model_default_params()
         params.n_gpu_layers, params.vocab_only = n_gpu_layers, vocab_only
-        if self.path.stat().st_size <= _READ_BYTES:  # a mapped file that is written over ends the process (SIGBUS)
-            params.load_mode = c.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = not _may_crash_with_amx()
+        if self.path.stat().st_size <= _MOST_READ:
+            params.load_mode = c.LLAMA_LOAD_MODE_NONE
         self.on_gpu = n_gpu_layers != 0
         error_lines.clear()
         self.ptr = c.llama_model_load_from_file(os.fsencode(self.path), params)
@@ -42,6 +44,9 @@ class Model(Owned):
             self.close()
             raise UserError(f"{self.path}: not a model that continues a text; give a decoder-only model")
         self.vocab = c.llama_model_get_vocab(self.ptr)
+        if not self._spells_all_bytes():
+            self.close()
+            raise UserError(f"{self.path}: its vocabulary cannot spell every text, on which llama.cpp gives up; {REDO}")
         self._pieces: dict[int, bytes] = {}  # token → its bytes
         self.n_vocab: int = c.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = c.llama_model_n_ctx_train(self.ptr)
@@ -57,6 +62,13 @@ class Model(Owned):
         # llama.cpp assumes id 11 when a file names no end token: in a character vocabulary, some letter.
         eos = c.llama_vocab_eos(self.vocab)
         self.eos: int = eos if eos >= 0 and c.llama_vocab_is_control(self.vocab, eos) else -1
+
+    def _spells_all_bytes(self) -> bool:
+        """Whether a vocabulary of SentencePiece has a token for each byte; without one, to read a text is fatal."""
+        if c.llama_vocab_type(self.vocab) != c.LLAMA_VOCAB_TYPE_SPM:
+            return True
+        attributes = (c.llama_vocab_get_attr(self.vocab, token) for token in range(c.llama_vocab_n_tokens(self.vocab)))
+        return sum(bool(each & c.LLAMA_TOKEN_ATTR_BYTE) for each in attributes) >= 256
 
     @property
     def quantization(self) -> str:

@@ -170,6 +170,40 @@ def test_flags_that_do_not_fit_are_one_line(call, flags, message):
     assert message in result.err and result.err.count("\n") == 1, result.err
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words", "right"),
+    [
+        ("--prompts brace.txt", "is written in quotes, as JSON", "--prompts quoted.txt"),
+        ("--prompts list.txt", "give an object with a prompt", "--prompts object.txt"),
+        ("--prompts empty.txt", "write one on each line", "--prompts plain.txt"),
+        ("--prompts plain.txt --query a", "give one of them", "--prompts plain.txt"),
+        ("--prompts plain.txt --save_config x.yaml", "give --query", "--query a --save_config x.yaml"),
+        ("--query a --stop", "see inference_gguf.py --help", "--help"),
+        ("--query a --max_tokens 0x", "is not a whole number of at least 0", "--query a --max_tokens 0"),
+        ("--query a --grammar x --ignore_eos", "give one of them", "--query a --ignore_eos"),
+        ("--query a --config_path x.pth", "a GGUF file holds its own", "--query a"),
+    ],
+)
+def test_what_an_error_advises_works(call, wrong, words, right):
+    lines = {
+        "brace": "{hello",
+        "quoted": '"{hello"',
+        "list": '["a"]',
+        "object": '{"prompt": "a"}',
+        "plain": "a\nb",
+        "empty": "",
+    }
+    for name, text in lines.items():
+        Path(f"{name}.txt").write_text(text)
+    result = call(*wrong.split())
+    assert result.status == 2 and words in result.err
+    if right == "--help":
+        with pytest.raises(SystemExit, match="0"):
+            call(right)
+    else:
+        assert call(*right.split()).status == 0
+
+
 def test_ctrl_c_ends_a_batch_with_what_was_written(english, tmp_path):
     lines = ['{"prompt": "a", "max_tokens": 3}', '{"prompt": "b", "max_tokens": 100000000}', '{"prompt": "c"}']
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines))

@@ -14,6 +14,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ENVIRONMENT, ROOT
@@ -69,9 +70,29 @@ def test_what_is_typed_is_continued_and_stays(engine, chat, capsys):
     second = first + continued(engine, first)
     assert chat.text == second
     shown = capsys.readouterr().out
+    first_time, again = (
+        "(cut after 30 tokens; Enter alone goes on, and /set max_tokens 90 makes texts longer)\n",
+        "(cut after 30 tokens)\n",
+    )
+    assert shown.count(first_time) == shown.count(again) == 1 and shown.endswith(again)
+    shown = shown.replace(first_time, "").replace(again, "")
     assert shown.replace("\n", "") == second.removeprefix("the cat").replace("\n", "")
+    chat.answer("/set max_tokens 90")
+    assert "90" in capsys.readouterr().out
     chat.answer("/reset")
     assert chat.text == ""
+
+
+def test_what_people_type_to_leave_or_to_be_helped_is_understood(engine, capsys):
+    chat = Chat(engine, Settings(max_tokens=0))
+    chat.answer("help")
+    assert "/save FILE" in capsys.readouterr().out and chat.text == ""
+    chat.answer(" exit")
+    assert chat.text == " exit", "with a space before it, it is text"
+    for word in ("exit", "quit", "Exit ", "/exit"):
+        typed = iter([word])
+        chat = Chat(engine, Settings(max_tokens=0))
+        chat.run(SimpleNamespace(read=lambda typed=typed: next(typed)))  # raises StopIteration if it is not left
 
 
 def test_a_word_typed_after_a_word_gets_its_space(engine):
@@ -83,6 +104,10 @@ def test_a_word_typed_after_a_word_gets_its_space(engine):
     for typed in ("ab", "cd"):  # a language without spaces
         chat.answer(typed)
     assert chat.text == "abcd"
+    chat.answer("/reset")
+    for typed in ("hi there<|bot|>", "fine"):
+        chat.answer(typed)
+    assert chat.text == "hi there<|bot|>fine"
 
 
 def test_settings_change_the_next_text(engine, chat, capsys):
@@ -254,7 +279,7 @@ def test_a_session_at_a_terminal(english, engine, tmp_path):
     terminal = Terminal(*flags, cwd=tmp_path, **environment)
     card = terminal.read_until(PROMPT)
     assert re.search(r"architecture +gpt2\nparameters +[\d,]+\ncontext +64 tokens\nvocabulary +34 tokens\n", card)
-    assert "/help tells the rest" in card
+    assert "/help tells the rest, /quit leaves" in card
 
     assert "there is no command /foo" in terminal.type("/foo" + ENTER)
     terminal.type("the cat" + ENTER)

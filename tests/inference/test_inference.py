@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, run_script
@@ -38,8 +39,10 @@ from custom_llm.llamacpp import Context, Model, score_windows
 ENGLISH = "abcdefghijklmnopqrstuvwxyz ABC.,\n"
 BLOCK = 64
 SCRIPT = str(ROOT / "inference_gguf.py")
+MODEL_KEY = "tokenizer.ggml.model"
 GREEDY = Sampling(temp=0)
 FIGURES = r"{} tokens?, [\d,]+ tokens/s, first text after \d+\.\d\d s, peak memory [\d,]+ MB\n"
+CUT = r"note: cut after {} tokens; --max_tokens {} lets it go on\n"
 USE = r"CPU \d+ % of one core \(1 thread\).*\n"
 
 
@@ -69,7 +72,11 @@ def test_the_query_and_its_continuation_are_all_of_stdout(english, tmp_path):
     assert result.stdout.startswith("the cat")
     assert len(result.stdout) == len("the cat") + 50 + 1
     assert result.stdout.endswith("\n")
-    assert re.fullmatch(FIGURES.format(50) + USE, result.stderr)
+    assert re.fullmatch(CUT.format(50, 150) + FIGURES.format(50) + USE, result.stderr)
+    longer = run_script(
+        "inference_gguf.py", "--gguf_path", english, "--query", "the cat", "--max_tokens", "150", cwd=tmp_path
+    )
+    assert len(longer.stdout) == len("the cat") + 150 + 1
 
 
 def test_same_seed_same_text_and_another_seed_another_text(english, tmp_path):
@@ -378,9 +385,32 @@ def test_a_damaged_file_that_makes_llama_cpp_abort_is_still_one_line(english, tm
     assert re.fullmatch(r"error: llama\.cpp gave up: llama-model\.cpp:.*convert_to_gguf\.py\n", result.stderr)
 
 
+def test_a_vocabulary_that_llama_cpp_would_die_of_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tokenizer_model", lambda self, _: self.add_string(MODEL_KEY, "llama"))
+    path = write_gpt2(tmp_path / "x.gguf", ENGLISH)
+    assert message_for(path).startswith(f"{path}: its vocabulary cannot spell every text")
+
+
+def test_a_file_that_is_cut_short_while_it_is_used_ends_nothing(english, tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(english.read_bytes())
+    code = """
+import sys
+from custom_llm.inference.engine import Engine
+with Engine(sys.argv[1]) as engine:
+    open(sys.argv[1], "w").close()
+    print(len("".join(engine.generate("a", 200))))
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
+
+
 def test_a_diverged_model_is_explained(tmp_path):
     path = write_gpt2(tmp_path / "x.gguf", ENGLISH, scale=float("nan"))
-    with Engine(path) as engine, pytest.raises(UserError, match="computes nan; its training diverged"):
+    with (
+        Engine(path) as engine,
+        pytest.raises(UserError, match=r"computes no numbers .* again with a smaller --learning_rate"),
+    ):
         write(engine, "a", 1)
 
 
@@ -488,6 +518,8 @@ def test_the_text_ends_at_the_end_of_text_token_unless_ignored(tmp_path):
     with Engine(path) as engine:
         text = engine.stream(engine.read("the cat").tokens, 100, GREEDY)
         assert [*text] == []
+        ended = writing.write(engine, "the cat", Settings(GREEDY), lambda piece: None)
+        assert writing.cut_off([ended], 100) is None
         assert text.statistics.generated_tokens == 0
         assert len(write(engine, "the cat", 100, ignore_eos=True)) == 100
 
