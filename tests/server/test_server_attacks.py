@@ -313,17 +313,21 @@ def test_clients_that_hang_up_at_any_moment_leave_nothing_behind(server):
 
 @pytest.mark.slow
 def test_a_client_that_reads_nothing_is_given_up_and_one_that_is_slow_is_not(server):
-    """Of a text with alternatives, whose events no buffer holds."""
-    body = json.dumps({"prompt": "a", "max_tokens": 16000, "ignore_eos": True, "stream": True, "logprobs": 20}).encode()
-    with socket.socket() as silent, socket.socket() as slow:
-        for connection in (silent, slow):
+    """Of a text with alternatives, which no buffer holds, neither its events nor the whole."""
+    with socket.socket() as silent, socket.socket() as slow, socket.socket() as slow_whole:
+        for connection in (silent, slow, slow_whole):
+            body = {"prompt": "a", "max_tokens": 16000, "ignore_eos": True, "logprobs": 20}
+            body = json.dumps({**body, "stream": connection is not slow_whole}).encode()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             host, _, port = server.url.removeprefix("http://").rpartition(":")
             connection.connect((host, int(port)))
             connection.sendall(post(body, f"Content-Length: {len(body)}"))
+        slow.recv(4096)
+        slow_whole.recv(4096)  # comes with the last token
         end = time.monotonic() + 45
         while time.monotonic() < end:
             assert slow.recv(4096)
+            assert slow_whole.recv(4096)
             time.sleep(0.2)
         rest = b""
         with contextlib.suppress(ConnectionResetError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from http import HTTPStatus
 
 import h11
@@ -17,6 +18,7 @@ MAX_CONNECTIONS = 512  # fewer where the process may not open so many files
 MAX_BACKLOG = 128  # connections that asyncio may take at once, before one of them can be refused
 OTHER_FILES = 40  # open beside connections
 LEAST_ROOM = 10  # for connections
+READ_BYTES = 16384  # at once; asyncio's 256 kB can be 43,000 chunks of a body, which h11 would split for half a second
 HEADER_SECONDS = 10  # for a request's line and headers
 UNREAD_SECONDS = 30  # how long a client may read nothing of its answer
 
@@ -51,8 +53,10 @@ class Protocol(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None  # for the headers
     _unread: asyncio.TimerHandle | None = None
+    _left = math.inf  # of the last answer, when it was looked at
 
     def connection_made(self, transport: asyncio.Transport) -> None:
+        transport.max_size = READ_BYTES
         super().connection_made(transport)
         if len(self.connections) > MOST:
             error = ApiError(503, "too many connections; try again later", kind=SERVER_ERROR)
@@ -66,6 +70,7 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._left = math.inf
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
@@ -82,7 +87,14 @@ class Protocol(H11Protocol):
             self._unread.cancel()
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():  # closing would wait for the client to read it
+        left = self.transport.get_write_buffer_size()  # of an answer, for which closing would wait
+        if 0 < left < self._left:  # it is being read
+            self._left = left
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+            return
+        if left:
             self.transport.abort()
         super().timeout_keep_alive_handler()
 
