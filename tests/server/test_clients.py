@@ -109,6 +109,24 @@ def test_an_answer_is_a_message_of_the_next_request(server):
 
 @OFTEN
 @given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "temperature": st.floats(0, 100), "logprobs": st.booleans(), "n": st.integers(1, 3), "seed": st.integers(),
+            "max_tokens": st.integers(0, 20), "stop": st.text(ENGLISH, min_size=1, max_size=2), "top_k": st.just(-1),
+        },
+    )
+)  # fmt: skip
+def test_any_answer_may_be_a_message(server, body):
+    messages = [{"role": "user", "content": "Tom"}]
+    answer = chat(server, messages, **body)
+    assert answer.status_code == 200, answer.text
+    messages += [choice["message"] for choice in answer.json()["choices"]]
+    assert chat(server, [*messages, {"role": "user", "content": "Ben"}]).status_code == 200
+
+
+@OFTEN
+@given(
     content=st.text(ENGLISH, max_size=8), absent=st.sets(st.sampled_from(sorted(
         set(get_type_hints(params.ChatCompletionAssistantMessageParam)) - {"role", "content"}
     ))), role=st.sampled_from(["user", "assistant", "system", "developer"]), as_parts=st.booleans(),
