@@ -165,7 +165,7 @@ def number(
             value = float("nan")
         in_range = (low is None or value >= low) and (high is None or value <= high)
         if not in_range or value in (float("inf"), float("-inf")) or value != value:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+            raise argparse.ArgumentTypeError(f"{shown(text)} is not {words}")
         return value
 
     return parse_number

@@ -13,29 +13,26 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import secrets
 from collections.abc import Sequence
 
 from custom_llm.cli.parser import Repeatable, StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import warn
 from custom_llm.common.steps import install
+from custom_llm.common.text import shown
 from custom_llm.inference.open import add_model_flags, choose_model, open_engine
 
 KEY_VARIABLE = "CUSTOM_LLM_API_KEY"
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|\*")  # as browsers send it: nothing behind the port
+ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://[^/?#\s]+|\*")  # as browsers send it: nothing behind the port
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}  # which browsers leave out
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; return the exit status."""
     args = make_parser().parse_args(argv)
-    api_key = args.api_key or os.environ.get(KEY_VARIABLE) or None
-    if api_key is not None and not re.fullmatch("[!-~]+", api_key):
-        raise UserError(f"--api_key (or {KEY_VARIABLE}) has characters that no HTTP header can hold; take another")
-    for origin in args.cors_origin:
-        if not ORIGIN.fullmatch(origin):
-            raise UserError(
-                f"--cors_origin {origin} is no origin; give one such as https://their.address, without a path"
-            )
+    api_key = check_key(args.api_key, os.environ.get(KEY_VARIABLE))
+    origins = [as_origin(origin) for origin in args.cors_origin]
     try:
         from custom_llm.server.app import make_app
         from custom_llm.server.run import LOCAL_NAMES, listen, serve
@@ -61,10 +58,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             worker = Worker(args.queue)
             app = make_app(
                 engine, worker, max_body=args.max_body, max_tokens=args.max_tokens, grammars=args.grammars,
-                api_key=api_key, hosts={*LOCAL_NAMES, host} if is_local else set(), cors_origins=args.cors_origin,
+                api_key=api_key, hosts={*LOCAL_NAMES, host} if is_local else set(), cors_origins=origins,
             )  # fmt: skip
             serve(app, worker, listener, f"serving {engine.model.path.name} on http://{host}:{port} (Ctrl-C ends it)")
     return 0
+
+
+def check_key(flag: str | None, variable: str | None) -> str | None:
+    """The key that clients are asked for, by the flag or the environment; UserError where that cannot be one."""
+    name, key = ("--api_key", flag) if flag is not None else (KEY_VARIABLE, variable)
+    if key == "":  # of a variable that is not set; whoever asks for a key shall not go without one
+        raise UserError(f"{name} is empty, and would let everybody in; give it a key, or leave it out")
+    if key is not None and not re.fullmatch("[!-~]+", key):
+        raise UserError(
+            f"{name} has characters that no HTTP header can hold; take another, such as {secrets.token_hex(16)}"
+        )
+    return key
+
+
+def as_origin(typed: str) -> str:
+    """An origin as browsers send it; UserError where they would never send one like that."""
+    found = ORIGIN.fullmatch(typed.lower())
+    if not found:
+        raise UserError(
+            f"--cors_origin {shown(typed)[1:-1]} is no origin; give one such as https://their.address, without a path"
+        )
+    return found[0].removesuffix(DEFAULT_PORTS.get(found[1], ""))
 
 
 def make_parser() -> StepParser:
@@ -83,6 +102,6 @@ def make_parser() -> StepParser:
     add("--max_tokens", type=number(int, 1, 10**9), default=16384, metavar="N",
         help="tokens that a request may have written or scored, over all its texts (default: 16384)")  # fmt: skip
     add("--grammars", action="store_true",
-        help="let requests have grammars; some compute forever, so only for clients you trust")  # fmt: skip
+        help="let requests have grammars; some take seconds for a token, so only for clients you trust")  # fmt: skip
     add_model_flags(parser)
     return parser

@@ -19,7 +19,7 @@ from custom_llm.common.text import clean, shown
 from custom_llm.inference.engine import Engine
 from custom_llm.server.answers import Answer, ChatAnswer, CompletionAnswer
 from custom_llm.server.http.errors import ApiError, add_handlers, refused
-from custom_llm.server.http.guards import BodyGuard, Guard, check_host, check_key
+from custom_llm.server.http.guards import BodyGuard, Guard, check_head, check_host, check_key
 from custom_llm.server.metrics import CONTENT_TYPE, Counted, Metrics
 from custom_llm.server.scheduler import Worker
 from custom_llm.server.schemas import ChatRequest, CompletionRequest
@@ -37,9 +37,8 @@ def make_app(
     """The application; `worker` is the only one that computes with the engine.
 
     max_body: bytes of a request. max_tokens: that a request may have written or scored, over all of its texts.
-    grammars: whether requests may have one; a few lines of GBNF can keep llama.cpp busy forever, within one token, so
-    that nothing could end it. hosts: names that the server may be called by; none: any. cors_origins: whose pages may
-    read answers, beside the server's own.
+    grammars: whether requests may have one; a few lines of GBNF can take seconds for each token. hosts: names that the
+    server may be called by; none: any. cors_origins: whose pages may read answers, beside the server's own.
     """
     metrics = Metrics(lambda: len(worker))
     path = engine.model.path
@@ -54,24 +53,25 @@ def make_app(
     page = load_page()
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     add_handlers(app)
+    address = partial(app.api_route, methods=["GET", "HEAD"])
 
-    @app.get("/")
+    @address("/")
     async def playground() -> Response:
         return page
 
-    @app.get("/health")
+    @address("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/metrics")
+    @address("/metrics")
     async def figures() -> Response:
         return Response(metrics.as_text(), media_type=CONTENT_TYPE)
 
-    @app.get("/v1/models")
+    @address("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [model]}
 
-    @app.get("/v1/models/{name}")
+    @address("/v1/models/{name}")
     async def model_by_name(name: str) -> dict[str, Any]:
         _check_model(name, model["id"])
         return model
@@ -88,7 +88,7 @@ def make_app(
         task = body.as_task()
         _check_model(body.model, model["id"])
         if body.grammar is not None and not grammars:
-            raise refused("grammar", "is not taken by this server; --grammars lets it, if all its clients are trusted")
+            raise refused("grammar", "is not taken by this server; started with --grammars, it takes them")
         answer = kind(model["id"], task.n_top is not None, bool(body.stream))
         if not body.stream:
             return await replies.whole(request, task, answer)
@@ -100,12 +100,14 @@ def make_app(
     if api_key is not None:
         app.add_middleware(Guard, check=partial(check_key, api_key.encode()))
     if cors_origins:
-        headers = ["Authorization", "Content-Type"]
+        # Any headers: clients have their own, as openai's X-Stainless-OS. Who may ask is a matter of origins.
         app.add_middleware(
-            CORSMiddleware, allow_origins=cors_origins, allow_methods=["GET", "POST"], allow_headers=headers
-        )
+            CORSMiddleware, allow_origins=cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"],
+            allow_private_network=True, expose_headers=["Retry-After"],
+        )  # fmt: skip
     if hosts:
         app.add_middleware(Guard, check=partial(check_host, hosts))
+    app.add_middleware(Guard, check=check_head)
     app.add_middleware(Counted, metrics=metrics)
     return app
 

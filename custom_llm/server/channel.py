@@ -5,27 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from threading import Condition
-from time import monotonic
+from threading import Lock
 from typing import Any
-
-ROOM = 1024  # items; some tenths of a second of a small model's tokens
-PATIENCE = 10.0  # seconds that the thread waits for room, all in all: a client that reads so slowly is given up
 
 
 class Channel:
     """Items from one thread to one coroutine, which takes all that have come in at once.
 
-    It is bounded. The event loop is woken only if the coroutine waits: thousands of items a second would else cost the
-    thread a good part of its time.
+    The thread never waits for the coroutine: it stops adding when the channel `is_full`, and does something else. The
+    event loop is woken only if the coroutine waits: thousands of items a second would else cost the thread a good part
+    of its time.
     """
 
-    def __init__(self) -> None:
-        """To be made where the coroutine runs."""
+    def __init__(self, room: int, size: Callable[[Any], int]) -> None:
+        """To be made where the coroutine runs. size: of an item, of those that there is room for."""
+        self._room, self._size, self._held = room, size, 0
         self._loop = asyncio.get_running_loop()
         self._items: list[Any] = []
-        self._changed = Condition()
-        self._patience = PATIENCE
+        self._lock = Lock()
         self._wake: asyncio.Event | None = None  # set when there is something, or at the end
         self._ended = self._loop.create_future()
         self._is_ended = False
@@ -34,26 +31,25 @@ class Channel:
 
     # The thread's side
 
-    def put(self, item: Any) -> bool:
-        """Add an item, waiting while there is no room; False if nobody wants it any more."""
-        with self._changed:
-            while len(self._items) >= ROOM and not self.closed:
-                start = monotonic()
-                self._changed.wait(self._patience)
-                self._patience -= monotonic() - start
-                if self._patience <= 0:
-                    self.closed = True
+    @property
+    def is_full(self) -> bool:
+        """Whether to add no more until some were taken."""
+        return self._held >= self._room
+
+    def put(self, item: Any) -> None:
+        """Add an item; in vain if nobody wants it any more."""
+        with self._lock:
             if self.closed:
-                return False
+                return
             self._items.append(item)
+            self._held += self._size(item)
             wake, self._wake = self._wake, None
         if wake is not None:
             self._call(wake.set)
-        return True
 
     def end(self, error: Exception | None = None) -> None:
         """Nothing comes any more; `error` is raised once all items are taken."""
-        with self._changed:
+        with self._lock:
             if self._is_ended:
                 return
             self._is_ended, self._error = True, error
@@ -72,9 +68,8 @@ class Channel:
     async def take(self) -> list[Any]:
         """All items that are there, at least one; none at the end. Raises what the thread ended with."""
         while True:
-            with self._changed:
-                items, self._items = self._items, []
-                self._changed.notify()
+            with self._lock:
+                items, self._items, self._held = self._items, [], 0
                 if not items and not self._is_ended:
                     wake = self._wake = asyncio.Event()
             if items:
@@ -91,8 +86,7 @@ class Channel:
 
     def close(self) -> None:
         """Nobody wants items any more."""
-        with self._changed:
+        with self._lock:
             self.closed = True
-            self._items = []
-            self._changed.notify()
+            self._items, self._held = [], 0
         self.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -12,12 +13,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from custom_llm.common.errors import UserError
+from custom_llm.server.http.guards import MAX_HEADERS
 from custom_llm.server.http.protocol import BACKLOG, Protocol
 from custom_llm.server.scheduler import Worker
 
-MAX_HEADERS = 16384  # bytes
 KEEP_ALIVE_SECONDS = 15  # longer than the 5 s after which httpx, and so the openai client, lets a connection go
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+SEND_BUFFER = 2**17  # bytes of an answer in the system; it would take some MB for each client that does not read
 ENDING_SECONDS = 2  # for answers under way
 
 
@@ -42,16 +44,20 @@ class Server(uvicorn.Server):
 
 
 def serve(app: FastAPI, worker: Worker, listener: socket.socket, ready: str) -> None:
-    """Answer until Ctrl-C or SIGTERM."""
+    """Answer until Ctrl-C, SIGTERM, or the end of the terminal (but for `nohup`)."""
     server = Server(app, worker, ready)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     # uvicorn raises a signal again when it has ended for it; here, that is no failure.
-    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, server.handle_exit) for number in numbers}
     worker.start()
     try:
         server.run([listener])
     finally:
         if not worker.stop(ENDING_SECONDS):
-            sys.stdout.flush()
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                sys.stdout.flush()
             os._exit(0)  # in the middle of a long computation, whose memory cannot be freed
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -75,4 +81,5 @@ def listen(host: str, port: int) -> socket.socket:
     # For its connections, too: asyncio does so only for sockets that name their protocol, which this one does not.
     # Without it, the first event of a stream waits for the client to acknowledge the headers, some 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return listener

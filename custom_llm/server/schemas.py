@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,10 +11,13 @@ from custom_llm.cli.fields import check_value
 from custom_llm.common.text import shown
 from custom_llm.config.sampling import Sampling
 from custom_llm.server.http.errors import ApiError, refused
+from custom_llm.server.messages import given, message_text
 from custom_llm.server.writer import Task
 
 DEFAULT_TOKENS = 16  # OpenAI's
 DEFAULT_CHAT_TOKENS = 256  # a base model does not know when an answer is over
+UNLIMITED = -1  # max_tokens: as many as the server computes for a request
+OFF = {("top_k", -1): 0}  # as other servers spell it
 MAX_TEXTS = 16  # n
 MAX_PROMPTS = 256
 MAX_TOP = 20  # logprobs and top_logprobs
@@ -39,12 +41,13 @@ class TextRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
     # Fields that change no text, and those that would but are not supported: name → what it may be nevertheless.
     harmless: ClassVar[set[str]] = {
-        "metadata", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user",
+        "metadata", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier",
+        "service_tier", "store", "user",
     }  # fmt: skip
     unsupported: ClassVar[dict[str, tuple]] = {}
 
     model: str | None = None
-    max_tokens: int | None = Field(None, ge=0)
+    max_tokens: int | None = Field(None, ge=UNLIMITED, le=2**63 - 1)
     n: int | None = Field(None, ge=1, le=MAX_TEXTS)
     stop: str | list[str] | None = None
     stream: bool | None = None
@@ -67,19 +70,19 @@ class TextRequest(BaseModel):
     def _check_names(cls, body: Any) -> Any:
         if not isinstance(body, dict):
             return body
+        body = {name: whole_number(value) for name, value in given(body).items()}
         for name in body.keys() - cls.model_fields.keys() - cls.harmless:
             if name not in cls.unsupported:  # in OpenAI's words
                 raise ApiError(400, f"Unrecognized request argument supplied: {shown(name)[1:-1]}", param=name[:40])
-            if body[name] is not None and body[name] not in cls.unsupported[name]:
+            if given(body[name]) not in cls.unsupported[name]:
                 raise refused(name, "is not supported by this server")
         return {name: value for name, value in body.items() if name in cls.model_fields}
 
     @field_validator(*SAMPLING, mode="plain")
     @classmethod
     def _check_sampling(cls, value: Any, info: Any) -> Any:
-        if value is None:
-            return None
         name, item = info.field_name, SAMPLING[info.field_name]
+        value = OFF.get((name, value), value) if isinstance(value, int) else value
         try:
             check_value(item, value)
         except ValueError as error:
@@ -91,7 +94,7 @@ class TextRequest(BaseModel):
     @field_validator("stop", mode="plain")
     @classmethod
     def _check_stop(cls, value: Any) -> list[str]:
-        stops = [] if value is None else [value] if isinstance(value, str) else value
+        stops = [value] if isinstance(value, str) else value
         if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
             raise refused("stop", "is neither a string nor an array of strings")
         if len(stops) > MAX_STOPS:
@@ -103,9 +106,8 @@ class TextRequest(BaseModel):
     @field_validator("logit_bias", mode="plain")
     @classmethod
     def _check_logit_bias(cls, value: Any) -> dict[int, float] | None:
-        if value is None:
-            return None
-        if not isinstance(value, Mapping) or len(value) > MAX_BIASES:
+        value = given(value)
+        if not isinstance(value, dict) or len(value) > MAX_BIASES:
             raise refused("logit_bias", f"is not an object of at most {MAX_BIASES:,} tokens and numbers")
         for token, bias in value.items():
             if not (token.isdecimal() and token.isascii() and len(token) < 10):
@@ -127,7 +129,7 @@ class TextRequest(BaseModel):
         return Task(
             prompts=prompts,
             n=self.n or 1,
-            max_tokens=max_tokens,
+            max_tokens=None if max_tokens == UNLIMITED else max_tokens,
             sampling=Sampling(**sampling),
             stop=self.stop or (),
             ignore_eos=bool(self.ignore_eos),
@@ -151,8 +153,6 @@ class CompletionRequest(TextRequest):
     @classmethod
     def _check_prompt(cls, value: Any) -> list[str | list[int]]:
         """One form for a text, ids of tokens, or several of them."""
-        if value is None:
-            return [""]
         prompts = value if isinstance(value, list) and not _is_ids(value) else [value]
         if not prompts or not all(isinstance(prompt, str) or _is_ids(prompt) for prompt in prompts):
             raise refused("prompt", "is not a string, an array of token ids, or an array of such prompts")
@@ -169,23 +169,6 @@ class CompletionRequest(TextRequest):
     def as_task(self) -> Task:
         max_tokens = DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
         return self.task(self.prompt, max_tokens, self.logprobs, bool(self.echo))
-
-
-class TextPart(BaseModel):
-    """A part of a message."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    type: Literal["text"]
-    text: str
-
-
-class Message(BaseModel):
-    """A message of a chat."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
 
 
 class ChatRequest(TextRequest):
@@ -205,26 +188,39 @@ class ChatRequest(TextRequest):
         "verbosity": ("medium",),
         "web_search_options": (),
     }
-    harmless: ClassVar[set[str]] = TextRequest.harmless | {"parallel_tool_calls", "prompt_cache_retention"}
+    harmless: ClassVar[set[str]] = TextRequest.harmless | {"parallel_tool_calls"}
 
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    messages: list[str]
+    max_completion_tokens: int | None = Field(None, ge=UNLIMITED, le=2**63 - 1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP)
 
+    @field_validator("messages", mode="plain")
+    @classmethod
+    def _check_messages(cls, value: Any) -> list[str]:
+        """The texts of the messages."""
+        if not isinstance(value, list) or not value:
+            raise refused("messages", "is not an array of messages")
+        texts = [message_text(message, f"messages.{place}") for place, message in enumerate(value)]
+        return [text for text in texts if text is not None]
+
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatRequest:
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise refused("top_logprobs", "is only for logprobs: true")
         return self
 
     def as_task(self) -> Task:
         """The plain template of a model that knows no roles: the contents, a line each, of which the last goes on."""
         asked = [n for n in (self.max_completion_tokens, self.max_tokens) if n is not None]
-        max_tokens = min(asked, default=DEFAULT_CHAT_TOKENS)
-        contents = [message.content for message in self.messages]
-        lines = [item if isinstance(item, str) else "".join(part.text for part in item) for item in contents]
-        return self.task(["\n".join(lines)], max_tokens, self.top_logprobs or 0 if self.logprobs else None)
+        max_tokens = min((n for n in asked if n != UNLIMITED), default=UNLIMITED) if asked else DEFAULT_CHAT_TOKENS
+        n_top = self.top_logprobs or 0 if self.logprobs else None
+        return self.task(["\n".join(self.messages)], max_tokens, n_top)
+
+
+def whole_number(value: Any) -> Any:
+    """1.0 as 1, as some programs write whole numbers; all else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_ids(value: Any) -> bool:

@@ -18,11 +18,12 @@ from custom_llm.server.channel import Channel
 from custom_llm.server.http.errors import as_api_error
 from custom_llm.server.metrics import Metrics
 from custom_llm.server.scheduler import Job, Worker
-from custom_llm.server.writer import Part, Task, Writer
+from custom_llm.server.writer import Part, Read, Task, Writer
 
 # Of a stream the first piece goes out at once; from then on, what came in meanwhile is one event. At thousands of
 # tokens a second, an event for each would cost more than the tokens.
 EVENT_SECONDS = 0.02
+ROOM = 2048  # what may wait for a client, by `size_of`: less than a MB, and more than comes for an event
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: nginx, do not wait for more
 
 
@@ -48,7 +49,7 @@ class Replies:
     @asynccontextmanager
     async def _job(self, request: Request, task: Task) -> AsyncIterator[Job]:
         """A job that is given up when the client hangs up or the block fails."""
-        job = Job(self.writer.texts(task), Channel())
+        job = Job(self.writer.texts(task), Channel(ROOM, size_of), self.metrics.seconds.inc)
         self.worker.submit(job)
 
         async def watch() -> None:
@@ -68,9 +69,9 @@ class Replies:
     async def _portions(self, job: Job) -> AsyncIterator[list[Any]]:
         """What has come in each time, from the first piece of text on."""
         start = perf_counter()
-        items = await job.channel.take()
+        items = await self._take(job)
         while items and not isinstance(items[-1], Part):
-            more = await job.channel.take()
+            more = await self._take(job)
             if not more:  # given up before the first piece
                 return
             items += more
@@ -78,7 +79,13 @@ class Replies:
         while items:
             yield items
             await job.channel.collect(EVENT_SECONDS)
-            items = await job.channel.take()
+            items = await self._take(job)
+
+    async def _take(self, job: Job) -> list[Any]:
+        """What has come in, for which the worker has room again."""
+        items = await job.channel.take()
+        self.worker.resume(job)
+        return items
 
 
 class EventStream(StreamingResponse):
@@ -93,6 +100,11 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self.end()
+
+
+def size_of(item: Read | Part) -> int:
+    """Pieces of text, and tokens of which is told how likely they were."""
+    return 1 + sum(1 + len(score.top) for score in item.scores) if isinstance(item, Part) else 1
 
 
 async def _events(

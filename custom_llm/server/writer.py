@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import product
-from time import perf_counter
+from itertools import islice, product
 from typing import NamedTuple
 
 from custom_llm.config.sampling import MAX_SEED, PENALTY_LAST_N, Sampling
@@ -23,7 +22,7 @@ class Task:
 
     prompts: Sequence[str | list[int]]  # texts, or ids of tokens
     n: int  # texts for each prompt; with a seed, each has its own, the next number
-    max_tokens: int  # for each text
+    max_tokens: int | None  # for each text; None: as many as a request may have
     sampling: Sampling
     stop: Sequence[str]
     ignore_eos: bool
@@ -49,6 +48,9 @@ class Part(NamedTuple):
     generated: int = 0  # and after how many tokens
 
 
+Parts = Generator[Read | Part, None, None]
+
+
 class Writer:
     """Carries out tasks with an engine, one text after another."""
 
@@ -56,14 +58,15 @@ class Writer:
         """max_tokens: that a task may have written or scored."""
         self.engine, self.metrics, self.max_tokens = engine, metrics, max_tokens
 
-    def texts(self, task: Task) -> Iterator[Iterator[Read | Part]]:
+    def texts(self, task: Task) -> Iterator[Parts]:
         """The texts of a task, each as its parts; the first begins with what was read.
 
+        Between two parts of one, others may be computed.
         Raises ApiError when the task asks for too much, or for tokens that the vocabulary does not have.
         """
         self._check_ids(task.logit_bias or {}, "logit_bias")
         queries = [self._read(prompt) for prompt in task.prompts]
-        self._check_length(task, queries)
+        task = self._with_length(task, queries)
         unknown = list(dict.fromkeys(character for query in queries for character in query.unknown))
         read = Read(sum(len(query.tokens) for query in queries), unknown)
         if not task.echo:  # what does not count is not kept while others have their turn
@@ -75,11 +78,8 @@ class Writer:
                 sampling = replace(sampling, seed=(sampling.seed + number) % (MAX_SEED + 1))
             yield self._text(task, query, sampling, index, [] if index else [read])
 
-    def _text(
-        self, task: Task, query: Query, sampling: Sampling, index: int, first: list[Read]
-    ) -> Iterator[Read | Part]:
+    def _text(self, task: Task, query: Query, sampling: Sampling, index: int, first: list[Read]) -> Parts:
         yield from first
-        start = perf_counter()
         generated, finish_reason = 0, "length"
         try:
             if task.echo:
@@ -99,14 +99,21 @@ class Writer:
         finally:
             self.metrics.prompt_tokens.inc(len(query.tokens))
             self.metrics.generated_tokens.inc(generated)
-            self.metrics.seconds.inc(perf_counter() - start)
 
     def _echo(self, query: Query, n_top: int | None) -> Iterator[Piece]:
         """The prompt, token by token if they are to be scored."""
         if n_top is None:
             yield Piece(query.text)
             return
-        yield from whole_characters((score.spelled, score) for score in self.engine.score(query.tokens, n_top))
+        yield from whole_characters((score.spelled, score) for score in self._scores(query, n_top))
+
+    def _scores(self, query: Query, n_top: int) -> Iterator[Score]:
+        """Those of a window are computed at once: within one, the engine may compute nothing else."""
+        scores = self.engine.score(query.tokens, n_top)
+        size = 1  # the first token has nothing before it, and is in no window
+        while part := list(islice(scores, size)):
+            yield from part
+            size = self.engine.window
 
     def _read(self, prompt: str | list[int]) -> Query:
         if isinstance(prompt, str):
@@ -119,12 +126,16 @@ class Writer:
         if any(token >= n_vocab for token in ids):
             raise refused(param, f"has a token that is not in the vocabulary; there are 0 to {n_vocab - 1}")
 
-    def _check_length(self, task: Task, queries: list[Query]) -> None:
-        n_tokens = task.max_tokens * task.n * len(queries)
+    def _with_length(self, task: Task, queries: list[Query]) -> Task:
+        n_texts, n_scored = task.n * len(queries), 0
         if task.echo and task.n_top is not None:
-            n_tokens += task.n * sum(len(query.tokens) for query in queries)
+            n_scored = task.n * sum(len(query.tokens) for query in queries)
+        room = max(0, self.max_tokens - n_scored) // n_texts
+        max_tokens = room if task.max_tokens is None else task.max_tokens
+        n_tokens = max_tokens * n_texts + n_scored
         if n_tokens > self.max_tokens:
             scored = " and prompts that are scored" if task.echo else ""
             there_are = f"over all texts{scored} it would be {n_tokens:,} tokens"
-            at_most = f"this server computes {self.max_tokens:,} for one request (--max_tokens)"
+            at_most = f"this server computes {self.max_tokens:,} for one request (--max_tokens); -1: as many as that"
             raise refused("max_tokens", f"is too large: {there_are}, and {at_most}")
+        return replace(task, max_tokens=max_tokens)

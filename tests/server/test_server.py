@@ -142,9 +142,32 @@ def test_a_grammar_is_kept_to(server):
     answer = server.post(prompt="a", max_tokens=50, grammar='root ::= "yes" | "no"').json()["choices"][0]
     assert answer["text"] in ("yes", "no")
     assert answer["finish_reason"] == "stop"
-    wrong = server.post(grammar="root ::= (")
-    assert wrong.status_code == 400
-    assert wrong.json()["error"]["message"].startswith("grammar cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("grammar", "message"),
+    [
+        ("root ::= (", "grammar cannot be read"),
+        ('root ::= "a"{5,2}', "grammar: in {5,2} the second number is smaller than the first"),
+        ('root ::= root "a" | "a"', "grammar: the rule root begins with itself"),
+        ('root ::= ("a"*)*', "grammar: what may be nothing is repeated"),
+        ("root ::= " + "(" * 3000 + '"a"' + ")" * 3000, "grammar has too many parentheses"),
+        ('root ::= "é"', "grammar: nothing that the vocabulary can spell fits it here"),
+        ("root ::= a0\n" + "".join(f"a{i} ::= a{i + 1} a{i + 1}\n" for i in range(30)) + 'a30 ::= "a"', None),
+    ],
+    ids=lambda text: str(text)[:30],
+)
+def test_no_grammar_takes_the_server_with_it(server, grammar, message):
+    """Neither its time nor its memory: llama.cpp read some of these for ever."""
+    import psutil
+
+    answer = server.post(prompt="a", max_tokens=5, grammar=grammar)
+    if message is not None:
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"].startswith(message)
+        assert answer.json()["error"]["param"] == "grammar"
+    assert psutil.Process(server.process.pid).memory_info().rss < 500e6
+    assert server.post(prompt="a", max_tokens=1).status_code == 200
 
 
 def test_unknown_characters_are_left_out_and_named(server, engine):
@@ -276,6 +299,13 @@ def test_a_name_that_is_no_text_can_be_asked_for(tmp_path):
         assert server.post(model=model["id"], prompt="a").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/v1/models", "/v1/models/english.gguf", "/nothing"])
+def test_head_is_answered_as_get_without_the_content(server, path):
+    head, get = server.http.head(path), server.http.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
 def test_the_page_may_talk_to_its_own_server_only(server):
     page = server.http.get("/")
     assert page.status_code == 200
@@ -310,6 +340,7 @@ def test_metrics_count(server):
         ("model", "other", "there is no model 'other' here, only 'english.gguf'"),
         ("temperature", 101, "temperature 101 is not a number from 0 to 100"),
         ("seed", 1.5, "seed 1.5 is not a whole number"),
+        ("top_k", -2, "top_k -2 is not a whole number from 0 to 2147483647"),
         ("max_tokens", 20_000, "max_tokens is too large: over all texts it would be 20,000 tokens"),
         ("n", 17, "n: Input should be less than or equal to 16"),
         ("logprobs", 21, "logprobs: Input should be less than or equal to 20"),
@@ -348,6 +379,42 @@ def test_what_a_chat_cannot_do_is_refused_and_its_defaults_are_not(server):
     image = [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]
     messages = [{"role": "user", "content": image}]
     assert server.http.post("/v1/chat/completions", json={"messages": messages}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("wrong", "advice", "right"),
+    [
+        ({"stream_options": {}}, "is only for stream: true", {"stream_options": {}, "stream": True}),
+        ({"best_of": 3}, "is only supported if it is equal to n", {"best_of": 3, "n": 3}),
+        ({"max_tokens": 20_000}, "-1: as many as that", {"max_tokens": -1, "logit_bias": {"34": 100}}),
+        ({"model": "x"}, "only 'english.gguf'", {"model": "english.gguf"}),
+        ({"grammar": "root ::= [a", "ignore_eos": True}, "give one of them", {"ignore_eos": True}),
+        ({"messages": [{"role": "user", "content": "a"}], "top_logprobs": 1}, "is only for logprobs: true",
+         {"messages": [{"role": "user", "content": "a"}], "top_logprobs": 1, "logprobs": True}),
+        ({"messages": [{"role": "user", "content": ["a"]}]}, 'such as {"type": "text", "text": "…"}',
+         {"messages": [{"role": "user", "content": [{"type": "text", "text": "…"}]}]}),
+    ],
+    ids=lambda value: str(value)[:30],
+)  # fmt: skip
+def test_what_an_error_advises_works(server, wrong, advice, right):
+    path = "/v1/chat/completions" if "messages" in wrong else "/v1/completions"
+    refused = server.http.post(path, json=wrong)
+    assert 400 <= refused.status_code < 500
+    assert advice in refused.json()["error"]["message"]
+    assert server.http.post(path, json=right).status_code == 200
+
+
+def test_what_another_server_is_said_to_take_it_takes(server, strict):
+    """The flags that errors name: --grammars, --max_body; the header and the names that they name."""
+    for body, flag in (({"grammar": 'root ::= "a"'}, "--grammars"), ({"prompt": "a" * 4000}, "--max_body")):
+        assert flag in strict.post(**body).json()["error"]["message"]
+        assert server.post(**body).status_code == 200
+    asked = httpx.get(f"{strict.url}/v1/models").json()["error"]["message"]
+    name, value = asked.removeprefix("an API key is needed: ").split(": ")
+    assert httpx.get(f"{strict.url}/v1/models", headers={name: value.replace("KEY", KEY)}).status_code == 200
+    names = server.http.get("/health", headers={"Host": "x"}).json()["error"]["message"]
+    for host in re.findall(r"[\w.\[\]:]+", names.removeprefix("this server answers to ").removesuffix(" only")):
+        assert server.http.get("/health", headers={"Host": host}).status_code == 200
 
 
 def test_errors_are_the_clients_exceptions(client, strict):
@@ -517,7 +584,8 @@ def events(server: Served, path: str, **body):
         (("--port", "65536"), "argument --port: '65536' is not a whole number from 0 to 65535"),
         (("--gguf_path", "missing.gguf"), "missing.gguf: no such file"),
         (("--gguf_path", ""), "--gguf_path is empty; give a .gguf or .pth, or leave it out"),
-        (("--api_key", "ä"), "--api_key (or CUSTOM_LLM_API_KEY) has characters"),
+        (("--api_key", "ä"), "--api_key has characters that no HTTP header can hold; take another, such as "),
+        (("--api_key", ""), "--api_key is empty, and would let everybody in; give it a key, or leave it out"),
         (("--queue", "0"), "argument --queue: '0' is not a whole number from 1"),
         (("--cors_origin", "https://a.example/"), "--cors_origin https://a.example/ is no origin; give one such as"),
     ],
@@ -530,6 +598,22 @@ def test_a_start_that_cannot_be_is_one_line(english, tmp_path, flags, message):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files")
+def test_a_server_starts_as_the_errors_of_others_advise(english):
+    """With the key, the origin, the port and the number of files that they name."""
+
+    def error(*flags: str) -> str:
+        return run_script("serve_gguf.py", *flags, cwd=english.parent).stderr
+
+    key = re.search("such as ([!-~]+)", error("--api_key", "ä"))[1]
+    origin = re.search("such as ([^ ,]+)", error("--cors_origin", "their.address/path"))[1]
+    limited = ("bash", "-c", 'ulimit -n 680 && exec "$@"', "-")  # test_server_attacks.py has that error
+    flags = ("--host", "0.0.0.0", "--api_key", key, "--cors_origin", origin)
+    with served(english, *flags, before=limited) as server:
+        headers = {"Origin": origin, "Authorization": f"Bearer {key}"}
+        assert server.http.get("/v1/models", headers=headers).headers["access-control-allow-origin"] == origin
+
+
 def test_a_port_that_is_taken_is_one_line(server, english, tmp_path):
     port = server.url.rpartition(":")[2]
     result = run_script("serve_gguf.py", "--gguf_path", english, "--port", port, cwd=tmp_path)
@@ -539,7 +623,7 @@ def test_a_port_that_is_taken_is_one_line(server, english, tmp_path):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_it_ends_at_once_with_requests_under_way(english, tmp_path, number):
     (tmp_path / "run.yaml").write_text("serve_gguf:\n  port: 0\n  queue: 9\n")
     command = [sys.executable, str(ROOT / "serve_gguf.py"), "--config", "run.yaml"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from custom_llm.common.errors import UserError
-from custom_llm.common.text import SHOWN, clean
+from custom_llm.common.text import SHOWN, clean, shown
 
 INVALID = "invalid_request_error"
 SERVER_ERROR = "server_error"
@@ -49,7 +50,8 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, UserError):  # of the engine, which names flags of the command line
-        return ApiError(400, str(error).removeprefix("--"))
+        flags = re.findall(r"^--(\w+)", str(error))
+        return ApiError(400, re.sub(r"--(\w+)", r"\1", str(error)), param=flags[0] if flags else None)
     return ApiError(500, "the server failed; its log says more", kind=SERVER_ERROR)
 
 
@@ -64,7 +66,8 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        messages = {404: "there is no such address", 405: f"not with {request.method}"}
+        no_address = "there is no such address; those for programs begin with /v1"
+        messages = {404: no_address, 405: f"not with {shown(request.method)[1:-1]}"}
         message = messages.get(error.status_code, str(error.detail))
         return ApiError(error.status_code, message, headers=error.headers).response()
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from custom_llm.server.http.errors import ApiError
 
 BODY_SECONDS = 30
+MAX_HEADERS = 16384  # bytes, the request's line counted
 OPEN = ("/", "/health")  # need no key
 
 
@@ -37,6 +38,25 @@ def check_host(hosts: Collection[str], scope: Scope) -> ApiError | None:
     if not host or re.sub(r":\d*$", "", host).lower() in hosts:
         return None
     return ApiError(403, f"this server answers to {', '.join(sorted(hosts))} only", code="wrong_host")
+
+
+def check_head(scope: Scope) -> ApiError | None:
+    """Refuse heads that are too large, and those that leave it open where the request ends.
+
+    h11 counts what comes in pieces only. A proxy that goes by Content-Length where we go by Transfer-Encoding would
+    take what one client sent for the request of another (RFC 9112, 6.3).
+    """
+    fields = [scope["raw_path"], scope["query_string"], *(name + value for name, value in scope["headers"])]
+    if sum(len(field) + 4 for field in fields) > MAX_HEADERS:
+        return headers_too_large()
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+        message = "Content-Length and Transfer-Encoding exclude each other; send one of them"
+        return ApiError(400, message, headers={"Connection": "close"})
+    return None
+
+
+def headers_too_large() -> ApiError:
+    return ApiError(431, f"the headers are larger than {MAX_HEADERS:,} bytes", headers={"Connection": "close"})
 
 
 def check_key(key: bytes, scope: Scope) -> ApiError | None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from custom_llm.common.errors import UserError
 from custom_llm.server.http.errors import SERVER_ERROR, ApiError
+from custom_llm.server.http.guards import MAX_HEADERS, headers_too_large
 
 MAX_CONNECTIONS = 512  # fewer where the process may not open so many files
 MAX_BACKLOG = 128  # connections that asyncio may take at once, before one of them can be refused
 OTHER_FILES = 40  # open beside connections
 LEAST_ROOM = 10  # for connections
+READ_BYTES = 16384  # at once; asyncio's 256 kB can be 43,000 chunks of a body, which h11 would split for half a second
 HEADER_SECONDS = 10  # for a request's line and headers
-UNREAD_SECONDS = 30  # how long an answer may wait for its client to read on
+UNREAD_SECONDS = 30  # how long a client may read nothing of its answer
 
 
 def most_connections() -> tuple[int, int]:
@@ -49,12 +53,14 @@ class Protocol(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None  # for the headers
     _unread: asyncio.TimerHandle | None = None
+    _left = math.inf  # of the last answer, when it was looked at
 
     def connection_made(self, transport: asyncio.Transport) -> None:
+        transport.max_size = READ_BYTES
         super().connection_made(transport)
         if len(self.connections) > MOST:
             error = ApiError(503, "too many connections; try again later", kind=SERVER_ERROR)
-            transport.write(_response(error, "Service Unavailable"))
+            transport.write(_response(error))
             transport.close()
             return
         self._wait_for_headers()
@@ -64,6 +70,7 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._left = math.inf
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
@@ -72,7 +79,7 @@ class Protocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        self._wait_for_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -80,14 +87,35 @@ class Protocol(H11Protocol):
             self._unread.cancel()
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():  # closing would wait for the client to read it
+        left = self.transport.get_write_buffer_size()  # of an answer, for which closing would wait
+        if 0 < left < self._left:  # it is being read
+            self._left = left
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+            return
+        if left:
             self.transport.abort()
         super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(_response(ApiError(400, msg), "Bad Request"))
+            is_head = self.conn.our_state is h11.IDLE and len(self.conn.trailing_data[0]) > MAX_HEADERS
+            error = headers_too_large() if is_head else ApiError(400, msg)
+            self.transport.write(_response(error))
         self.transport.close()
+
+    def _wait_for_reader(self) -> None:
+        """Until the client has read on; it may be slow, but not for so long that it reads nothing."""
+        left = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() < left:
+                self._wait_for_reader()
+            else:
+                self.transport.abort()
+
+        self._unread = self.loop.call_later(UNREAD_SECONDS, look)
 
     def _wait_for_headers(self) -> None:
         self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
@@ -98,7 +126,7 @@ class Protocol(H11Protocol):
             self._deadline = None
 
 
-def _response(error: ApiError, reason: str) -> bytes:
+def _response(error: ApiError) -> bytes:
     content = json.dumps(error.body()).encode()
-    head = f"HTTP/1.1 {error.status} {reason}\r\nContent-Type: application/json\r\n"
+    head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode() + content
