@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from custom_llm.export.plan import plan_export
 from custom_llm.export.proof import Reference
 from custom_llm.llamacpp import Model
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.files import SavedConfig, load_model, save_config, save_weights
+from custom_llm.model.files import SavedConfig, load_model, load_trained, save_config, save_weights
 from custom_llm.tokenizer.char import CharTokenizer
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ABC.,!?'\"\n0123456789"
@@ -61,6 +63,60 @@ def test_stock_transformers_has_the_same_logits(tmp_path, changes):
     ids = torch.randint(model.config.vocab_size, (3, 48))
     with torch.no_grad():
         torch.testing.assert_close(stock(ids).logits, model(ids)[0], atol=1e-4, rtol=1e-4)
+
+
+# What a person does with the folder and stock tools, by their defaults. Prints the texts of a batch, written greedily.
+STOCK = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+folder, *prompts = sys.argv[1:]
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+greedy = dict(max_new_tokens=20, do_sample=False)
+alone = [model.generate(**tokenizer(p, return_tensors="pt"), **greedy)[0] for p in prompts]
+batch = model.generate(**tokenizer(prompts, padding=True, return_tensors="pt"), **greedy)
+write = pipeline("text-generation", model=folder, device="cpu")
+piped = [one["generated_text"] for [one] in write(prompts, batch_size=2, **greedy)]
+assert write(prompts[0])[0]["generated_text"].startswith(prompts[0])  # by default, as long as it likes
+print(json.dumps([*(tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in (alone, batch)), piped]))
+"""
+# An environment with another version, as by: python -m venv tf4 && tf4/bin/pip install "transformers==4.57.*" torch
+OTHER_TRANSFORMERS = "OTHER_TRANSFORMERS"
+
+
+@pytest.mark.parametrize("python", [sys.executable, pytest.param(OTHER_TRANSFORMERS, marks=pytest.mark.slow)])
+def test_stock_tools_write_by_default_what_the_model_writes(trained, tmp_path, python):
+    """One by one, in a batch of several lengths, in a pipeline: transformers 4 gave GPT-2 token_type_ids, which it took
+    for tokens, and wrote nonsense; without a token to pad with no batch was possible."""
+    if python == OTHER_TRANSFORMERS and not (python := os.environ.get(OTHER_TRANSFORMERS, "")):
+        pytest.skip(f"no {OTHER_TRANSFORMERS}: name a Python that has transformers 4.57")
+    folder = export_to_hf(
+        str(trained.folder / "trained_model.pth"), str(trained.folder / "model_config.pth"), str(tmp_path / "hf")
+    )
+    model, tokenizer, _ = load_trained(trained.folder / "trained_model.pth", trained.folder / "model_config.pth")
+    prompts = ["Mia found", "The wind was", "S"]
+    expected = [tokenizer.decode(greedy(model, tokenizer, prompt)) for prompt in prompts]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [python, "-c", STOCK, folder, *prompts], env=environment, capture_output=True, encoding="utf-8", timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    alone, batch, piped = json.loads(done.stdout.splitlines()[-1])
+    assert alone == batch == piped == expected
+    settings = json.loads(Path(folder, "tokenizer_config.json").read_text())
+    assert settings["model_input_names"] == ["input_ids", "attention_mask"]
+
+
+def greedy(model: GPTLanguageModel, tokenizer: CharTokenizer, prompt: str) -> list[int]:
+    """The ids of `prompt` and of up to 20 more, always the likeliest, before the text ends."""
+    ids = tokenizer.encode(prompt).tolist()
+    for _ in range(20):
+        with torch.no_grad():
+            likeliest = int(model(torch.tensor([ids]))[0][0, -1].argmax())
+        if likeliest == tokenizer.end_of_text_id:
+            break
+        ids.append(likeliest)
+    return ids
 
 
 @pytest.fixture(scope="module")

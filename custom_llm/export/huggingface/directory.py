@@ -57,8 +57,13 @@ def write_hf_directory(
     for name, content in tokenizer_files(tokenizer, graph.s.block_size).items():
         write_bytes(output_dir / name, content.encode("utf-8"))
     end_of_text_id = tokenizer.end_of_text_id
-    end = {"bos_token_id": end_of_text_id, "eos_token_id": end_of_text_id}
-    write_bytes(output_dir / "generation_config.json", _json({**end, "do_sample": True}))
+    # The token that pads stands here and not in config.json: there, Llama's class keeps its row from being fine-tuned.
+    generation = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end_of_text_id)
+    generation["do_sample"] = True
+    if graph.s.n_positions is not None:
+        # Without a length pipelines write 256 tokens, and fall over the end of the table of positions.
+        generation["max_length"] = graph.s.block_size
+    write_bytes(output_dir / "generation_config.json", _json(generation))
     write_model(prepared, hf_class, output_dir, end_of_text_id, about)
     return hf_class.name if hf_class else None
 
