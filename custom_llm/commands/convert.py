@@ -130,7 +130,7 @@ def _convert(
             expected = Original(model, tokenizer, saved.sample)
             compared = f"; read back and compared tensor by tensor and token by token. {reason}"
     table = FileTable(expected, plan.shapes, args.verbose)
-    word = first_word(about.example) or first_word(saved.sample)
+    word = first_word(saved.sample) or first_word(about.example)
     try:
         convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, table.check)
     except UserError:
@@ -146,12 +146,12 @@ def _convert(
     for problem in write_companions(card, folder, beside(args.model_path, ".loss.png"), end_of_text):
         note(problem)
     print(f"done in {time.monotonic() - start:.1f} s{compared}")
+    print(f"next: {_next(args, table.rows[-1].path, word)}")
     if args.push_to_hub is not None:
         from custom_llm.export.share.companions import files_to_push
         from custom_llm.export.share.hub import push
 
         print(push(args.push_to_hub, files_to_push(card, folder), args.public, f"Upload {about.name}"))
-    print(f"next: {_next(args, table.rows[-1].path, word)}")
 
 
 def _next(args: Namespace, written: Path | None, word: str = "") -> str:

@@ -56,8 +56,9 @@ def _read(file: BinaryIO) -> tuple[int, bytes, bytes]:
     if found < 0:
         return 0, b"", b""
     start = found + len(_START)
-    digest, n_bytes = hashlib.sha256(part[:start]), len(part)
-    digest.update(part[start + len(EMPTY) :])
+    view, n_bytes = memoryview(part), len(part)
+    digest = hashlib.sha256(view[:start])
+    digest.update(view[start + len(EMPTY) :])
     seal = part[start : start + len(EMPTY)]
     while part := file.read(1 << 20):
         digest.update(part)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # they import torch
 
 KEY = "custom_llm_about"  # in config.json
 MOST_LINE, MOST_EXAMPLE = 200, 300  # characters
+PACKED = (".gz", ".bz2", ".xz", ".zst")
 _JOINS = "\u200c\u200d"  # unseen, but needed by Persian, Hindi and emoji
 
 
@@ -72,12 +73,13 @@ def about_model(saved: SavedConfig, n_parameters: int, name: str = "", author: s
 
 
 def title_of(dataset: str) -> str:
-    """What a model is called after the name of its text; empty where there is no word in it.
+    """What a model is called after the name of its text, of several the first; empty where there is no word in it.
 
-    >>> title_of("my notes.txt"), title_of("owner/tales"), title_of("*.md")
-    ('my notes', 'tales', '')
+    >>> title_of("my notes.txt, b.md"), title_of("owner/tales:config"), title_of("run-0.1.txt.gz"), title_of("*.md")
+    ('my notes', 'tales', 'run-0.1', '')
     """
-    stem = clean_line(PurePosixPath(dataset).stem)
+    path = PurePosixPath(clean_line(dataset).partition(", ")[0].partition(":")[0])
+    stem = PurePosixPath(path.stem).stem if path.suffix in PACKED else path.stem
     return stem if first_word(stem) and "*" not in stem else ""
 
 

@@ -107,8 +107,8 @@ def check_bound(path: str | Path, quant_type: str, parity: Parity) -> None:
     bound = BOUNDS.get(quant_type)
     if bound is not None and not parity.bounded(quant_type) <= bound:  # the negation also catches NaN
         raise UserError(
-            f"{path}: as {quant_type} the model differs from PyTorch by KL {parity.kl:.1e} where rounding explains "
-            f"{bound:.0e}, so the file is not kept; --no_verify keeps it"
+            f"{path}: as {quant_type} this would not write what the trained model writes (it differs from PyTorch by "
+            f"KL {parity.kl:.1e} where rounding explains {bound:.0e}), so the file is not kept; --no_verify keeps it"
         )
 
 

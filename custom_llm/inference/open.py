@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 ALL_LAYERS = -1
-QUICKLY_CHECKED = 8 << 20  # bytes of a GGUF file that are read in 2 % of the time until the first text
+QUICKLY_CHECKED = 4 << 20  # bytes of a GGUF file that are read in 2 % of the time until the first text
 WEIGHTS = "trained_model.pth"
 
 

@@ -215,6 +215,39 @@ def test_a_model_is_called_as_its_text(folder, capsys):
     assert "ollama create input " in (folder / "hf_model" / "README.md").read_text()
 
 
+def _foreign_model(folder: Path) -> None:
+    (folder / "hf_model").mkdir()
+    (folder / "hf_model" / "config.json").write_text("{}")
+
+
+def _failing_tool(folder: Path) -> None:
+    (folder / "llama.cpp").mkdir()
+    (folder / "llama.cpp" / "convert_hf_to_gguf.py").write_text("raise SystemExit('no such module')")
+
+
+@pytest.mark.parametrize(
+    ("make", "flags", "advice"),
+    [
+        (None, ["--quant_type", "IQ1_S"], r"take (?P<quant_type>\w+)"),
+        (None, ["--quant_type", "Q9"], r"known are F32, (?P<quant_type>\w+)"),
+        (_foreign_model, [], r"name another with --(?P<output_dir>output_dir)"),
+        (_failing_tool, ["--llama_cpp_path", "llama.cpp"], r"--llama_cpp_path (?P<llama_cpp_path>none)"),
+        (lambda folder: (folder / "model.gguf").write_text("mine"), [], r"give another (?P<gguf_output>name) to write"),
+        (lambda folder: (folder / "model.gguf").mkdir(), [], r"give the (?P<gguf_output>name) of a file"),
+        (None, ["--gguf_output", "new/m.gguf"], "the folder new does not exist; make it first"),
+    ],
+)
+def test_what_an_error_advises_works(folder, make, flags, advice):
+    if make:
+        make(folder)
+    with pytest.raises(UserError, match=advice) as error:
+        convert(*flags)
+    found = re.search(advice, str(error.value)).groupdict()
+    if not found:
+        (folder / "new").mkdir()
+    convert(*(flags if not found else ()), *(word for flag, value in found.items() for word in (f"--{flag}", value)))
+
+
 def test_a_conversion_that_fails_at_its_second_file_says_what_runs(folder, capsys):
     (folder / "model.gguf.Q8_0.gguf").mkdir()
     with pytest.raises(UserError, match="is a folder"):
