@@ -27,7 +27,7 @@ def test_quickstart_on_the_bundled_stories(tmp_path):
     folder = tmp_path / "quickstart"
     files = {"stories.txt", "model_config.pth", "trained_model.pth", "hf_model", "model.gguf"}
     files |= {"model_config.yaml", "trained_model.yaml", "model.gguf.yaml"}  # the options of the three
-    files |= {"Modelfile"}  # for Ollama
+    files |= {"Modelfile", "conversion.log"}  # for Ollama; what the conversion measured
     files |= {"trained_model.checkpoint.pth"}  # to go on with
     files |= {"trained_model.loss.csv", "trained_model.loss.png", "trained_model.report.html"}  # to look at
     assert {path.name for path in folder.iterdir()} == files | {"model.gguf.Q8_0.gguf", "model.gguf.Q4_0.gguf"}

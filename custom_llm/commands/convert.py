@@ -14,15 +14,24 @@ from __future__ import annotations
 
 import math
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from custom_llm.cli.parser import StepParser
-from custom_llm.common.errors import UserError
-from custom_llm.common.files import Kind, beside, check_target
-from custom_llm.common.notes import log_to, note, warn
+from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.files import Kind, beside, check_target, locked
+from custom_llm.common.notes import log_to, note, say, warn
+from custom_llm.common.steps import command
 from custom_llm.export.about import parse_line
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
+from custom_llm.llamacpp import is_available
+
+if TYPE_CHECKING:  # they import torch
+    from custom_llm.model import GPTLanguageModel
+    from custom_llm.model.files import SavedConfig
+    from custom_llm.tokenizer.base import Tokenizer
 
 LLAMA_CPP = "llama.cpp"  # the folder of a checkout, if there is one
 
@@ -42,7 +51,8 @@ def make_parser() -> StepParser:
     add("--dataset_path", metavar="FILE", help="training text, for a model of the tutorial, which kept no vocabulary")
     add("--encoding", metavar="NAME", default="utf-8", help="encoding of --dataset_path (default: utf-8)")
     add("--no_verify", action="store_true", help="do not compare the files with PyTorch")
-    add("--name", type=parse_line, metavar="TEXT", help="the model's title in all files (default: as --gguf_output)")
+    add("--verbose", action="store_true", help="say how near the files are to PyTorch in the terms of the field")
+    add("--name", type=parse_line, metavar="TEXT", help="the model's title in all files (default: as its text)")
     add("--author", type=parse_line, metavar="TEXT", help="whose model it is (default: not said)")
     add("--license", type=parse_line, metavar="NAME", help="such as mit or cc-by-4.0 (default: none is claimed)")
     add("--push_to_hub", metavar="NAME", help="then push all to owner/name on the Hugging Face hub, made if need be")
@@ -60,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_target(args.gguf_output, Kind.GGUF)
     check_possible(parse_quant_types(args.quant_type), args.llama_cpp_path)
-    log_to("conversion.log").info("convert_to_gguf.py %s", vars(args))
+    log_to(str(Path(args.gguf_output).with_name("conversion.log"))).info("convert_to_gguf.py %s", vars(args))
 
     if args.public and args.push_to_hub is None:
         raise UserError("--public is about what is pushed, and nothing is without --push_to_hub; give both or neither")
@@ -69,28 +79,42 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         check_push(args.push_to_hub)
 
-    from custom_llm.cli.run_file import write_beside
     from custom_llm.data.sources import read_text
-    from custom_llm.export.about import about_model
+    from custom_llm.model.files import load_trained
+
+    text = read_text(args.dataset_path, args.encoding) if args.dataset_path else None
+    trained = load_trained(args.model_path, args.config_path, text)
+    folder = Path(args.output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir: cannot write {describe_os_error(error)}") from None
+    with locked(folder, "wait for it, or give another --output_dir and --gguf_output"):
+        _convert(parser, args, *trained)
+
+
+def _convert(
+    parser: StepParser, args: Namespace, model: GPTLanguageModel, tokenizer: Tokenizer, saved: SavedConfig
+) -> None:
+    """All that is written of a model that was read."""
+    from custom_llm.cli.run_file import write_beside
+    from custom_llm.export.about import about_model, first_word, title_of
     from custom_llm.export.huggingface.directory import write_hf_directory
     from custom_llm.export.pipeline import convert_to_gguf
     from custom_llm.export.plan import plan_export
     from custom_llm.export.proof import FileTable
     from custom_llm.export.share.card import ModelCard, license_note
     from custom_llm.export.share.companions import write_companions
-    from custom_llm.model.files import load_trained
 
-    start = time.monotonic()
-    text = read_text(args.dataset_path, args.encoding) if args.dataset_path else None
-    model, tokenizer, saved = load_trained(args.model_path, args.config_path, text)
+    start, folder = time.monotonic(), Path(args.output_dir)
     plan = plan_export(model.config)
     if not plan.exports:
-        raise UserError(f"{args.model_path} does not export: {plan.refusal}")
-    name = args.name or Path(args.gguf_output).stem
+        raise UserError(f"{args.model_path} does not export: {plan.refusal}. It runs as it is: {_next(args, None)}")
+    name = args.name or title_of(saved.training.dataset) or Path(args.gguf_output).stem
     about = about_model(saved, model.n_parameters(), name, args.author or "", args.license or "")
     if about_license := license_note(about.license):
         note(about_license)
-    hf_class = write_hf_directory(model, tokenizer, args.output_dir, about)
+    hf_class = write_hf_directory(model, tokenizer, folder, about)
     described = f"a Hugging Face model ({hf_class})" if hf_class else "no Hugging Face class fits, so only we read it"
     print(f"{args.output_dir}/: {described}; llama.cpp runs it as {plan.architecture}")
     expected, compared = None, ""
@@ -101,14 +125,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         expected = Reference(model, tokenizer, saved.sample)
         if expected.text_loss() > math.log(model.config.vocab_size):
             warn("the model does worse on this text than guessing; was it trained on it?")
-        compared = f", compared with PyTorch at {expected.n_positions:,} positions"
+        compared = f"; each file was compared with the trained model in {expected.n_positions:,} places"
         if reason := why_not_run():
             expected = Original(model, tokenizer, saved.sample)
             compared = f"; read back and compared tensor by tensor and token by token. {reason}"
-    table = FileTable(expected, plan.shapes)
-    convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, table.check)
+    table = FileTable(expected, plan.shapes, args.verbose)
+    word = first_word(saved.sample) or first_word(about.example)
+    try:
+        convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, table.check)
+    except UserError:
+        if table.rows:  # this much is done
+            say(f"what is there already runs: {_next(args, table.rows[-1].path, word)}")
+        raise
     write_beside(args.gguf_output, parser, vars(args))
-    folder = Path(args.output_dir)
     card = ModelCard(
         about, saved.training, model.config, model.n_parameters(), plan.architecture, hf_class, table.rows,
         args.push_to_hub or folder.name, has_end=tokenizer.end_of_text_id is not None,
@@ -117,8 +146,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     for problem in write_companions(card, folder, beside(args.model_path, ".loss.png"), end_of_text):
         note(problem)
     print(f"done in {time.monotonic() - start:.1f} s{compared}")
+    print(f"next: {_next(args, table.rows[-1].path, word)}")
     if args.push_to_hub is not None:
         from custom_llm.export.share.companions import files_to_push
         from custom_llm.export.share.hub import push
 
         print(push(args.push_to_hub, files_to_push(card, folder), args.public, f"Upload {about.name}"))
+
+
+def _next(args: Namespace, written: Path | None, word: str = "") -> str:
+    """What to type to see the model write: from a file that was written, or from its weights where nothing runs it."""
+    words = ["--gguf_path", str(written or args.model_path)]
+    if written is None or not is_available():
+        words[1] = args.model_path
+        if Path(args.config_path) != Path(args.model_path).with_name("model_config.pth"):
+            words += ["--config_path", args.config_path]
+    return command("inference_gguf", *words, *(["--query", word] if word else []))

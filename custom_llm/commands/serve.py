@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "or leave --host out"
             )
         path = choose_model(args.gguf_path)
-        with open_engine(path, args.use_gpu, args.n_gpu_layers, args.threads, warn=warn) as engine:
+        with open_engine(path, args.use_gpu, args.n_gpu_layers, args.threads, warn=warn, thorough=True) as engine:
             for _ in engine.generate("", 1):  # a model that cannot write says so now
                 pass
             worker = Worker(args.queue)

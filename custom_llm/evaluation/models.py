@@ -20,6 +20,7 @@ from custom_llm.common.errors import UserError, is_out_of_memory
 from custom_llm.common.files import Kind
 from custom_llm.common.logits import log_softmax, windows_per_batch
 from custom_llm.common.notes import note
+from custom_llm.common.seal import check_seal
 from custom_llm.common.steps import QUICKSTART, command
 from custom_llm.evaluation.metrics.quality import LogProbs
 from custom_llm.inference.engine import MAX_WINDOW, Engine
@@ -136,6 +137,8 @@ def open_gguf(path: str | Path, threads: int | None = None) -> Scorer:
     if not is_available():
         in_pytorch = command("evaluate_llm", "--model", WEIGHTS)
         raise UserError(f"{path}: {MISSING}; {in_pytorch} needs none of it")
+    if Path(path).is_file():
+        check_seal(Path(path))
     engine = Engine(path, n_threads=threads)
     model = engine.model
 
@@ -189,10 +192,11 @@ def _open_weights(path: str, config_path: str | None, threads: int | None) -> Sc
 def _open_directory(path: str) -> Scorer:
     from custom_llm.export.graph.check import check_structure
     from custom_llm.export.graph.graph import Structure
-    from custom_llm.export.huggingface.directory import AGAIN, OURS, read_config
+    from custom_llm.export.huggingface.directory import AGAIN, OURS, check_sums, read_config
     from custom_llm.export.vocabulary import NORMAL, read_vocabulary
 
     config = read_config(path)
+    check_sums(path)
     if config["architectures"][0] == OURS:
         raise NotEvaluated(f"{path}: no Hugging Face class computes this model; leave it out")
     vocabulary = read_vocabulary(path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import asdict, dataclass, fields
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # they import torch
@@ -11,6 +13,7 @@ if TYPE_CHECKING:  # they import torch
 
 KEY = "custom_llm_about"  # in config.json
 MOST_LINE, MOST_EXAMPLE = 200, 300  # characters
+PACKED = (".gz", ".bz2", ".xz", ".zst")
 _JOINS = "\u200c\u200d"  # unseen, but needed by Persian, Hindi and emoji
 
 
@@ -67,6 +70,23 @@ def about_model(saved: SavedConfig, n_parameters: int, name: str = "", author: s
         f"trained from scratch{' on ' if dataset else ''}{dataset}."
     )
     return About(name, author, license, description, dataset, describe_training(origin), clean_text(origin.text))
+
+
+def title_of(dataset: str) -> str:
+    """What a model is called after the name of its text, of several the first; empty where there is no word in it.
+
+    >>> title_of("my notes.txt, b.md"), title_of("owner/tales:config"), title_of("run-0.1.txt.gz"), title_of("*.md")
+    ('my notes', 'tales', 'run-0.1', '')
+    """
+    path = PurePosixPath(clean_line(dataset).partition(", ")[0].partition(":")[0])
+    stem = PurePosixPath(path.stem).stem if path.suffix in PACKED else path.stem
+    return stem if first_word(stem) and "*" not in stem else ""
+
+
+def first_word(text: str) -> str:
+    """The first letters or digits of a text that stand together, up to 20, for a prompt that the model can read."""
+    word = re.search(r"[^\W_]{1,20}", text)
+    return word[0] if word else ""
 
 
 def describe_training(origin: Provenance) -> str:

@@ -9,15 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.files import Kind, check_target, remove_abandoned, replacing, write_bytes
+from custom_llm.common.files import Kind, check_target, locked, replacing, scratch_folder, write_bytes
+from custom_llm.common.seal import write_seal
 from custom_llm.common.signals import unwinding
 from custom_llm.common.steps import command, step
 from custom_llm.export.about import about_model
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.gguf.llama_cpp_tools import find_converter, run_converter
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types, quantize
+from custom_llm.export.gguf.whole import check_whole
 from custom_llm.export.gguf.writer import write_gguf
-from custom_llm.export.huggingface.directory import read_about, read_hf_directory, write_hf_directory, write_model
+from custom_llm.export.huggingface.directory import model_files, read_about, read_hf_directory, write_hf_directory
 from custom_llm.export.vocabulary import read_vocabulary
 from custom_llm.model.files import load_trained
 
@@ -56,26 +58,35 @@ def convert_to_gguf(
         prove: called with every file before it gets its name; what it raises keeps the name from being given.
 
     Raises:
-        UserError: an unknown type, a directory that is no exported model, one that llama.cpp has no graph for, or a
-            tool that failed.
+        UserError: an unknown type, a directory that is no exported model, one that llama.cpp has no graph for, a tool
+            that failed, or another process writes `gguf_output`.
     """
     quant_types = parse_quant_types(quant_type)
     base, checkout = check_target(gguf_output, Kind.GGUF), llama_cpp_path or ""
     check_possible(quant_types, checkout)
     title = base.stem.encode("utf-8", "replace").decode()
-    with replacing(base) as temporary:
-        _write_f32(hf_dir, temporary, title, checkout)
-        if prove:
-            prove(temporary, "F32", base)
     results = []
-    for name in quant_types:
-        target = base.with_name(f"{base.name}.{name}.gguf")
-        with replacing(target) as temporary:
-            quantize(base, temporary, name, checkout)
+    with locked(base, "wait for it, or give another --gguf_output"):
+        with replacing(base) as temporary:
+            _write_f32(hf_dir, temporary, title, checkout)
+            _finish(temporary, base)
             if prove:
-                prove(temporary, name, target)
-        results.append(os.fspath(target))
+                prove(temporary, "F32", base)
+        for name in quant_types:
+            target = base.with_name(f"{base.name}.{name}.gguf")
+            with replacing(target) as temporary:
+                quantize(base, temporary, name, checkout)
+                _finish(temporary, target)
+                if prove:
+                    prove(temporary, name, target)
+            results.append(os.fspath(target))
     return results
+
+
+def _finish(path: Path, name: Path) -> None:
+    """Seal the file at `path`, to be called `name`; raise UserError where it is not whole."""
+    check_whole(path, name)
+    write_seal(path)
 
 
 def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
@@ -100,15 +111,12 @@ def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
         write_gguf(prepared, architecture, vocabulary, path, name, about)
         return
     # The converter reads a directory, and the graph is already rewritten for llama.cpp.
-    remove_abandoned(path.parent, ".converting-")
-    folder = path.with_name(f".converting-{os.getpid()}")
-    try:
-        folder.mkdir()
-        write_model(prepared, architecture.converted_from, folder, end_of_text_id, about)
-        shutil.copy(Path(hf_dir) / "tokenizer.json", folder)
-        write_bytes(folder / "metadata.json", json.dumps(NOT_GUESSED).encode())
+    with scratch_folder(path.parent, ".converting-") as folder:
+        files = model_files(prepared, architecture.converted_from, end_of_text_id, about)
+        for file, content in {**files, "metadata.json": json.dumps(NOT_GUESSED).encode()}.items():
+            write_bytes(folder / file, content)
+        try:
+            shutil.copy(Path(hf_dir) / "tokenizer.json", folder)
+        except OSError as error:
+            raise UserError(f"cannot write {describe_os_error(error)}") from None
         run_converter(checkout, folder, path, name)
-    except OSError as error:
-        raise UserError(f"cannot write {describe_os_error(error)}") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ from custom_llm.config.model import ModelConfig
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.gguf.quantize import BLOCKS, Shapes, tensor_types
 from custom_llm.export.graph.graph import Graph
+from custom_llm.export.graph.rewrites.layers import POSITION_ROWS
 from custom_llm.export.huggingface.classes import in_directory
 from custom_llm.export.suggest import refusal
 from custom_llm.model.costs import BATCH_SIZE, HALF, Costs
@@ -116,3 +117,14 @@ def gguf_bytes(shapes: Shapes, quant_type: str) -> int:
         description = 24 + len(name) + 8 * len(shapes[name])
         total += description + -(-size // ALIGNMENT) * ALIGNMENT
     return total
+
+
+def context_advice(config: ModelConfig) -> str:
+    """A sentence about a window that other programs go beyond; empty where they keep to it."""
+    n, rows = config.block_size, -(-config.block_size // POSITION_ROWS) * POSITION_ROWS
+    if config.pos_emb == "rope" or n == rows:
+        return ""
+    return (
+        f"llama.cpp and Ollama round {n:,} tokens up to {rows:,} and write worse past {n:,}; --block_size {rows} or "
+        "--pos_emb rope avoids it"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,8 @@ def check_bound(path: str | Path, quant_type: str, parity: Parity) -> None:
     bound = BOUNDS.get(quant_type)
     if bound is not None and not parity.bounded(quant_type) <= bound:  # the negation also catches NaN
         raise UserError(
-            f"{path}: as {quant_type} the model differs from PyTorch by KL {parity.kl:.1e} where rounding explains "
-            f"{bound:.0e}, so the file is not kept; --no_verify keeps it"
+            f"{path}: as {quant_type} this would not write what the trained model writes (it differs from PyTorch by "
+            f"KL {parity.kl:.1e} where rounding explains {bound:.0e}), so the file is not kept; --no_verify keeps it"
         )
 
 
@@ -146,29 +147,46 @@ class FileReport:
 
 
 class FileTable:
-    """Checks each finished file against the trained model before it gets its name, and prints a row about it."""
+    """Checks each finished file against the trained model before it gets its name, and prints a line about it."""
 
-    def __init__(self, expected: Reference | Original | None, shapes: Shapes) -> None:
-        """`expected`: what to hold files against (None: nothing); `shapes`: of their tensors (`ExportPlan.shapes`)."""
+    def __init__(self, expected: Reference | Original | None, shapes: Shapes, verbose: bool = True) -> None:
+        """`expected`: what to hold files against (None: nothing); `shapes`: of their tensors (`ExportPlan.shapes`).
+
+        `verbose`: with the figures that the log and the model's card have, not with what they mean.
+        """
         self.expected = expected
-        self._shapes = shapes
+        self._shapes, self._verbose = shapes, verbose
         self.rows: list[FileReport] = []
 
     def check(self, path: Path, quant_type: str, name: Path) -> None:
-        """Print the row of the file at `path`, to be called `name`; raise UserError if it is not the trained model."""
+        """Print the line of the file at `path`, to be called `name`; raise UserError if it is not the trained model."""
         if note := fallback_note(quant_type, path, self._shapes):
             print(f"note: {note}")
         n_bytes, proof = path.stat().st_size, None
-        row = f"{name!s:<32}{n_bytes / 1e6:>7.2f} MB"
+        start, figures, meaning = f"{name!s:<32}{n_bytes / 1e6:>7.2f} MB", "", ""
         if isinstance(self.expected, Reference):
             proof = p = self.expected.compare(path)
             check_bound(name, quant_type, p)
-            row += f"{p.kl:>16.1e}{p.max_difference:>16.4f}{p.top1_text:>18.1%}{p.top1_random:>10.1%}"
+            figures = f"{p.kl:>16.1e}{p.max_difference:>16.4f}{p.top1_text:>18.1%}{p.top1_random:>10.1%}"
+            unit = "character" if self.expected.tokenizer.kind == "char" else "piece of text"
+            meaning = f"  {share(p.top1_text)} the same next {unit} as the trained model"
         elif self.expected:
             proof = a = self.expected.compare(path, name)
-            row += f"{a.n_tensors:>10}{a.n_tokens:>10}{a.max_difference:>18.2g}{a.relative_error:>17.3%}"
-        if not self.rows:
+            figures = f"{a.n_tensors:>10}{a.n_tokens:>10}{a.max_difference:>18.2g}{a.relative_error:>17.3%}"
+            meaning = (
+                f"  the trained weights{f', rounded by {a.relative_error:.2%}' if a.max_difference else ', exactly'}"
+            )
+        if self._verbose and not self.rows:
             print(f"{'file':<32}{'size':>10}{HEADERS[type(self.expected)]}")
         self.rows.append(FileReport(name, quant_type, n_bytes, proof))
-        print(row, flush=True)
-        logger.info(row)
+        print(start + (figures if self._verbose else meaning), flush=True)
+        logger.info(start + figures)
+
+
+def share(part: float) -> str:
+    """How often something is so.
+
+    >>> share(1.0), share(0.9996), share(0.5)
+    ('always', '99.9 % of the time', '50.0 % of the time')
+    """
+    return "always" if part == 1 else f"{math.floor(1000 * part) / 10:.1f} % of the time"

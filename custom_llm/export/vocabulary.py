@@ -35,14 +35,21 @@ class GGUFVocabulary:
 
 
 def tokenizer_files(tokenizer: Tokenizer, block_size: int) -> dict[str, str]:
-    """File name → content of what `AutoTokenizer` needs to read and write the same ids."""
+    """File name → content of what `AutoTokenizer` needs to read and write the same ids.
+
+    Texts of several lengths in a batch are padded in front, as a model that writes on needs it, with the token that
+    ends a text: there is no row for one more.
+    """
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": block_size,
+        # Or transformers 4 gives token_type_ids as well, which GPT-2 takes for tokens and adds to the text.
+        "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
     }
     if tokenizer.end_of_text_id is not None:
-        settings |= {"bos_token": tokenizer.end_of_text, "eos_token": tokenizer.end_of_text}
+        settings |= dict.fromkeys(("bos_token", "eos_token", "pad_token"), tokenizer.end_of_text)
+        settings["padding_side"] = "left"
     content = WRITERS[tokenizer.kind](tokenizer)
     return {"tokenizer.json": content, "tokenizer_config.json": json.dumps(settings, indent=2)}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from custom_llm.cli.parser import StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import say
+from custom_llm.common.seal import check_seal
 from custom_llm.common.steps import QUICKSTART, command, quoted, step
 from custom_llm.llamacpp import MISSING, is_available
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 ALL_LAYERS = -1
+QUICKLY_CHECKED = 4 << 20  # bytes of a GGUF file that are read in 2 % of the time until the first text
 WEIGHTS = "trained_model.pth"
 
 
@@ -60,12 +62,13 @@ def newest(pattern: str) -> Path | None:
 
 def open_engine(
     path: str | os.PathLike[str], use_gpu: bool = False, n_gpu_layers: int | None = None, n_threads: int | None = None,
-    config_path: str | None = None, *, warn: Callable[[str], None],
+    config_path: str | None = None, *, warn: Callable[[str], None], thorough: bool = False,
 ) -> Engine:  # fmt: skip
     """Load a model. Raises UserError when the file cannot be used, or not with these settings.
 
     n_gpu_layers: how many layers of a GGUF are on the GPU; use_gpu: all of them. n_threads: None chooses by the size of
     the model. config_path: of a .pth; None: model_config.pth beside it. warn: is told when there is no GPU to use.
+    thorough: a large GGUF file, too, is read to see whether it is what was written.
     """
     path = Path(path)
     if path.suffix == ".pth":
@@ -82,6 +85,8 @@ def open_engine(
     from custom_llm.inference.engine import Engine
     from custom_llm.llamacpp import gpu_available
 
+    if path.is_file():  # a pipe would wait for a writer
+        check_seal(path, None if thorough else QUICKLY_CHECKED)
     layers = n_gpu_layers if n_gpu_layers is not None else ALL_LAYERS if use_gpu else 0
     if layers and not gpu_available():
         warn("this build of llama-cpp-python has no GPU support; computing on the CPU")

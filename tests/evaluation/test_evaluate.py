@@ -368,9 +368,11 @@ def test_mistakes_are_one_line(flags, message, classic, tmp_path, monkeypatch):
         config = (tmp_path / name / "config.json").read_text()
         assert old in config
         (tmp_path / name / "config.json").write_text(config.replace(old, new))
+        (tmp_path / name / "SHA256SUMS").unlink()
     for name, file in (("nested", "tokenizer.json"), ("deeper", "config.json")):
         shutil.copytree(classic / "hf_model", tmp_path / name)
         (tmp_path / name / file).write_text("[" * 100_000)
+        (tmp_path / name / "SHA256SUMS").unlink()
     if not flags.startswith("--model"):
         for name in ("other.gguf", "turned.gguf", "broken.gguf"):
             (tmp_path / name).unlink()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, configure, run_script, train
+from conftest import ENVIRONMENT, ROOT, configure, run_script, train
 from gguf import GGUFReader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +28,7 @@ from custom_llm.export.plan import plan_export
 from custom_llm.export.proof import Reference
 from custom_llm.llamacpp import Model
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.files import SavedConfig, load_model, save_config, save_weights
+from custom_llm.model.files import SavedConfig, load_model, load_trained, save_config, save_weights
 from custom_llm.tokenizer.char import CharTokenizer
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ABC.,!?'\"\n0123456789"
@@ -61,6 +64,60 @@ def test_stock_transformers_has_the_same_logits(tmp_path, changes):
     ids = torch.randint(model.config.vocab_size, (3, 48))
     with torch.no_grad():
         torch.testing.assert_close(stock(ids).logits, model(ids)[0], atol=1e-4, rtol=1e-4)
+
+
+# What a person does with the folder and stock tools, by their defaults. Prints the texts of a batch, written greedily.
+STOCK = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+folder, *prompts = sys.argv[1:]
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+greedy = dict(max_new_tokens=20, do_sample=False)
+alone = [model.generate(**tokenizer(p, return_tensors="pt"), **greedy)[0] for p in prompts]
+batch = model.generate(**tokenizer(prompts, padding=True, return_tensors="pt"), **greedy)
+write = pipeline("text-generation", model=folder, device="cpu")
+piped = [one["generated_text"] for [one] in write(prompts, batch_size=2, **greedy)]
+assert write(prompts[0])[0]["generated_text"].startswith(prompts[0])  # by default, as long as it likes
+print(json.dumps([*(tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in (alone, batch)), piped]))
+"""
+# An environment with another version, as by: python -m venv tf4 && tf4/bin/pip install "transformers==4.57.*" torch
+OTHER_TRANSFORMERS = "OTHER_TRANSFORMERS"
+
+
+@pytest.mark.parametrize("python", [sys.executable, pytest.param(OTHER_TRANSFORMERS, marks=pytest.mark.slow)])
+def test_stock_tools_write_by_default_what_the_model_writes(trained, tmp_path, python):
+    """One by one, in a batch of several lengths, in a pipeline: transformers 4 gave GPT-2 token_type_ids, which it took
+    for tokens, and wrote nonsense; without a token to pad with no batch was possible."""
+    if python == OTHER_TRANSFORMERS and not (python := os.environ.get(OTHER_TRANSFORMERS, "")):
+        pytest.skip(f"no {OTHER_TRANSFORMERS}: name a Python that has transformers 4.57")
+    folder = export_to_hf(
+        str(trained.folder / "trained_model.pth"), str(trained.folder / "model_config.pth"), str(tmp_path / "hf")
+    )
+    model, tokenizer, _ = load_trained(trained.folder / "trained_model.pth", trained.folder / "model_config.pth")
+    prompts = ["Mia found", "The wind was", "S"]
+    expected = [tokenizer.decode(greedy(model, tokenizer, prompt)) for prompt in prompts]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [python, "-c", STOCK, folder, *prompts], env=environment, capture_output=True, encoding="utf-8", timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    alone, batch, piped = json.loads(done.stdout.splitlines()[-1])
+    assert alone == batch == piped == expected
+    settings = json.loads(Path(folder, "tokenizer_config.json").read_text())
+    assert settings["model_input_names"] == ["input_ids", "attention_mask"]
+
+
+def greedy(model: GPTLanguageModel, tokenizer: CharTokenizer, prompt: str) -> list[int]:
+    """The ids of `prompt` and of up to 20 more, always the likeliest, before the text ends."""
+    ids = tokenizer.encode(prompt).tolist()
+    for _ in range(20):
+        with torch.no_grad():
+            likeliest = int(model(torch.tensor([ids]))[0][0, -1].argmax())
+        if likeliest == tokenizer.end_of_text_id:
+            break
+        ids.append(likeliest)
+    return ids
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +239,8 @@ def test_other_programs_cannot_be_made_to_read_past_the_position_table(tmp_path)
     reader = GGUFReader(tmp_path / "model.gguf")
     rows = {t.name: t.shape for t in reader.tensors}["position_embd.weight"][1]
     assert rows == reader.get_field("gpt2.context_length").contents() == 256
+    table = next(t.data for t in reader.tensors if t.name == "position_embd.weight")
+    assert (table[47:] == table[47]).all(), "what others write past the window is worse, but least with these"
     with Model(tmp_path / "model.gguf") as runtime:
         assert runtime.block_size == 48
 
@@ -233,11 +292,9 @@ def test_type_names_are_llama_cpps():
 
 
 def test_step_3_writes_what_the_contract_says(trained, tmp_path):
-    result = run_script(
-        "convert_to_gguf.py", "--quant_type", "Q4_0,Q8_0", "--llama_cpp_path", "none",
-        "--model_path", trained.folder / "trained_model.pth", "--config_path", trained.folder / "model_config.pth",
-        cwd=tmp_path,
-    )  # fmt: skip
+    flags = ("--model_path", trained.folder / "trained_model.pth", "--config_path", trained.folder / "model_config.pth")
+    flags += ("--quant_type", "Q4_0,Q8_0", "--llama_cpp_path", "none")
+    result = run_script("convert_to_gguf.py", *flags, "--verbose", cwd=tmp_path)
     assert (result.status, result.stderr) == (0, "")
     files = {"hf_model", "model.gguf", "model.gguf.Q4_0.gguf", "model.gguf.Q8_0.gguf", "conversion.log"}
     files |= {"model.gguf.yaml", "Modelfile"}
@@ -250,6 +307,43 @@ def test_step_3_writes_what_the_contract_says(trained, tmp_path):
     assert_same_likeliest(result.stdout)
     assert float(rows["model.gguf.Q8_0.gguf"][3]) <= 1e-3
     assert json.loads((tmp_path / "hf_model/config.json").read_text())["model_type"] == "gpt2"
+    said = run_script("convert_to_gguf.py", *flags, cwd=tmp_path).stdout
+    of_type = (
+        r"model\.gguf{} +\d\.\d\d MB  (always|\d\d\.\d % of the time) the same next character as the trained model"
+    )
+    lines = said.splitlines()[1:]
+    assert len(lines) == 5
+    for line, name in zip(lines, ("", r"\.Q4_0\.gguf", r"\.Q8_0\.gguf"), strict=False):
+        assert re.fullmatch(of_type.format(name), line)
+    assert "  always " in lines[0]
+    assert re.fullmatch(r"done in \d+\.\d s; each file was compared with the trained model in 1,280 places", lines[3])
+    following = shlex.split(lines[4].removeprefix("next: python "))
+    assert following[:3] == ["inference_gguf.py", "--gguf_path", "model.gguf.Q8_0.gguf"]
+    wrote = run_script(*following, cwd=tmp_path)
+    assert wrote.status == 0 and wrote.stdout.startswith(following[-1])
+
+
+def test_two_conversions_into_one_folder(trained, tmp_path):
+    """One once took the configuration away from under the other: hf_model/config.json: no such file."""
+    for name in ("trained_model.pth", "model_config.pth"):
+        shutil.copy(trained.folder / name, tmp_path)
+    command = [sys.executable, ROOT / "convert_to_gguf.py", "--quant_type", "Q8_0", "--llama_cpp_path", "none"]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, encoding="utf-8")
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    for process, error in zip(both, errors, strict=True):
+        assert (process.returncode, error) == (0, "") or re.fullmatch(
+            r"error: hf_model is being written by convert_to_gguf\.py \(process \d+ .*\); wait for it, or give another "
+            r"--output_dir and --gguf_output\n", error,
+        ), error  # fmt: skip
+    assert 0 in [process.returncode for process in both]
+    assert not [path.name for path in tmp_path.rglob(".*")], "nothing is left"
+    other = run_script(
+        "convert_to_gguf.py", *command[2:], "--output_dir", "second", "--gguf_output", "second.gguf", cwd=tmp_path
+    )
+    assert other.status == 0, "the way out is one"
 
 
 def test_a_pair_of_the_tutorials_scripts_converts(tmp_path):
@@ -267,7 +361,9 @@ def test_a_pair_of_the_tutorials_scripts_converts(tmp_path):
     without = run_script("convert_to_gguf.py", cwd=tmp_path)
     assert without.status == 2
     assert "holds no vocabulary" in without.stderr and "--dataset_path" in without.stderr
-    result = run_script("convert_to_gguf.py", "--dataset_path", "notes.txt", "--quant_type", "F16", cwd=tmp_path)
+    result = run_script(
+        "convert_to_gguf.py", "--dataset_path", "notes.txt", "--quant_type", "F16", "--verbose", cwd=tmp_path
+    )
     assert result.status == 0, result.stderr
     assert result.stderr.startswith("warning: the model does worse on this text than guessing"), (
         "its weights are random"
@@ -293,7 +389,9 @@ def test_a_lost_vocabulary_is_rebuilt_from_the_text(trained, tmp_path):
         shutil.copy(trained.folder / name, tmp_path)
     vocab_size = torch.load(trained.folder / "model_config.pth", weights_only=True)["vocab_size"]
     configure(tmp_path, n_embd=32, n_head=4, n_layer=2, block_size=32, dropout=0.0, vocab_size=vocab_size)
-    result = run_script("convert_to_gguf.py", "--dataset_path", "input.txt", "--quant_type", "F16", cwd=tmp_path)
+    result = run_script(
+        "convert_to_gguf.py", "--dataset_path", "input.txt", "--quant_type", "F16", "--verbose", cwd=tmp_path
+    )
     assert (result.status, result.stderr) == (0, "")
     assert_same_likeliest(result.stdout)
 
@@ -344,7 +442,8 @@ def test_byte_pairs_of_any_language_go_all_the_way(tmp_path):
     flags = "--tokenizer bpe --max_epochs 3 --batch_size 8 --learning_rate 0.001 --dataset_path input.txt".split()
     trained = run_script("train_llm.py", *flags, cwd=tmp_path)
     assert trained.status == 0, trained.stderr
-    converted = run_script("convert_to_gguf.py", "--quant_type", "Q8_0", "--llama_cpp_path", "none", cwd=tmp_path)
+    flags = ("--quant_type", "Q8_0", "--llama_cpp_path", "none", "--verbose")
+    converted = run_script("convert_to_gguf.py", *flags, cwd=tmp_path)
     assert (converted.status, converted.stderr) == (0, ""), "a vocabulary of bytes knows every character"
     assert_same_likeliest(converted.stdout)
     query = "ж狐 – unseen: กา🐶"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,12 +14,14 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import ENVIRONMENT, ROOT
+from conftest import ENVIRONMENT, ROOT, run_script
 from gguf import GGUFReader
 
 from benchmarks.architectures import SMALL, TOKENIZER, export, random_model
 from custom_llm.common.errors import UserError
+from custom_llm.common.seal import check_seal
 from custom_llm.config.model import ModelConfig
+from custom_llm.export.gguf.quantize import FILE_TYPES
 from custom_llm.export.graph.check import expected_shapes
 from custom_llm.export.graph.graph import Graph
 from custom_llm.export.huggingface.classes import in_directory
@@ -26,7 +29,8 @@ from custom_llm.export.huggingface.directory import write_hf_directory
 from custom_llm.export.pipeline import convert_to_gguf
 from custom_llm.export.plan import plan_export
 from custom_llm.export.suggest import apply_changes, nearest_changes
-from custom_llm.llamacpp import score_windows
+from custom_llm.inference.open import open_engine
+from custom_llm.llamacpp import quantize_file, score_windows
 
 ACTIVATIONS = ("gelu", "relu", "relu2", "silu", "swiglu", "geglu", "reglu", "leaky_relu", "mish")
 
@@ -135,6 +139,7 @@ def test_an_altered_structure_is_a_file_or_one_line(tmp_path: Path, name):
     write_hf_directory(model, TOKENIZER, tmp_path / "hf")
     path, draw = tmp_path / "hf" / "config.json", random.Random(0)
     text = path.read_text()
+    (tmp_path / "hf" / "SHA256SUMS").unlink()  # as its own error says, if one changed a file
     for _ in range(100):
         config = json.loads(text)
         *way, last = draw.choice([p for p in places(config) if p and p[0] in ("custom_llm", "architectures")])
@@ -154,12 +159,93 @@ def test_an_altered_structure_is_a_file_or_one_line(tmp_path: Path, name):
             written.unlink()
 
 
+def test_a_changed_byte_of_the_directory_is_noticed(tmp_path: Path):
+    """76 of 200 altered safetensors once became a GGUF file of another model without a word."""
+    folder, draw = tmp_path / "hf", random.Random(0)
+    write_hf_directory(random_model(SMALL), TOKENIZER, folder)
+    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("OK") == 5, done
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        for _ in range(8):
+            place = draw.randrange(len(content))
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :])
+            with pytest.raises(UserError, match=r"convert_to_gguf\.py") as error:
+                convert_to_gguf(str(folder), str(tmp_path / "model.gguf"), "F32", None)
+            assert "\n" not in str(error.value)
+        path.write_bytes(content)
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
+@pytest.mark.parametrize("quant_type", ["F32", "Q4_0"])
+def test_a_changed_byte_of_a_gguf_file_is_noticed(tmp_path: Path, quant_type):
+    """59 of 877 altered files were once read with another result, and nobody was told."""
+    write_hf_directory(random_model(SMALL), TOKENIZER, tmp_path / "hf")
+    path = Path(convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), quant_type, None)[0])
+    content, draw = path.read_bytes(), random.Random(0)
+    check_seal(path)
+    start = content.index(b"custom_llm.seal")
+    for _ in range(60):
+        place = draw.choice([draw.randrange(start), draw.randrange(start + 120, len(content))])
+        changed = content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match="is damaged: it is not what was written; copy it again"):
+            open_engine(path, warn=print)
+    # What llama.cpp makes of it is another file, of which the copied seal says nothing.
+    quantize_file(tmp_path / "model.gguf", tmp_path / "other.gguf", FILE_TYPES["Q8_0"])
+    open_engine(tmp_path / "other.gguf", warn=print).close()
+
+
+def test_a_window_that_is_not_the_tables_is_refused(tmp_path: Path):
+    """evaluate_llm.py asked the table for rows that it does not have."""
+    write_hf_directory(random_model(SMALL), TOKENIZER, tmp_path / "hf")
+    path = tmp_path / "hf" / "config.json"
+    config = json.loads(path.read_text())
+    config["custom_llm"]["block_size"] = 1 << 20
+    path.write_text(json.dumps(config))
+    with pytest.raises(
+        UserError, match=r"config\.json is not what was written; if you changed it, remove .*SHA256SUMS"
+    ):
+        convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "F32", None)
+    (tmp_path / "hf" / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match="block_size is 1048576 and n_positions"):
+        convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "F32", None)
+    (tmp_path / "text.txt").write_text("abc" * 400)
+    done = run_script("evaluate_llm.py", "--model", "hf", "--dataset_path", "text.txt", cwd=tmp_path)
+    assert done.status == 2 and done.stderr.count("\n") == 1 and "block_size" in done.stderr, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize("checkout", [None, ROOT / "llama.cpp"])
+def test_a_file_that_finds_no_room_does_not_get_its_name(tmp_path: Path, checkout):
+    """NumPy keeps silent about the last bytes of a tensor: of 147,808 bytes 147,456 were written, and that was it."""
+    import resource
+
+    write_hf_directory(random_model(SMALL), TOKENIZER, tmp_path / "hf")
+    base = tmp_path / "model.gguf"
+    convert_to_gguf(str(tmp_path / "hf"), str(base), "Q8_0", None)
+    sizes = [path.stat().st_size for path in sorted(tmp_path.glob("*.gguf"))]
+    for path in tmp_path.glob("*.gguf"):
+        path.unlink()
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = [sizes[0] - n for n in (1, 31, 100, 352, 1000, 5000)] if checkout is None else [sizes[0] - 100]
+    for limit in limits:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            with pytest.raises(UserError):
+                convert_to_gguf(str(tmp_path / "hf"), str(base), "Q8_0", checkout and str(checkout))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert [path.name for path in tmp_path.iterdir()] == ["hf"], limit
+
+
 def test_a_vocabulary_of_another_model_is_refused(tmp_path: Path):
     write_hf_directory(random_model(SMALL), TOKENIZER, tmp_path / "hf")
     path = tmp_path / "hf" / "tokenizer.json"
     content = json.loads(path.read_text())
     content["added_tokens"].clear()
     path.write_text(json.dumps(content))
+    (tmp_path / "hf" / "SHA256SUMS").unlink()
     with pytest.raises(UserError, match=r"tokenizer\.json has 39 tokens and the model 40"):
         convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "F32", None)
 
@@ -188,6 +274,7 @@ def test_what_a_killed_conversion_left_is_removed_by_the_next(tmp_path: Path):
         pytest.skip("no llama.cpp checkout here; `make test` brings one")
     (tmp_path / ".converting-999999999").mkdir()
     (tmp_path / ".converting-999999999" / "model.safetensors").touch()
+    (tmp_path / ".model.12ab.tmp.gguf").touch()
     write_hf_directory(random_model(SMALL), TOKENIZER, tmp_path / "hf")
     convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "model.gguf"), "F32", str(checkout))
     assert sorted(item.name for item in tmp_path.iterdir()) == ["hf", "model.gguf", "model.gguf.F32.gguf"]

@@ -67,7 +67,7 @@ def handed_on(trained, hub, tmp_path_factory):
     folder = copy_of(trained, tmp_path_factory.mktemp("handed on"))
     (folder / "hf_model").mkdir()
     (folder / "hf_model" / "passwords.txt").write_text("secret")
-    flags = ("--quant_type", "Q4_0,Q8_0", "--llama_cpp_path", "none", "--push_to_hub", "mia/kites", *FLAGS)
+    flags = ("--quant_type", "Q4_0,Q8_0", "--llama_cpp_path", "none", "--push_to_hub", "mia/kites", "--verbose", *FLAGS)
     result = run_script(
         "convert_to_gguf.py", *flags, cwd=folder, environment=hub.environment(tmp_path_factory.mktemp("home"))
     )
@@ -186,7 +186,9 @@ def test_both_ways_of_converting_say_the_same(handed_on, tmp_path):
 
 def words_of(path: Path) -> dict[str, object]:
     fields = GGUFReader(path).fields.values()
-    return {field.name: field.contents() for field in fields if field.name.startswith(("general.", "custom_llm."))}
+    words = {field.name: field.contents() for field in fields if field.name.startswith(("general.", "custom_llm."))}
+    assert words.pop("custom_llm.seal").startswith(f"{path.stat().st_size:16} ")
+    return words
 
 
 def test_a_model_of_which_nothing_is_known_claims_nothing(folder):
@@ -203,6 +205,57 @@ def test_a_model_of_which_nothing_is_known_claims_nothing(folder):
     readme = (folder / "hf_model" / "README.md").read_text()
     assert "Nothing is known of its training" in readme and "loss.png" not in readme
     assert "none was given; ask before you use the model" in readme
+
+
+def test_a_model_is_called_as_its_text(folder, capsys):
+    """And not "model", where nobody gave a name."""
+    convert("--quant_type", "Q8_0")
+    assert words_of(folder / "model.gguf")["general.name"] == "input"
+    assert "# input\n" in (folder / "hf_model" / "README.md").read_text()
+    assert "ollama create input " in (folder / "hf_model" / "README.md").read_text()
+
+
+def _foreign_model(folder: Path) -> None:
+    (folder / "hf_model").mkdir()
+    (folder / "hf_model" / "config.json").write_text("{}")
+
+
+def _failing_tool(folder: Path) -> None:
+    (folder / "llama.cpp").mkdir()
+    (folder / "llama.cpp" / "convert_hf_to_gguf.py").write_text("raise SystemExit('no such module')")
+
+
+@pytest.mark.parametrize(
+    ("make", "flags", "advice"),
+    [
+        (None, ["--quant_type", "IQ1_S"], r"take (?P<quant_type>\w+)"),
+        (None, ["--quant_type", "Q9"], r"known are F32, (?P<quant_type>\w+)"),
+        (_foreign_model, [], r"name another with --(?P<output_dir>output_dir)"),
+        (_failing_tool, ["--llama_cpp_path", "llama.cpp"], r"--llama_cpp_path (?P<llama_cpp_path>none)"),
+        (lambda folder: (folder / "model.gguf").write_text("mine"), [], r"give another (?P<gguf_output>name) to write"),
+        (lambda folder: (folder / "model.gguf").mkdir(), [], r"give the (?P<gguf_output>name) of a file"),
+        (None, ["--gguf_output", "new/m.gguf"], "the folder new does not exist; make it first"),
+    ],
+)
+def test_what_an_error_advises_works(folder, make, flags, advice):
+    if make:
+        make(folder)
+    with pytest.raises(UserError, match=advice) as error:
+        convert(*flags)
+    found = re.search(advice, str(error.value)).groupdict()
+    if not found:
+        (folder / "new").mkdir()
+    convert(*(flags if not found else ()), *(word for flag, value in found.items() for word in (f"--{flag}", value)))
+
+
+def test_a_conversion_that_fails_at_its_second_file_says_what_runs(folder, capsys):
+    (folder / "model.gguf.Q8_0.gguf").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        convert()
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("what is there already runs: python inference_gguf.py --gguf_path model.gguf --query ")
+    said = run_script(*shlex.split(line.partition(": python ")[2]), cwd=folder)
+    assert said.status == 0 and said.stdout
 
 
 @pytest.mark.parametrize(
@@ -263,6 +316,7 @@ def test_the_model_card_is_one_for_the_hub(handed_on):
     from huggingface_hub import ModelCard as HubCard
 
     read = HubCard(handed_on.readme)
+    assert "ollama create kites-b -f Modelfile\nollama run kites-b\n" in handed_on.readme
     assert read.data.to_dict() == {
         "license": "cc-by-4.0", "library_name": "transformers", "pipeline_tag": "text-generation",
         "tags": ["gguf", "custom-llm-scripts"],
@@ -345,6 +399,7 @@ def test_the_modelfile():
         'FROM ./my "model".gguf.Q8_0.gguf',
         'TEMPLATE "{{ .Prompt }}"',
         "PARAMETER num_ctx 48",
+        "PARAMETER num_predict 24",
         "PARAMETER temperature 0.8",
         "PARAMETER top_k 40",
         "PARAMETER top_p 0.95",
@@ -367,7 +422,7 @@ def test_the_modelfile_is_for_the_last_type(handed_on):
 
 def test_a_push_arrives_byte_for_byte(handed_on, hub):
     folder = handed_on.folder
-    assert re.fullmatch(r"pushing 11 files, \d\.\d MB, to mia/kites \(private\)\n", handed_on.result.stderr)
+    assert re.fullmatch(r"pushing 12 files, \d\.\d MB, to mia/kites \(private\)\n", handed_on.result.stderr)
     assert handed_on.result.stdout.endswith(f"{hub.endpoint}/mia/kites\n") and hub.private["mia/kites"]
     there = {path.name: digest(path) for path in (hub.folder / "models/mia/kites").iterdir()}
     here = [folder / "Modelfile", *folder.glob("*.gguf"), *(folder / "hf_model").iterdir()]

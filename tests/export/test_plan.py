@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
@@ -18,7 +19,7 @@ from custom_llm.config.model import ModelConfig
 from custom_llm.config.presets import PRESETS, complete
 from custom_llm.config.training import TrainConfig
 from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
-from custom_llm.export.plan import QUANT_TYPES, gguf_bytes, gguf_cache_bytes, plan_export, summary
+from custom_llm.export.plan import QUANT_TYPES, context_advice, gguf_bytes, gguf_cache_bytes, plan_export, summary
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.attention import Cache
 from custom_llm.model.costs import BATCH_SIZE, FLOAT, HALF, costs_of
@@ -226,3 +227,13 @@ def test_a_model_larger_than_the_world_is_planned(step_1):
     status, lines, _ = step_1(sizes)
     assert status == 0
     assert "27.77T" in lines[1] and "PB of tensors at batch_size 32" in lines[4]
+
+
+def test_a_window_that_others_go_beyond_is_said_and_can_be_avoided():
+    for config in (ModelConfig(block_size=128), ModelConfig(block_size=300), ModelConfig(block_size=1, pos_emb="sin")):
+        said = context_advice(config)
+        assert f"write worse past {config.block_size};" in said
+        [rows] = re.findall(r"--block_size (\d+) or --pos_emb rope", said)
+        assert plan_export(config).shapes["position_embd.weight"][0] == int(rows)
+        assert not context_advice(ModelConfig(block_size=int(rows)))
+        assert not context_advice(ModelConfig(block_size=config.block_size, pos_emb="rope"))

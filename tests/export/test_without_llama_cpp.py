@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -173,14 +174,21 @@ def test_step_3_says_what_was_proven_and_what_was_not(trained, tmp_path, bare):
                          cwd=tmp_path, environment=bare)  # fmt: skip
     assert refused.status == 2 and refused.stderr.count("\n") == 1 and "without it there are F32" in refused.stderr
     assert not (tmp_path / "hf_model").exists()
-    done = run_script("convert_to_gguf.py", "--quant_type", "Q8_0", *flags, "--llama_cpp_path", "none",
+    unknown = run_script("convert_to_gguf.py", "--quant_type", "Q9", *flags, cwd=tmp_path, environment=bare)
+    assert unknown.stderr.endswith(
+        "no such type; without llama.cpp there are F32, F16, BF16, Q8_0, Q5_0, Q5_1, Q4_0, Q4_1\n"
+    )
+    done = run_script("convert_to_gguf.py", "--quant_type", "Q8_0", *flags, "--llama_cpp_path", "none", "--verbose",
                       cwd=tmp_path, environment=bare)  # fmt: skip
     assert (done.status, done.stderr) == (0, "")
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("model.gguf")]
     assert [row[0] for row in rows] == ["model.gguf", "model.gguf.Q8_0.gguf"]
     assert rows[0][-2:] == ["0", "0.000%"] and 0 < float(rows[1][-1].rstrip("%")) < 1
     assert "; read back and compared tensor by tensor and token by token. llama.cpp is not installed" in done.stdout
-    assert done.stdout.endswith(", so it has not run these files\n")
+    *_, last, following = done.stdout.splitlines()
+    assert last.endswith(", so it has not run these files")
+    wrote = run_script(*shlex.split(following.removeprefix("next: python ")), cwd=tmp_path, environment=bare)
+    assert wrote.status == 0 and len(wrote.stdout) > 5, wrote.stderr
     card = (tmp_path / "hf_model" / "README.md").read_text(encoding="utf-8")
     assert "llama.cpp has not run these files" in card and "loaded in llama.cpp" not in card
     said = run_script("inference_gguf.py", "--gguf_path", "model.gguf.Q8_0.gguf", "--query", "Mia", cwd=tmp_path)

@@ -51,7 +51,8 @@ def run_program(command: list[str], name: str, **environment: str) -> None:
     if result.returncode:
         last = output.splitlines()[-1] if output else "no message"
         raise UserError(
-            f"{name} failed: {last} (all of it is in conversion.log; give --llama_cpp_path none to do without)"
+            f"{name} failed: {last} (all of it is in conversion.log beside the GGUF file; give "
+            "--llama_cpp_path none to do without)"
         )
 
 

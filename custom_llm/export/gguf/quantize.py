@@ -47,7 +47,8 @@ def parse_quant_types(text: str) -> list[str]:
             reason = "needs an importance matrix, which is not computed here"
             raise UserError(f"--quant_type {name} {reason}; take {smallest}")
         if name not in FILE_TYPES and name not in ALIASES:
-            raise UserError(f"--quant_type {name}: no such type; known are {', '.join([*FILE_TYPES, *ALIASES])}")
+            known = ["known are", *FILE_TYPES, *ALIASES] if is_available() else ["without llama.cpp there are", *HERE]
+            raise UserError(f"--quant_type {name}: no such type; {known[0]} {', '.join(known[1:])}")
     if not names:
         raise UserError("--quant_type is empty; give one or more types, such as Q8_0 or Q4_0,Q8_0")
     return list(dict.fromkeys(names))

@@ -7,6 +7,7 @@ from typing import Any
 
 from gguf import GGML_QUANT_VERSION, GGUFWriter, LlamaFileType, size_label
 
+from custom_llm.common import seal
 from custom_llm.export.about import About
 from custom_llm.export.gguf.architectures import Architecture
 from custom_llm.export.graph.graph import Graph
@@ -50,8 +51,12 @@ def finish(writer: GGUFWriter) -> None:
 
 
 def add_block_size(writer: Any, block_size: int) -> None:
-    """The window the model was trained on, which our runtime keeps to; a table of positions is longer (padded)."""
+    """The window the model was trained on, which our runtime keeps to; a table of positions is longer (padded).
+
+    And room for the seal of the finished file (`common.seal`).
+    """
     writer.add_uint32("custom_llm.block_size", block_size)
+    writer.add_string(seal.KEY, seal.EMPTY)
 
 
 def add_about(writer: Any, about: About) -> None:

@@ -21,6 +21,8 @@ MOST = 1 << 24  # of any number; the largest that makes sense is a vocabulary
 def check_structure(s: Structure) -> None:
     """Raise ValueError for values of a wrong type or outside all bounds."""
     _check_values(s)
+    if s.n_positions not in (None, s.block_size):
+        raise ValueError(f"block_size is {s.block_size} and n_positions {s.n_positions}")
     for layer in s.layers:
         a, ffn = layer.attn, layer.ffn
         _check_values(a)

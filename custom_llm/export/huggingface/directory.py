@@ -2,11 +2,13 @@
 
 Its config.json holds, under `custom_llm`, the structure of the graph that its tensors are of. Where no stock class
 computes what the model does, the tensors stand under our own names, and only this program reads them. Under
-`custom_llm_about` stand the words that its GGUF files say about the model.
+`custom_llm_about` stand the words that its GGUF files say about the model. SHA256SUMS is for `sha256sum -c` and for us:
+a folder that has it is read only as it was written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,10 @@ from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import Tokenizer
 
 OURS = "CustomLLM"  # in the place of a class
-FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+SUMS = "SHA256SUMS"
+FILES = (
+    "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", SUMS,
+)  # fmt: skip
 AGAIN = f"remove its folder, or name another with --output_dir, and export anew with {step('convert_to_gguf')}"
 
 
@@ -54,24 +59,31 @@ def write_hf_directory(
         (output_dir / "config.json").unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {describe_os_error(error)}") from None
-    for name, content in tokenizer_files(tokenizer, graph.s.block_size).items():
-        write_bytes(output_dir / name, content.encode("utf-8"))
     end_of_text_id = tokenizer.end_of_text_id
-    end = {"bos_token_id": end_of_text_id, "eos_token_id": end_of_text_id}
-    write_bytes(output_dir / "generation_config.json", _json({**end, "do_sample": True}))
-    write_model(prepared, hf_class, output_dir, end_of_text_id, about)
+    # The token that pads stands here and not in config.json: there, Llama's class keeps its row from being fine-tuned.
+    generation = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end_of_text_id)
+    generation["do_sample"] = True
+    if graph.s.n_positions is not None:
+        # Without a length pipelines write 256 tokens, and fall over the end of the table of positions.
+        generation["max_length"] = graph.s.block_size
+    texts = tokenizer_files(tokenizer, graph.s.block_size)
+    files = {name: content.encode("utf-8") for name, content in texts.items()}
+    files |= {"generation_config.json": _json(generation)}
+    files |= model_files(prepared, hf_class, end_of_text_id, about)
+    sums = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()]
+    for name, content in {SUMS: "".join(sums).encode(), **files}.items():
+        write_bytes(output_dir / name, content)
     return hf_class.name if hf_class else None
 
 
-def write_model(
-    graph: Graph, hf_class: HFClass | None, output_dir: Path, end_of_text_id: int | None, about: About
-) -> None:
-    """Write model.safetensors and config.json of a graph that `hf_class` has prepared."""
+def model_files(graph: Graph, hf_class: HFClass | None, end_of_text_id: int | None, about: About) -> dict[str, bytes]:
+    """The content of model.safetensors and, at last, config.json of a graph that `hf_class` has prepared."""
     tensors = rename(graph.tensors, graph.s, hf_class.names) if hf_class else graph.tensors
     tensors = {name: x.contiguous() for name, x in tensors.items()}
-    write_bytes(output_dir / "model.safetensors", safetensors_bytes(tensors, metadata={"format": "pt"}))
-    config = hf_config(graph.s, hf_class, end_of_text_id)
-    write_bytes(output_dir / "config.json", _json({**config, KEY: about.to_dict()}))
+    config = {**hf_config(graph.s, hf_class, end_of_text_id), KEY: about.to_dict()}
+    return {
+        "model.safetensors": safetensors_bytes(tensors, metadata={"format": "pt"}), "config.json": _json(config),
+    }  # fmt: skip
 
 
 def hf_config(s: Structure, hf_class: HFClass | None, end_of_text_id: int | None) -> dict[str, Any]:
@@ -92,6 +104,7 @@ def hf_config(s: Structure, hf_class: HFClass | None, end_of_text_id: int | None
 def read_hf_directory(hf_dir: str | Path) -> tuple[Graph, int | None]:
     """The graph of a directory that `write_hf_directory` wrote, and its end-of-text id. Raises UserError for others."""
     config = read_config(hf_dir)
+    check_sums(hf_dir)
     path = Path(hf_dir) / "model.safetensors"
     try:
         tensors = load_file(path)
@@ -121,6 +134,32 @@ def read_config(hf_dir: str | Path) -> dict[str, Any]:
         reason = "not a model this program exported" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: {reason}; {AGAIN}") from None
     return config
+
+
+def check_sums(hf_dir: str | Path) -> None:
+    """Raise UserError where a file is another than SHA256SUMS says. Folders of transformers' own making have none."""
+    sums = Path(hf_dir) / SUMS
+    try:
+        lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+        found = {name: line.partition(" ")[0] for line in lines for name in FILES if line.endswith(f"  {name}")}
+        for name in FILES[:-1]:
+            if _sha256(Path(hf_dir) / name) != found.get(name):
+                raise UserError(
+                    f"{Path(hf_dir) / name} is not what was written; if you changed it, remove {sums}, else {AGAIN}"
+                )
+    except FileNotFoundError as error:
+        if error.filename != str(sums):
+            raise UserError(f"{error.filename}: no such file; {AGAIN}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {describe_os_error(error)}") from None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def read_about(hf_dir: str | Path) -> About:

@@ -18,7 +18,8 @@ import yaml
 from custom_llm.common.files import MARK
 from custom_llm.common.steps import PROGRAM, program
 from custom_llm.config.model import ModelConfig
-from custom_llm.export.about import About, clean_line
+from custom_llm.export.about import About, clean_line, first_word
+from custom_llm.export.plan import context_advice
 from custom_llm.export.proof import FileReport, Parity
 from custom_llm.model.files import Provenance
 
@@ -214,8 +215,10 @@ class ModelCard:
     def _running(self) -> str:
         block_size, name = self.config.block_size, self.rows[-1].path.name
         given, n_tokens = shlex.quote(name), min(block_size, 200)
-        word = re.search(r"[^\W_]{1,20}", self.about.example)  # of characters that the model knows
-        prompt = word[0] if word else "The"
+        prompt = first_word(self.about.example) or "The"  # of characters that the model knows
+        # With the prompt no more than the window, which llama.cpp would round up to a multiple of 256.
+        n_written = max(1, min(block_size - len(prompt.encode()), 200))
+        ollama = re.sub("[^a-z0-9]+", "-", self.about.name.lower()).strip("-") or "my-model"
         parts = ["transformers has no class that computes this model; the GGUF files run everywhere below."]
         ours = f"{PROGRAM} write" if program() else "python inference_gguf.py"
         if self.hf_class:
@@ -233,11 +236,11 @@ class ModelCard:
             f"With custom-llm-scripts, or with llama.cpp, which calls the architecture `{self.architecture}`:",
             fenced(
                 f"{ours} --gguf_path {given} --query {prompt}\n"
-                f"llama-completion -no-cnv -m {given} -c {block_size} -n {n_tokens} -p {prompt}",
+                f"llama-completion -no-cnv -m {given} -c {block_size} -n {n_written} -p {prompt}",
                 "sh",
             ),
             "With Ollama, if its version of llama.cpp has that architecture, by the Modelfile beside the GGUF file:",
-            fenced("ollama create my-model -f Modelfile\nollama run my-model", "sh"),
+            fenced(f"ollama create {ollama} -f Modelfile\nollama run {ollama}", "sh"),
         ]
         return "\n\n".join(parts)
 
@@ -247,7 +250,7 @@ class ModelCard:
             "It continues a text. It was not taught to answer questions, to follow instructions or to be truthful.",
             "It knows nothing but its training text, with all that is wrong or one-sided in it, and can repeat parts "
             "of it word for word.",
-            f"It reads at most {size:,} tokens at once; give other programs a context of {size}.",
+            f"It reads at most {size:,} tokens at once, prompt and what it writes together{self._rounding()}.",
             "It was measured by the figures above and by nothing else: not for bias, harm or use in any decision.",
         ]
         if self.origin.tokenizer == "char":
@@ -255,6 +258,12 @@ class ModelCard:
         if not self.has_end:
             points.append("It has no token that ends a text, so it writes until it is stopped.")
         return "\n".join(f"- {point}" for point in points)
+
+    def _rounding(self) -> str:
+        """Of a context that other programs go beyond."""
+        if not context_advice(self.config):
+            return ""
+        return "; llama.cpp would go on to a multiple of 256, and past it the text gets worse: limit its length (`-n`)"
 
 
 def _cells(row: FileReport) -> list[str]:

@@ -15,6 +15,7 @@ from custom_llm.export.share.card import PICTURE, ModelCard
 # field of `Sampling` → Ollama's name for it
 PARAMETERS = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
               "repeat_penalty": "repeat_penalty"}  # fmt: skip
+MOST_WRITTEN = 256  # tokens of an answer
 
 
 def write_companions(card: ModelCard, folder: Path, picture: Path, end_of_text: str | None) -> list[str]:
@@ -69,6 +70,8 @@ def make_modelfile(paths: Sequence[str | Path], block_size: int, end_of_text: st
     lines = [f"# {MARK}", *(f"# {other}" for other in others), last]
     lines.append('TEMPLATE "{{ .Prompt }}"')  # it continues what is typed, and knows no roles
     lines.append(f"PARAMETER num_ctx {block_size}")
+    # Without a number Ollama writes on for many windows, where no end was learnt; half leaves the other to the prompt.
+    lines.append(f"PARAMETER num_predict {max(1, min(MOST_WRITTEN, block_size // 2))}")
     lines += [f"PARAMETER {theirs} {getattr(Sampling(), ours)}" for ours, theirs in PARAMETERS.items()]
     if end_of_text is not None:
         lines.append(f"PARAMETER stop {_quoted(end_of_text)}")

@@ -111,9 +111,14 @@ def deepen(graph: Graph, n_layers: int) -> Graph:
 
 
 def pad_positions(graph: Graph) -> Graph:
-    """A table of positions with as many rows as llama.cpp reads."""
+    """A table of positions with as many rows as llama.cpp reads.
+
+    The last row again and again: what other programs write past the window is worse than in it, whatever stands there,
+    but least with these rows (3.0 nats a character, against 3.5 with zeros, and 0.8 within the window of 128).
+    """
     rows = graph.s.n_positions
     if rows is None or rows % POSITION_ROWS == 0:
         return graph
-    table = widen(graph.tensors["position_embedding.weight"], -rows % POSITION_ROWS, -2)
+    table = graph.tensors["position_embedding.weight"]
+    table = join([table, table[-1:].expand(-rows % POSITION_ROWS, -1)], 0)
     return graph.change({"position_embedding.weight": table}, n_positions=len(table))
