@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 NAMES = ("SIGTERM", "SIGHUP", "SIGBREAK")  # of the last two each system has one: the terminal was closed
@@ -35,13 +35,21 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 
 class StopRequest:
-    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second one interrupts at once."""
+    """While entered, the first Ctrl-C or SIGTERM only makes `requested` true; a second one interrupts at once.
+
+    also: asked for whether something else is a request to stop.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, also: Callable[[], bool] = lambda: False) -> None:
+        self._also, self._signalled = also, False
         self._previous: dict[int, object] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self._signalled or self._also()
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
@@ -52,7 +60,7 @@ class StopRequest:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self._signalled = True
         self._restore()
 
     def _restore(self) -> None:

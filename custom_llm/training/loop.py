@@ -113,19 +113,19 @@ class Trainer:
         self._last_loss = math.nan  # of the latest update, per target
         self._operations = FORWARD_AND_BACKWARD * costs_of(model.config).flops  # of a token
 
-    def run(self) -> None:
-        """Train to the end, unless Interrupted or Diverged is raised (see `train_model`)."""
+    def run(self, stops: Callable[[], bool] = lambda: False) -> None:
+        """Train to the end, unless Interrupted or Diverged is raised (see `train_model`), or `stops` says so."""
         clock = self.clock
-        with Progress() as progress, StopRequest() as stop:
+        with Progress() as progress, StopRequest(stops) as stop:
             while not self.done:
                 loader = iter(self.loader)
                 while batches := list(islice(loader, self._n_batches)):
-                    stops = self._step(batches, progress, stop)
+                    is_last = self._step(batches, progress, stop)
                     if clock.report_due():
                         self._report(progress, clock.epochs + 1)
                     if clock.point_due():
                         self._log()
-                    if stops:
+                    if is_last:
                         self.save_checkpoint()  # before the report, which another process would not have made here
                         self._report(progress, clock.epochs + 1)
                         raise Interrupted
