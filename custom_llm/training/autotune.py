@@ -57,7 +57,7 @@ def _part(rehearse: Callable[[Batch], object], batch: Batch, seconds: float) -> 
     x, y = batch
     n = -(-FEWEST_TOKENS // x.shape[1])
     rehearse((x[:n], y[:n]))  # the first time is longer
-    while n < len(x) and _time_of(lambda: rehearse((x[:n], y[:n]))) < seconds / 2:
+    while n < len(x) and _time_of(lambda part=(x[:n], y[:n]): rehearse(part)) < seconds / 2:
         n *= 2
     return x[:n], y[:n]
 
