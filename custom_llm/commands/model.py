@@ -49,6 +49,7 @@ def make_parser() -> StepParser:
     add("--preset", type=_preset, metavar="|".join(PRESETS), default="classic",
         help="a known architecture (default: classic)")  # fmt: skip
     add("--advanced", action="store_true", help="ask for every option that has a meaning")
+    add("--verbose", action="store_true", help="say what the model costs in the terms of the field")
     add("--require_export", action="store_true", help="refuse a model that could be trained but not exported")
     add("--layer_configs_jsonl", metavar="FILE", help="the blocks one by one: a file with a JSON object a line")
     add_flags(parser, ModelConfig, "architecture")
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_target(args.config_path, Kind.PTH)
     config = ModelConfig.from_dict(get_user_config(_given(args), args.preset, args.advanced))
 
-    from custom_llm.export.plan import plan_export, summary
+    from custom_llm.export.plan import figures, plan_export, summary
     from custom_llm.model.costs import costs_of
     from custom_llm.model.files import SavedConfig, save_config
 
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     resolved = {**config.to_dict(), **dict.fromkeys(said_by_layers), "advanced": False, "layer_configs_jsonl": None}
     write_beside(args.config_path, parser, {**vars(args), **resolved})
     print(f"Model initialized with {costs.n_parameters / 1e6:.2f}M parameters")
-    print("\n".join(summary(costs, export)))
+    print("\n".join(figures(costs, export) if args.verbose else summary(costs, export)))
 
 
 def _given(args: Namespace) -> dict[str, Any]:
