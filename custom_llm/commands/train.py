@@ -148,4 +148,14 @@ def _train(
     gc.freeze()  # what was imported stays; looking through it again and again for garbage takes 0.3 s
     files = (args.config_path, args.model_path, cache)
     finished = train_on_text(config, corpus, *files, args.device, resumed, keep_options, processes)
+    say(f"{'next' if finished else 'or to use it as it is'}: {_next_step(args, export.exports)}")
     return 0 if finished else EXIT_INTERRUPTED
+
+
+def _next_step(args: Namespace, exports: bool) -> str:
+    """The command for a model that is trained: makes a file of it or, where it has none, lets it write."""
+    said = {name: getattr(args, name) for name in ("model_path", "config_path")}
+    if exports:
+        flags = {name: path for name, path in said.items() if path != make_parser().get_default(name)}
+        return command("convert_to_gguf", *(word for name, path in flags.items() for word in (f"--{name}", path)))
+    return command("inference_gguf", "--gguf_path", said["model_path"], "--config_path", said["config_path"])

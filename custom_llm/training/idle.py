@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from custom_llm.config.training import TrainConfig
+from custom_llm.training.clock import REPORTS
 
 DEFAULT = TrainConfig()
 
@@ -37,8 +38,10 @@ def too_much_for(config: TrainConfig, n_steps: int, n_tokens: int, per_step: int
     for name, what in (("eval_interval", "report"), ("ckpt_interval", "checkpoint")):
         steps = getattr(config, name)
         if steps is not None and steps > n_steps:
-            yield f"--{name} {steps}: this training has {n_steps:,} steps, so that its only {what} is at the end"
-    if config.patience != DEFAULT.patience and config.patience * (config.eval_interval or 1) >= n_steps:
+            yield f"--{name} {steps}: this training has {n_steps:,} steps, and its only {what} is at the end"
+    by_epochs = config.minutes is None and config.max_iters is None
+    reports = n_steps // config.eval_interval if config.eval_interval else config.max_epochs if by_epochs else REPORTS
+    if config.patience != DEFAULT.patience and config.patience >= reports:
         yield f"--patience {config.patience} cannot end this training of {n_steps:,} steps before its end"
     if config.total_batch_size is not None and per_step > n_tokens:
         yield f"--total_batch_size {config.total_batch_size}: a step reads all {n_tokens:,} tokens that are trained on"

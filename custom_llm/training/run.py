@@ -43,7 +43,7 @@ from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
 from custom_llm.training.tracking.verdict import explain
 
 TEXT_TOKENS = 200  # length of the text shown at the end
-UNTRAINED_TOKENS, UNTRAINED_WORK = 60, 2_000_000_000  # at most, of what it writes before; tokens times parameters
+UNTRAINED_TOKENS, UNTRAINED_WORK = 60, 300_000_000  # at most, of what it writes before; tokens times parameters
 BYTES_PER_PARAMETER = 20  # weight, best weight, gradient and up to two moments of the optimizer, in float32
 _WHAT = {"char": "the characters of the text and its end", "bpe": "as many byte pairs as there are in the text"}
 

@@ -93,10 +93,16 @@ def test_a_terminal_that_is_closed(folder):
 def test_nohup_stays(folder):
     process = start(folder, "nohup", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(folder / "trained_model.pth")
+    page = (folder / "trained_model.report.html").read_text(encoding="utf-8")
+    assert '<meta http-equiv="refresh"' in page and "under way" in page and "Settings" in page, (
+        "it is there from the first"
+    )
     process.send_signal(signal.SIGHUP)
     time.sleep(0.5)
     assert process.poll() is None
     process.terminate()
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130 and not (folder / "trained_model.log").exists()
+    page = (folder / "trained_model.report.html").read_text(encoding="utf-8")
+    assert '<meta http-equiv="refresh"' not in page and "stopped after" in page and "<svg" in page
     ended_well(folder, messages.replace("nohup: ignoring input", ""))

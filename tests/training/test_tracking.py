@@ -134,7 +134,10 @@ def test_a_training_leaves_figures_a_picture_and_a_page(folder):
     assert any(key == "aria-label" and value.startswith("Loss over") for key, value in page.attributes)
     assert f"{name}.pth" in page.text and "finished after" in page.text and "learning_rate0.001" in page.text
     assert page.samples[-1] == result.stdout.split("Generated text:\n")[1].removesuffix("\n")
-    assert result.stderr.endswith(f"how it went: {name}.report.html\n") and "warning" not in result.stderr.lower()
+    said = result.stderr.splitlines()
+    assert f"how it goes, to be opened in a browser: {name}.report.html" in said and "warning" not in result.stderr
+    assert said[-2] == f"how it went: {name}.report.html"
+    assert said[-1] == "next: " + shlex.join(["python", "convert_to_gguf.py", "--model_path", f"{name}.pth"])
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def _tokens(about: About) -> str:
     if not about.pieces:
         return ""
     shown = "".join(f"<span>{_safe(piece)}</span>" for piece in about.pieces)
-    caption = f"Each colour is one token, the {about.vocab_size:,} of which are {_safe(about.unit)}."
+    caption = f"Each colour is one token; the model knows {about.vocab_size:,}, which are {_safe(about.unit)}."
     title = "The text as it is read"
     return f'<h2>{title}</h2>\n<p class="faint">{caption}</p>\n<p class="tokens">{shown}</p>'
 
