@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -276,7 +277,9 @@ def _finish(job: _Job, trainer: Trainer) -> None:
     device = torch.device("cpu") if is_divided(trainer.model.head.weight) else job.device
     print("Generated text:")
     model = load_model(job.model_path, job.config_path)[0].to(device)
-    text = write_sample(model, job.tokens.tokenizer, TEXT_TOKENS, job.config.seed, job.beginning)
+    text = ""
+    with contextlib.suppress(KeyboardInterrupt):  # of a large model it takes long, and there is nothing left to lose
+        text = write_sample(model, job.tokens.tokenizer, TEXT_TOKENS, job.config.seed, job.beginning)
     print(text, flush=True)
     try:
         save_config(job.config_path, job.saved_config(trainer, text))

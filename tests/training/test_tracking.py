@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
 import shlex
 import signal
@@ -405,12 +406,16 @@ def test_without_matplotlib_there_is_a_page_without_a_picture(folder):
     absent = folder / "absent"
     absent.mkdir()
     (absent / "matplotlib.py").write_text("raise ImportError", encoding="utf-8")
-    path = {"PYTHONPATH": f"{absent}:{ROOT}"}
+    path = {"PYTHONPATH": f"{absent}:{ROOT}", "PATH": os.defpath}  # there is no python of that name, or another one
     result = train(folder, "--max_iters", "3", environment=path)
     assert "note: there is no picture of the loss; pip install matplotlib\n" in result.stderr
     assert not (folder / "trained_model.loss.png").exists()
     page = Page((folder / "trained_model.report.html").read_text(encoding="utf-8"))
     assert "svg" not in page.tags and len(page.samples) >= 1
+    assert sys.executable in result.stderr, "a person needs it"
+    for ending in ("report.html", "yaml"):  # and others do not
+        written = (folder / f"trained_model.{ending}").read_text(encoding="utf-8")
+        assert "python train_llm.py --" in written and sys.executable not in written
 
 
 def test_a_home_that_cannot_be_written_and_a_style_of_ones_own(folder):

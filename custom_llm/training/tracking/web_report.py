@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from custom_llm.common.steps import portable
 from custom_llm.training.tracking.history import About, Point, best
 from custom_llm.training.tracking.verdict import Verdict, explain, judge
 
@@ -70,7 +71,7 @@ def _verdict(about: About, points: Sequence[Point], status: str) -> str:
         return ""
     sentence, *meaning = explain(points, about)
     more = "".join(f"<p>{_safe(line)}</p>" for line in meaning)
-    return f'<p class="note">{_safe(sentence)}</p>\n{more}'
+    return f'<p class="note">{_safe(portable(sentence))}</p>\n{more}'
 
 
 def _loss(points: Sequence[Point], picture: str) -> str:
