@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -56,7 +57,8 @@ class Terminal:
             )
         except OSError:
             log = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(log, stream.fileno())
+        with contextlib.suppress(OSError):  # what a notebook puts in its place has none
+            os.dup2(log, stream.fileno())
         os.close(log)
 
 

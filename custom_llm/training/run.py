@@ -244,6 +244,7 @@ def _begin(
     guessing = math.log(about.vocab_size)
     say(f"Loss: how far off the model is with what comes next. Knowing nothing it is {guessing:.4f}; lower is better.")
     say("Held-out: its loss on a part of the text that it never learns from, which is what counts.")
+    say("Bits per byte: the same for each byte of text, by which it compares with other models.")
     if job.record.page.is_file():
         say(f"how it goes, to be opened in a browser: {job.record.page}")
     return about
@@ -254,7 +255,7 @@ def _more_than_there_is(job: _Job, trainer: Trainer, n_steps: int | None) -> Ite
     if n_steps is not None:
         config, block_size = job.config, job.train.block_size
         per_step = config.accumulation(block_size, job.processes.size) * config.batch_size * block_size
-        windows = len(job.train) // (config.stride or block_size)
+        windows = -(-len(job.train) // (config.stride or block_size))
         yield from too_much_for(config, n_steps, len(job.train.data), per_step, windows)
 
 

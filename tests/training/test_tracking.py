@@ -115,6 +115,8 @@ class Page(HTMLParser):
 def test_a_training_leaves_figures_a_picture_and_a_page(folder):
     name = "my \"first\" <i>mödel</i> 'v1'".replace("/", "")
     result = train(folder, "--max_epochs", "4", "--model_path", f"{name}.pth")
+    for word in ("FLOP", "nats", "logit", "KL", "KV", "bfloat16", "float32"):
+        assert word not in result.stdout + result.stderr, "a beginner does not know it"
     rows = read_csv(folder / f"{name}.loss.csv")
     steps = [int(row["step"]) for row in rows]
     assert steps == sorted(set(steps)) and steps[0] == 1
