@@ -304,6 +304,11 @@ ENDS = {
     "fell, with more memorised": ([3.6, 3.0, 2.9, 2.8], [4.0, 3.0, 2.6, 2.3], Verdict.GAP_OPENING),
     "hardly fell": ([3.6, 3.0, 2.96, 2.95], [4.0, 3.0, 2.9, 2.9], Verdict.FINE),
     "fell by what nobody notices": ([0.2, 0.19, 0.18, 0.1672, 0.1668], [0.2, 0.19, 0.18, 0.17, 0.17], Verdict.FINE),
+    "fell by little at last": (
+        [0.5534, 0.1495, 0.1340, 0.1250, 0.1235, 0.1235, 0.1214, 0.1203],
+        [0.7543, 0.2140, 0.1763, 0.1471, 0.1468, 0.1565, 0.1614, 0.1212],
+        Verdict.FINE,
+    ),
     "is hardly better than guessing": ([4.1979, 4.1838], [4.2, 4.19], Verdict.HARDLY_BEGUN),
     "one report, of many steps": ([None, 3.6, None, 3.0], [4.0, 3.5, 3.2, 3.0], Verdict.TOO_SHORT),
     "one report, of one step": ([3.0], [3.1], Verdict.TOO_SHORT),

@@ -17,7 +17,8 @@ GUESSED = 0.9  # of the loss of guessing; a held-out loss that is no lower is ha
 # Where there is more to learn, the second half of a training brings the held-out loss down to this share at least: the
 # first while nothing is memorised, so that the training loss is like it, and the other in any case.
 FALL, STEEP_FALL = 0.97, 0.93
-NOTICEABLE = 0.01  # nats by which twice the training must lower the loss, going by the latest reports
+# Nats by which twice the training must lower the loss, going by the reports of the last steps.
+NOTICEABLE, LAST_STEPS = 0.02, 0.1
 LAST = 0.1  # share of the tokens that are read last, over which the training loss is taken
 
 
@@ -58,10 +59,11 @@ def _still_falls(points: Sequence[Point], measured: Sequence[Point], loss: float
     before = half.held_out if half else first_half[-1].loss if first_half else math.inf
     if last.held_out > (FALL if loss >= ALIKE * last.held_out else STEEP_FALL) * before:
         return False
-    if len(measured) == 1 or measured[-2].step >= last.step:
+    earlier = [point for point in measured if point.step <= (1 - LAST_STEPS) * last.step]
+    if not earlier:
         return True
-    doublings = math.log2(last.step / measured[-2].step)
-    return not (measured[-2].held_out - last.held_out < NOTICEABLE * doublings)
+    doublings = math.log2(last.step / earlier[-1].step)
+    return not (earlier[-1].held_out - last.held_out < NOTICEABLE * doublings)
 
 
 def _last_loss(points: Sequence[Point]) -> float:
