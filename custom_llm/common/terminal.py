@@ -87,4 +87,5 @@ class _Stream:
                 return
             self._is_lost = True
             self._lose(self._stream)
-            self._try(self._stream.flush)  # what is left in its buffer
+            # What failed is still in its buffer, if it has one.
+            self._try(call if getattr(self._stream, "write_through", False) else self._stream.flush)
