@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 GONE = {errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF, errno.EINVAL}  # the last is how Windows calls a closed pipe
+HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Terminal:
@@ -31,15 +32,15 @@ class Terminal:
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = (_Stream(stream, self._lose) for stream in self._streams)
         in_main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
-        self._handles = in_main and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        self._handles = in_main and HANG_UP is not None and signal.getsignal(HANG_UP) is signal.SIG_DFL
         if self._handles:
-            signal.signal(signal.SIGHUP, self._hang_up)
+            signal.signal(HANG_UP, self._hang_up)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.stdout, sys.stderr = self._streams
         if self._handles:
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            signal.signal(HANG_UP, signal.SIG_DFL)
 
     def _hang_up(self, number: int, frame: FrameType | None) -> None:
         self.is_lost = True
