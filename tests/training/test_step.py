@@ -81,7 +81,7 @@ def test_another_setting_is_taken_for_a_clear_gain_only(monkeypatch):
         (["little", "much"], 0.1, "much"),
         (["much"], 0, "much"),
     ):
-        assert use_fastest(work, ["first", *others], used.append, gain) == expected
+        assert use_fastest(work, ["first", *others], used.append, gain)[0] == expected
         assert used[-1] == expected
 
 
