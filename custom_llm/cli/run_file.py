@@ -10,7 +10,7 @@ from custom_llm.cli.parser import StepParser
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import beside, check_target, write_bytes
 from custom_llm.common.notes import note
-from custom_llm.common.steps import command
+from custom_llm.common.steps import command, portable
 from custom_llm.common.text import shown
 
 MARK = "# Written by custom-llm-scripts"  # how a file that may be written anew begins
@@ -48,7 +48,7 @@ def write_run_file(path: str | Path, parser: StepParser, values: Mapping[str, An
     content = yaml.dump(
         {parser.script: options}, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
     )
-    again = command(parser.script, "--config", str(path))
+    again = portable(command(parser.script, "--config", str(path)))
     again = "".join(c if c.isprintable() else "?" for c in again)  # a line break would end the comment
     header = f"{MARK}, anew for every run: copy it before you change it. The same run again:\n#     {again}\n"
     write_bytes(path, (header + content).encode())

@@ -15,7 +15,7 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,6 @@ from custom_llm.config.presets import PRESETS, Purpose, choose_sizes, complete
 
 CONFIG = "model_config.pth"
 AUTO = "auto"  # the preset whose sizes are chosen for a text and a time
-CHARACTERS = 100  # about as many different ones has a text
-ALIKE = 0.95  # share of the parameters, from which on a plan is right
 
 
 def get_user_config(
@@ -59,6 +57,7 @@ def make_parser() -> StepParser:
     add("--preset", type=_preset, metavar="|".join([*PRESETS, AUTO]), default="classic",
         help="a known architecture, or auto: classic in sizes for a text and a time (default: classic)")  # fmt: skip
     add("--advanced", action="store_true", help="ask for every option that has a meaning")
+    add("--verbose", action="store_true", help="say what the model costs in the terms of the field")
     add("--require_export", action="store_true", help="refuse a model that could be trained but not exported")
     add("--layer_configs_jsonl", metavar="FILE", help="the blocks one by one: a file with a JSON object a line")
     add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
@@ -91,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"({command('llm_model', '--preset', AUTO)} chooses sizes for your text and your minutes)")
     config = ModelConfig.from_dict(get_user_config(values, args.preset, args.advanced))
 
-    from custom_llm.export.plan import plan_export, summary
+    from custom_llm.export.plan import context_advice, figures, plan_export, summary
     from custom_llm.model.costs import costs_of
     from custom_llm.model.files import SavedConfig, save_config
 
@@ -105,9 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     resolved |= {item.name: None for item in fields(Purpose)}
     write_beside(args.config_path, parser, {**vars(args), **resolved})
     print(f"Model initialized with {costs.n_parameters / 1e6:.2f}M parameters")
-    print("\n".join(summary(costs, export)))
-    if provisional := "" if is_auto else _provisional(config, costs.n_parameters):
-        print(f"  provisional {provisional}")
+    print("\n".join(figures(costs, export) if args.verbose else summary(costs, export)))
+    if advice := context_advice(config) if export.exports else "":
+        print(f"  context     {advice}")
     flags = flags_of({**training, "config_path": args.config_path}, {"config_path": CONFIG, "encoding": "utf-8"})
     if line := next_step("train_llm", *flags):
         print(line)
@@ -129,19 +128,6 @@ def sizes_for(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str,
     tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
     model, training = choose_sizes(tokens.n_characters, purpose.minutes, os.cpu_count() or 1)
     return {"vocab_size": tokens.tokenizer.vocab_size, **model}, {**asdict(purpose), **training}
-
-
-def _provisional(config: ModelConfig, n_parameters: int) -> str:
-    """What to say if the model becomes another one by the text's vocabulary; nothing if hardly."""
-    from custom_llm.model.costs import costs_of
-
-    after = costs_of(replace(config, vocab_size=CHARACTERS)).n_parameters
-    if after > ALIKE * n_parameters:
-        return ""
-    return (
-        f"training counts the characters of your text instead of {config.vocab_size:,} tokens; with {CHARACTERS} of "
-        f"them it is {after / 1e6:.2f}M"
-    )
 
 
 def _given(args: Namespace) -> dict[str, Any]:

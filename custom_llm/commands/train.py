@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from custom_llm.cli.ask import ask, build
 from custom_llm.cli.parser import StepParser, add_flags, given
 from custom_llm.cli.run_file import write_beside
-from custom_llm.common.errors import EXIT_INTERRUPTED, UserError
+from custom_llm.common.errors import UserError
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import is_terminal, note, say
-from custom_llm.common.steps import command, docs
+from custom_llm.common.steps import command, docs, flags_of, next_step
 from custom_llm.config.presets import BYTE_PAIRS, LONG_TEXT
 from custom_llm.config.training import TrainConfig
 from custom_llm.training.distributed.processes import Processes, only_the_first_speaks, world_size
@@ -156,5 +156,12 @@ def _train(
 
     gc.freeze()  # what was imported stays; looking through it again and again for garbage takes 0.3 s
     files = (args.config_path, args.model_path, cache)
-    finished = train_on_text(config, corpus, *files, args.device, resumed, keep_options, processes, adapt_epochs)
-    return 0 if finished else EXIT_INTERRUPTED
+    stopped_by = train_on_text(config, corpus, *files, args.device, resumed, keep_options, processes, adapt_epochs)
+    flags = {name: getattr(args, name) for name in ("config_path", "model_path")}
+    if export.exports:
+        line = next_step("convert_to_gguf", *flags_of(flags, {name: parser.get_default(name) for name in flags}))
+    else:  # there is no file to make
+        line = next_step("inference_gguf", *flags_of({"gguf_path": args.model_path, "config_path": args.config_path}))
+    if line:
+        say(line.replace("next", "or to use it as it is", 1) if stopped_by else line)
+    return 128 + stopped_by if stopped_by else 0  # what a shell reports

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
+HANGUP = 1  # SIGHUP, which not every system has
 NAMES = ("SIGTERM", "SIGHUP", "SIGBREAK")  # of the last two each system has one: the terminal was closed
 
 
@@ -35,13 +36,21 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 
 class StopRequest:
-    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second one interrupts at once."""
+    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second one interrupts at once.
+
+    also: asked for whether the terminal is gone, which is a request to stop as well.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, also: Callable[[], bool] = lambda: False) -> None:
+        self._also, self._number = also, 0
         self._previous: dict[int, object] = {}
+
+    @property
+    def requested(self) -> int:
+        """The number of the signal to stop by; 0: none."""
+        return self._number or (HANGUP if self._also() else 0)
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
@@ -52,7 +61,7 @@ class StopRequest:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self._number = number
         self._restore()
 
     def _restore(self) -> None:

@@ -80,6 +80,14 @@ def next_step(script: str, *words: str) -> str:
     return "" if _on_a_road else f"next: {command(script, *words)}"
 
 
+def portable(text: str) -> str:
+    """A text for a file that others may read: in its commands, programs by their names and not by their paths here."""
+    for name, path in (("python", sys.executable), (PROGRAM, sys.argv[0])):
+        if Path(path).is_absolute():
+            text = text.replace(quoted(path), name)
+    return text
+
+
 def quoted(*words: str) -> str:
     """Words of a command as the shell takes them."""
     if ON_WINDOWS:  # whose cmd.exe knows no single quotes

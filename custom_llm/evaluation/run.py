@@ -14,7 +14,14 @@ from custom_llm.common.text import counted
 from custom_llm.config.sampling import Sampling
 from custom_llm.evaluation.metrics.diversity import Diversity, diversity
 from custom_llm.evaluation.metrics.grades import AGES, QUALITIES, Grades, grade, mean_grade
-from custom_llm.evaluation.metrics.memorization import RUN, Copies, find_copies, longest_copy, share_copied
+from custom_llm.evaluation.metrics.memorization import (
+    RUN,
+    Copies,
+    find_copies,
+    judge_copies,
+    longest_copy,
+    share_copied,
+)
 from custom_llm.evaluation.metrics.quality import measure
 from custom_llm.evaluation.metrics.quantization import recommend
 from custom_llm.evaluation.models import Scorer
@@ -145,6 +152,8 @@ def samples_table(model: str, written: Diversity, human: Diversity, copies: Sequ
             share = share_copied(found)
             row += ["–" if share is None else f"{share:.1%}", counted(len(longest_copy(found)), "character")]
         lines.append(f"Copied: the share of runs of {RUN} characters that stand verbatim in the training text.")
+        if verdict := judge_copies(*map(share_copied, copies)):
+            lines.append(verdict)
         if longest := longest_copy(copies[0]):
             examples.append(("The longest copy in what the model wrote", longest[:LONGEST_SHOWN]))
     else:

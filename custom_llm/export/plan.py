@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.gguf.architectures import choose_architecture
@@ -12,8 +12,10 @@ from custom_llm.export.graph.graph import Graph
 from custom_llm.export.graph.rewrites.layers import POSITION_ROWS
 from custom_llm.export.huggingface.classes import in_directory
 from custom_llm.export.suggest import refusal
-from custom_llm.model.costs import BATCH_SIZE, HALF, Costs
+from custom_llm.model.costs import BATCH_SIZE, HALF, Costs, costs_of
 
+SMALLEST_GPT2 = 124_439_808  # parameters
+CHARACTERS = 100  # that a text in one language has, about
 QUANT_TYPES = ("F16", "Q8_0", "Q4_K_M", "Q4_0")  # of which a plan names the sizes
 ALIGNMENT = 32  # tensors begin at multiples of it
 # As a token, a character beyond ASCII has some bytes, a length, a type, and a rule that merges its bytes.
@@ -22,7 +24,27 @@ BYTES_OF_METADATA = 750
 
 
 def summary(costs: Costs, plan: ExportPlan) -> list[str]:
-    """A few lines for a person."""
+    """A few lines for a person who makes a first model."""
+    share = costs.n_parameters / SMALLEST_GPT2
+    size = f"{share:,.1f} times" if share >= 1 else f"1/{1 / share:,.0f} of"
+    lines = [
+        f"  size        {size} the smallest GPT-2; smaller learns faster, larger learns more from much text",
+        f"  memory      about {_size(costs.training_bytes)} while it trains, at batch_size {BATCH_SIZE}",
+    ]
+    if plan.exports:
+        sizes = [_size(gguf_bytes(plan.shapes, name)) for name in ("Q8_0", "Q4_0")]
+        lines.append(f"  file        about {sizes[0]} as Q8_0, which is nearly exact, {sizes[1]} as Q4_0")
+    if costs.config.vocab_size > CHARACTERS:
+        of_characters = costs_of(replace(costs.config, vocab_size=CHARACTERS)).n_parameters
+        lines.append(
+            f"  vocabulary  {costs.config.vocab_size:,} until step 2 has the text: by characters, its default, about "
+            f"{CHARACTERS}, and the model {_count(of_characters)}"
+        )
+    return [*lines, f"  export      {plan.sentence}"]
+
+
+def figures(costs: Costs, plan: ExportPlan) -> list[str]:
+    """The same for a person who knows the field."""
     context = costs.config.block_size
     cache_bytes = gguf_cache_bytes(plan.shapes) if plan.exports else costs.cache_bytes
     active = "all" if costs.n_active == costs.n_parameters else _count(costs.n_active)

@@ -87,6 +87,11 @@ class Clock:
         return min(1.0, self.seconds / self._seconds)
 
     @property
+    def total_steps(self) -> int | None:
+        """Of the whole training; None where the time ends it."""
+        return None if self._config.minutes is not None else self._total_steps
+
+    @property
     def warm_up(self) -> float:
         """The share of the training in which the learning rate rises."""
         steps = self._config.warmup_steps

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
+import numpy as np
 import psutil
 import torch
 
@@ -13,6 +15,10 @@ from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.training.clock import Clock
 
 WIDEST = 100  # columns of a sample in a line
+PICTURED = 300  # tokens of the text that are shown one by one
+BYTES_OF_A_CHARACTER = 4  # at most
+FEW_DOCUMENTS = 20  # beginnings from which a model does not learn how a text begins
+LOOKED_AT, LOOKED_AT_AS_TEXT = 1 << 20, 1 << 16  # tokens, to see how a text is divided
 # Part of the name of a GPU → operations a second with dense bfloat16 that its maker states; the first one that fits.
 PEAKS = {
     "B200": 2250e12, "H200": 989e12, "GH200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12,
@@ -54,13 +60,46 @@ def peak_of(device: torch.device, precision: str) -> float | None:
     return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
-def write_sample(model: GPTLanguageModel, tokenizer: Tokenizer, n_tokens: int, seed: int) -> str:
-    """The beginning of a document, as the model would write it. The randomness of training stays as it is."""
+def write_sample(
+    model: GPTLanguageModel, tokenizer: Tokenizer, n_tokens: int, seed: int, beginning: Sequence[int] | None = None
+) -> str:
+    """A text as the model would write it behind `beginning` (default: the end of the document before).
+
+    The randomness of training stays as it is.
+    """
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    start = torch.tensor([[tokenizer.end_of_text_id]], device=device)
-    ids = model.generate(start, n_tokens, temperature=0.8, generator=generator)[0, 1:]
+    start = torch.tensor([beginning or [tokenizer.end_of_text_id]], device=device)
+    ids = model.generate(start, n_tokens, temperature=0.8, generator=generator)[0, start.shape[1] :]
     return tokenizer.decode(ids.tolist()).split(tokenizer.end_of_text)[0].strip("\n")
+
+
+def beginning_of(ids: np.ndarray, tokenizer: Tokenizer) -> list[int]:
+    """The tokens behind which a text begins, in a text of these ids.
+
+    What follows the end of a document is learnt where there are many of them. One long document has a single beginning,
+    and behind its end a model goes on in the middle of a sentence; there, paragraphs or lines are what begins.
+    """
+    looked_at = ids[:LOOKED_AT]
+    if np.count_nonzero(looked_at == tokenizer.end_of_text_id) < FEW_DOCUMENTS:
+        text = tokenizer.decode(looked_at[:LOOKED_AT_AS_TEXT].tolist())
+        for between in ("\n\n", "\n"):
+            if text.count(between) >= FEW_DOCUMENTS:
+                return tokenizer.encode(between).tolist()
+    return [tokenizer.end_of_text_id]
+
+
+def pieces_of(ids: np.ndarray, tokenizer: Tokenizer) -> list[str]:
+    """The beginning of a text, token by token; tokens that hold parts of one character are one piece."""
+    pieces: list[str] = []
+    begun: list[int] = []
+    for token in ids[:PICTURED].tolist():
+        begun.append(token)
+        piece = tokenizer.decode(begun)
+        if "\ufffd" not in piece or len(begun) == BYTES_OF_A_CHARACTER:
+            pieces.append(piece)
+            begun = []
+    return pieces
 
 
 def in_a_line(text: str, indent: int = 2) -> str:

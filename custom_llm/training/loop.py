@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +34,14 @@ UNSEEN = 10  # updates that a GPU may be behind, as looking at one waits for it
 
 
 class Interrupted(Exception):
-    """Training was stopped from outside between two steps; the model holds what it has learnt so far."""
+    """Training was stopped from outside between two steps; the model holds what it has learnt so far.
+
+    number: of the signal that did it, or would do so.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def train_model(
@@ -113,22 +121,22 @@ class Trainer:
         self._last_loss = math.nan  # of the latest update, per target
         self._operations = FORWARD_AND_BACKWARD * costs_of(model.config).flops  # of a token
 
-    def run(self) -> None:
-        """Train to the end, unless Interrupted or Diverged is raised (see `train_model`)."""
+    def run(self, stops: Callable[[], bool] = lambda: False) -> None:
+        """Train to the end, unless Interrupted or Diverged is raised (see `train_model`), or `stops` says so."""
         clock = self.clock
-        with Progress() as progress, StopRequest() as stop:
+        with Progress() as progress, StopRequest(stops) as stop:
             while not self.done:
                 loader = iter(self.loader)
                 while batches := list(islice(loader, self._n_batches)):
-                    stops = self._step(batches, progress, stop)
+                    is_last = self._step(batches, progress, stop)
                     if clock.report_due():
                         self._report(progress, clock.epochs + 1)
                     if clock.point_due():
                         self._log()
-                    if stops:
+                    if is_last:
                         self.save_checkpoint()  # before the report, which another process would not have made here
                         self._report(progress, clock.epochs + 1)
-                        raise Interrupted
+                        raise Interrupted(stop.requested or signal.SIGTERM)  # another process was told
                     if clock.checkpoint_due():
                         self.save_checkpoint()
                     if self.done:
@@ -153,7 +161,7 @@ class Trainer:
         with self._explaining(clock.steps + 1):
             update = self.step(batches, rate)
         clock.add(sum(x.numel() for x, _ in batches), len(batches))
-        (wishes,) = self.processes.sum(stop.requested)  # they all stop, or none does
+        (wishes,) = self.processes.sum(bool(stop.requested))  # they all stop, or none does
         self._updates.append((clock.steps, rate, update))
         if self.step.device.type == "cpu" or len(self._updates) >= UNSEEN:
             self._look()

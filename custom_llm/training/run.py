@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
@@ -13,13 +15,15 @@ import psutil
 import torch
 
 from custom_llm.common.errors import UserError
-from custom_llm.common.files import Kind, check_distinct, check_target
-from custom_llm.common.notes import note, say
+from custom_llm.common.files import Kind, beside, check_distinct, check_target
+from custom_llm.common.notes import note, say, warn
 from custom_llm.common.steps import command, step
+from custom_llm.common.terminal import Terminal
 from custom_llm.common.text import counted
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.presets import BYTE_PAIRS
 from custom_llm.config.training import TrainConfig
+from custom_llm.data.cache import default_cache
 from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset, WindowLoader
 from custom_llm.data.hub.named import PREFIX, find_dataset
 from custom_llm.data.sources import Corpus
@@ -29,17 +33,20 @@ from custom_llm.model.files import Provenance, SavedConfig, load_config, load_mo
 from custom_llm.tokenizer.bpe import SMALLEST_VOCABULARY
 from custom_llm.tokenizer.load import find_recipe
 from custom_llm.training.autotune import use_fastest_settings
-from custom_llm.training.display import write_sample
+from custom_llm.training.display import beginning_of, write_sample
 from custom_llm.training.distributed.parallel import is_divided
 from custom_llm.training.distributed.processes import Processes, local_rank
+from custom_llm.training.idle import too_much_for, without_effect
 from custom_llm.training.loop import Interrupted, Trainer, held_out_loss
 from custom_llm.training.match import describe_match, enough_epochs
 from custom_llm.training.resume import Checkpoint, Saver, checkpoint_path
 from custom_llm.training.step import Diverged
-from custom_llm.training.tracking.history import About, History, describe, describe_overfitting, describe_underfitting
+from custom_llm.training.tracking.history import About, History, describe
 from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
+from custom_llm.training.tracking.verdict import explain
 
 TEXT_TOKENS = 200  # length of the text shown at the end
+UNTRAINED_TOKENS, UNTRAINED_WORK = 60, 300_000_000  # at most, of what it writes before; tokens times parameters
 BYTES_PER_PARAMETER = 20  # weight, best weight, gradient and up to two moments of the optimizer, in float32
 _WHAT = {"char": "the characters of the text and its end", "bpe": "as many byte pairs as there are in the text"}
 
@@ -52,6 +59,7 @@ class _Job:
     corpus: Corpus
     config_path: str
     model_path: str
+    cache: Path
     processes: Processes
     device: torch.device
     record: Record
@@ -65,7 +73,13 @@ class _Job:
         """What trains this model again."""
         flags = [] if self.config_path == "model_config.pth" else ["--config_path", self.config_path]
         flags += [] if self.model_path == "trained_model.pth" else ["--model_path", self.model_path]
+        flags += [] if self.cache == default_cache() else ["--cache_dir", str(self.cache)]
         return command("train_llm", *flags)
+
+    @cached_property
+    def beginning(self) -> list[int]:
+        """The tokens behind which the model is to begin a text."""
+        return beginning_of(self.tokens.ids, self.tokens.tokenizer)
 
     def saved_config(self, trainer: Trainer, text: str = "") -> SavedConfig:
         """The content of `model_config.pth` with the training as far as it has come; `text` is the model's."""
@@ -77,12 +91,12 @@ def train_on_text(
     config: TrainConfig, corpus: Corpus, config_path: str, model_path: str, cache: Path, device: str | None,
     resumed: Checkpoint | None, on_start: Callable[[TrainConfig], object], processes: Processes,
     adapt_epochs: bool = False,
-) -> bool:  # fmt: skip
+) -> int:  # fmt: skip
     """Train the model of `config_path` on a text and show a text of it.
 
-    `config_path` is completed with the vocabulary of the text, together with the first weights written. False if the
-    training was stopped from outside; the weights so far are saved. UserError where the text, a file or an option does
-    not fit, or the memory does not suffice.
+    `config_path` is completed with the vocabulary of the text, together with the first weights written. The number of
+    the signal that stopped the training, whose weights so far are saved; 0: none did. UserError where the text, a file
+    or an option does not fit, or the memory does not suffice.
 
     Args:
         cache: the folder for the encoded text.
@@ -100,28 +114,32 @@ def train_on_text(
         n_parameters = GPTLanguageModel.outline(job.architecture).n_parameters()
         say(describe_match(n_parameters, len(job.train.data), config.dataset_path, config.minutes))
     trainer, saver = _build(job)
-    about = _begin(job, trainer, saver, resumed, on_start)
-    try:
-        trainer.run()
-    except Interrupted:
-        job.record.finish("stopped")
-        say(f"stopped; the best of what the model has learnt so far is in {model_path}; {job.command} --resume goes on")
-        return False
-    except Diverged as error:
-        flag = f"--learning_rate {config.learning_rate / 10:g}"
-        can_resume = saver.fall_back(trainer)
-        job.record.finish("failed")
-        if not can_resume:
-            raise UserError(f"{error}: {job.command} {flag}") from None
-        raise UserError(f"{error}: {job.command} --resume {flag} goes on from the best model so far") from None
-    except UserError:
-        job.record.finish("failed")
-        raise
-    for line in _conclusions(trainer, about):
-        say(line)
-    if processes.rank == 0:
-        _finish(job, trainer)
-    return True
+    with Terminal(beside(model_path, ".log")) as terminal:
+        about = _begin(job, trainer, saver, resumed, on_start)
+        try:
+            trainer.run(lambda: terminal.is_lost)
+        except Interrupted as stopped:
+            job.record.finish("stopped")
+            say(f"stopped; the best of what the model has learnt so far is in {model_path}")
+            say(f"to go on: {job.command} --resume")
+            return stopped.number
+        except Diverged as error:
+            flag = f"--learning_rate {config.learning_rate / 10:g}"
+            can_resume = saver.fall_back(trainer)
+            job.record.finish("failed")
+            if not can_resume:
+                raise UserError(f"{error}: {job.command} {flag}") from None
+            raise UserError(f"{error}: {job.command} --resume {flag} goes on from the best model so far") from None
+        except (UserError, KeyboardInterrupt) as error:
+            job.record.finish("failed" if isinstance(error, UserError) else "stopped")
+            if processes.size == 1 and (resumed is not None or trainer.clock.checkpoint_seconds):
+                say(f"to go on from the last checkpoint: {job.command} --resume")
+            raise
+        for line in _conclusions(job, trainer, about):
+            say(line)
+        if processes.rank == 0:
+            _finish(job, trainer)
+    return 0
 
 
 def _prepare(
@@ -160,8 +178,8 @@ def _prepare(
         what = _WHAT.get(tokens.tokenizer.kind, f"that of {config.tokenizer}")
         say(f"vocab_size becomes {vocab_size}, {what}")
     return _Job(
-        config, corpus, config_path, model_path, processes, pick_device(device, processes), record, tokens, train,
-        held_out, replace(architecture, vocab_size=vocab_size),
+        config, corpus, config_path, model_path, cache, processes, pick_device(device, processes), record, tokens,
+        train, held_out, replace(architecture, vocab_size=vocab_size),
     )  # fmt: skip
 
 
@@ -192,6 +210,9 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
         )
     torch.manual_seed(config.seed)
     model = GPTLanguageModel(job.architecture)
+    if config.sample_tokens and processes.rank == 0:
+        n = min(UNTRAINED_TOKENS, config.sample_tokens, UNTRAINED_WORK // n_parameters)
+        job.record.untrained = write_sample(model, tokenizer, n, config.seed) if n else None
     loader = WindowLoader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
     if config.threads is not None:
         torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
@@ -200,7 +221,8 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
 
     held_out_text = tokenizer.decode(job.held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a byte
     bytes_per_token = len(held_out_text.encode(errors="replace")) / len(job.held_out)
-    sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed), SAMPLE_SHARE)
+    beginning = job.beginning
+    sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed, beginning), SAMPLE_SHARE)
     # Only one process writes, which it cannot with a part of the model.
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
     training = Checkpoint(asdict(config), job.architecture.to_dict(), job.tokens.key)
@@ -221,42 +243,57 @@ def _begin(
     config, processes, model = job.config, job.processes, trainer.model
     if resumed is not None:
         saver.resume(resumed, trainer)
-    else:
+    by = f" in {processes.size} processes ({config.strategy})" if processes.size > 1 else ""
+    print(f"Training on {job.device.type}{by} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
+    for line in [
+        *without_effect(config, processes.size),
+        *_more_than_there_is(job, trainer, trainer.clock.total_steps),
+    ]:
+        warn(line)
+    if resumed is None:
         batch = [i % len(job.train) for i in range(config.batch_size)]
         use_fastest_settings(trainer.step, job.train.__getitems__(batch))
-    precision = trainer.step.precision
-    config = replace(config, threads=torch.get_num_threads(), precision=precision)
+    config = replace(config, threads=torch.get_num_threads(), precision=trainer.step.precision)
     if config.tokenizer == "bpe" and config.vocab_size is None:  # the model's, which it now has from the text
         config = replace(config, vocab_size=model.config.vocab_size)
     if processes.rank == 0:
         on_start(config)
-    by = f" in {processes.size} processes ({config.strategy})" if processes.size > 1 else ""
-    print(f"Training on {job.device.type}{by} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
-    if precision != "float32":
-        note(f"products are computed in {precision}; --precision float32 is more exact")
-    about = describe(job.model_path, job.corpus.name, model, config, job.device, processes.size, job.command)
+    about = describe(
+        job.model_path, job.config_path, job.corpus.name, job.tokens, model, config, job.device, processes.size,
+        job.command,
+    )  # fmt: skip
     with processes.raising_together():
         if processes.rank == 0:
-            job.record.start(about, trainer.history)
+            job.record.start(about, trainer.history, trainer.clock)
+    guessing = math.log(about.vocab_size)
+    say(f"Loss: how far off the model is with what comes next. Knowing nothing it is {guessing:.4f}; lower is better.")
+    say("Held-out: its loss on a part of the text that it never learns from, which is what counts.")
+    say("Bits per byte: the same for each byte of text, by which it compares with other models.")
+    if job.record.page.is_file():
+        say(f"how it goes, to be opened in a browser: {job.record.page}")
     return about
 
 
-def _conclusions(trainer: Trainer, about: About) -> Iterator[str]:
+def _more_than_there_is(job: _Job, trainer: Trainer, n_steps: int | None) -> Iterator[str]:
+    """Options that are too large for a training of so many steps; none where that is not known yet."""
+    if n_steps is not None:
+        config, block_size = job.config, job.train.block_size
+        per_step = config.accumulation(block_size, job.processes.size) * config.batch_size * block_size
+        windows = -(-len(job.train) // (config.stride or block_size))
+        yield from too_much_for(config, n_steps, len(job.train.data), per_step, windows)
+
+
+def _conclusions(job: _Job, trainer: Trainer, about: About) -> Iterator[str]:
     """What there is to say of a training at its end."""
-    best, points = trainer.best, trainer.history.points
+    points = trainer.history.points
     if not trainer.clock.done:
         yield (
             f"--patience {trainer.config.patience} ended it: so many reports in a row had no lower held-out loss; "
-            f"{about.command} --resume --patience 0 goes on"
+            f"{job.command} --resume --patience 0 goes on"
         )
-    verdict = describe_overfitting(points, about) or describe_underfitting(points, about)
-    if verdict is not None:
-        yield verdict
-    elif best.since:
-        yield (
-            f"{about.model_path} is the model at its lowest held-out loss, {best.loss:.4f} at step {best.step:,} "
-            f"in epoch {best.epoch}"
-        )
+    if trainer.clock.total_steps is None:  # only now are they known
+        yield from (f"warning: {line}" for line in _more_than_there_is(job, trainer, trainer.clock.steps))
+    yield from explain(points, about)
 
 
 def _finish(job: _Job, trainer: Trainer) -> None:
@@ -265,7 +302,9 @@ def _finish(job: _Job, trainer: Trainer) -> None:
     device = torch.device("cpu") if is_divided(trainer.model.head.weight) else job.device
     print("Generated text:")
     model = load_model(job.model_path, job.config_path)[0].to(device)
-    text = write_sample(model, job.tokens.tokenizer, TEXT_TOKENS, job.config.seed)
+    text = ""
+    with contextlib.suppress(KeyboardInterrupt):  # of a large model it takes long, and there is nothing left to lose
+        text = write_sample(model, job.tokens.tokenizer, TEXT_TOKENS, job.config.seed, job.beginning)
     print(text, flush=True)
     try:
         save_config(job.config_path, job.saved_config(trainer, text))

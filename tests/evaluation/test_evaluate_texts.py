@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from custom_llm.evaluation.metrics import memorization
 from custom_llm.evaluation.metrics.diversity import diversity, longest_repeat, words
-from custom_llm.evaluation.metrics.memorization import RUN, find_copies
+from custom_llm.evaluation.metrics.memorization import RUN, find_copies, judge_copies
 from custom_llm.evaluation.metrics.quality import Quality
 from custom_llm.evaluation.metrics.quantization import Candidate, Fidelity, compare, median_speeds, recommend
 from custom_llm.evaluation.quantized import draw
@@ -186,9 +186,25 @@ def test_json_has_no_numbers_that_json_does_not_have():
     assert found == {"a": [None, None, 1.5], "b": [1, "ß"]}
 
 
+@pytest.mark.parametrize(
+    "model,people,expected",
+    [
+        (0.0, 0.0, "text of its own"),
+        (0.84, 0.81, "text of its own"),
+        (0.2, 0.0, "memorised a part"),
+        (0.9, 0.1, "most"),
+    ],
+)
+def test_the_share_that_is_copied_has_its_sentence(model, people, expected):
+    said = judge_copies(model, people)
+    assert expected in said and f"{model:.0%} of what it writes" in said and f"{people:.0%} of what people do" in said
+    assert judge_copies(None, people) == judge_copies(model, None) == ""
+
+
 def test_long_copies_are_shown_in_part():
     text = "abc " * 500
     copies = find_copies([text], [text])
     table = samples_table("m", diversity([text]), diversity([text]), [copies, copies])
     assert table.rows[0][-1] == "2,000 characters"
     assert {len(example) for _, example in table.examples} == {LONGEST_SHOWN}
+    assert "It writes text of its own: 100% of what it writes" in table.lines[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from custom_llm.config.model import ModelConfig
 from custom_llm.config.presets import PRESETS, complete
 from custom_llm.config.training import TrainConfig
 from custom_llm.export.pipeline import convert_to_gguf, export_to_hf
-from custom_llm.export.plan import QUANT_TYPES, context_advice, gguf_bytes, gguf_cache_bytes, plan_export, summary
+from custom_llm.export.plan import QUANT_TYPES, context_advice, figures, gguf_bytes, gguf_cache_bytes, plan_export
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.attention import Cache
 from custom_llm.model.costs import BATCH_SIZE, FLOAT, HALF, costs_of
@@ -101,7 +102,7 @@ def test_padded_heads_are_kept_as_well():
     """Its narrow heads are as wide in the file as its widest."""
     costs, plan = costs_of(CONFIGS["narrow_to_wide"]), plan_export(CONFIGS["narrow_to_wide"])
     assert gguf_cache_bytes(plan.shapes) > costs.cache_bytes
-    assert f"{gguf_cache_bytes(plan.shapes) / 1e3:.1f} kB for a token" in " ".join(summary(costs, plan))
+    assert f"{gguf_cache_bytes(plan.shapes) / 1e3:.1f} kB for a token" in " ".join(figures(costs, plan))
 
 
 @each
@@ -192,16 +193,25 @@ def step_1(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_plan_follows_the_number_of_parameters(step_1, preset):
-    status, lines, _ = step_1(f"{ALL_SIX} --preset {preset}")
+    flags = f"{ALL_SIX} --vocab_size 400 --preset {preset}"
+    status, lines, _ = step_1(flags)
     config = ModelConfig(**torch.load("model_config.pth", weights_only=True))
     costs = costs_of(config)
     assert status == 0
     assert lines[0] == f"Model initialized with {costs.n_parameters / 1e6:.2f}M parameters"
-    assert [line.split("  ")[1] for line in lines[1:]] == [
-        "parameters", "compute", "KV cache", "training", "GGUF", "export",
-    ]  # fmt: skip
+    assert [line.split("  ")[1] for line in lines[1:]] == ["size", "memory", "file", "vocabulary", "export"]
+    assert not any(word in " ".join(lines[:-1]) for word in ("FLOP", "KV", "cache", "tensor", "float", "activation"))
+    of_characters = costs_of(replace(config, vocab_size=100)).n_parameters
+    assert lines[4].endswith(f"about 100, and the model {of_characters / 1e6:.2f}M")
     assert lines[-1] == f"  export      {plan_export(config).sentence}" and plan_export(config).exports
     assert all(len(line) <= 120 and line[13] == " " != line[14] for line in lines[1:-1])
+
+    status, verbose, _ = step_1(f"{flags} --verbose")
+    assert (status, verbose[0], verbose[-1]) == (0, lines[0], lines[-1])
+    assert [line.split("  ")[1] for line in verbose[1:]] == [
+        "parameters", "compute", "KV cache", "training", "GGUF", "export",
+    ]  # fmt: skip
+    assert all(len(line) <= 120 and line[13] == " " != line[14] for line in verbose[1:-1])
 
 
 NOT_EXPORTED = "--non_linearity mish"
@@ -225,7 +235,8 @@ def test_require_export_refuses_it(step_1, tmp_path):
 def test_a_model_larger_than_the_world_is_planned(step_1):
     sizes = "--vocab_size 10000000 --n_embd 65536 --n_head 512 --n_layer 512 --block_size 1048576 --dropout 0"
     status, lines, _ = step_1(sizes)
-    assert status == 0
+    assert status == 0 and lines[1].startswith("  size        223,145.3 times the smallest GPT-2")
+    status, lines, _ = step_1(f"{sizes} --verbose")
     assert "27.77T" in lines[1] and "PB of tensors at batch_size 32" in lines[4]
 
 

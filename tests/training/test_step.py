@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,11 +12,13 @@ import pytest
 import torch
 from architectures import ATTENTIONS, EXPERTS, tiny, windows
 from conftest import ENVIRONMENT, STORY, configure, run_script
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from custom_llm.common.errors import UserError
 from custom_llm.config.training import TrainConfig
 from custom_llm.model.gpt import NOT_TRAINED_ON
-from custom_llm.training.autotune import use_fastest, use_fastest_settings
+from custom_llm.training.autotune import FEWEST_TOKENS, SECONDS, SHARE, use_fastest, use_fastest_settings
 from custom_llm.training.loop import held_out_loss
 from custom_llm.training.optim.optimizers import OPTIMIZERS
 from custom_llm.training.speed import autocast, multiplies_bfloat16, precisions_of
@@ -78,8 +81,38 @@ def test_another_setting_is_taken_for_a_clear_gain_only(monkeypatch):
         (["little", "much"], 0.1, "much"),
         (["much"], 0, "much"),
     ):
-        assert use_fastest(work, ["first", *others], used.append, gain) == expected
+        assert use_fastest(work, ["first", *others], used.append, gain)[0] == expected
         assert used[-1] == expected
+
+
+@given(
+    st.floats(1e-6, 5.0), st.lists(st.floats(0.1, 10.0), min_size=6, max_size=6).map(sorted), st.booleans(),
+    st.floats(0.1, 10.0), st.none() | st.floats(0.01, 99.0), st.sampled_from([8, 64, 1024]),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_choosing_takes_seconds_however_long_a_batch_takes(per_window, factors, idle, of_bfloat16, minutes, block_size):
+    """A window takes so long, times a factor of the threads (all of them are best where the machine is idle)."""
+    now, threads, worst = [0.0], [32], [0.0]
+    of_threads = dict(zip((32, 16, 8, 4, 2, 1), factors if idle else factors[::-1], strict=True))
+    step = make_step(precision="auto", batch_size=128, minutes=minutes)
+
+    def rehearse(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        times = of_threads[threads[0]] * (of_bfloat16 if step.precision == "bfloat16" else 1)
+        now[0] += len(batch[0]) * per_window * times
+        worst[0] = max(worst[0], per_window * times * -(-FEWEST_TOKENS // block_size))
+
+    step.rehearse = rehearse
+    ids = torch.zeros(128, block_size, dtype=torch.long)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("custom_llm.training.speed.multiplies_bfloat16", lambda device: True)
+        patch.setattr(torch, "get_num_threads", lambda: threads[0])
+        patch.setattr(torch, "set_num_threads", lambda n: threads.__setitem__(0, n))
+        patch.setattr("time.perf_counter", lambda: now[0])
+        use_fastest_settings(step, (ids, ids))
+    allowed = min(SECONDS, SHARE * 60 * (minutes or math.inf))
+    assert now[0] <= 2 * allowed + 2 * (6 + 2 + 1) * worst[0], "each setting has two turns with the smallest part"
+    assert of_threads[threads[0]] == min(of_threads.values())
+    assert step.precision == ("bfloat16" if of_bfloat16 <= 0.9 else "float32")
 
 
 @pytest.mark.parametrize("experts", EXPERTS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -13,7 +15,6 @@ import sys
 import time
 import unicodedata
 import warnings
-from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -33,13 +34,12 @@ from custom_llm.training.tracking.history import (
     History,
     Point,
     best,
-    describe_overfitting,
-    describe_underfitting,
     thin,
     to_csv,
 )
 from custom_llm.training.tracking.plot import draw_curves
-from custom_llm.training.tracking.web_report import make_page
+from custom_llm.training.tracking.verdict import Verdict, explain, judge
+from custom_llm.training.tracking.web_report import Live, make_page
 
 # In one precision: which one is faster is measured, so that two trainings might differ in it.
 FLAGS = "--dataset_path input.txt --batch_size 4 --learning_rate 0.001 --precision float32 --cache_dir cache".split()
@@ -115,6 +115,8 @@ class Page(HTMLParser):
 def test_a_training_leaves_figures_a_picture_and_a_page(folder):
     name = "my \"first\" <i>mödel</i> 'v1'".replace("/", "")
     result = train(folder, "--max_epochs", "4", "--model_path", f"{name}.pth")
+    for word in ("FLOP", "nats", "logit", "KL", "KV", "bfloat16", "float32"):
+        assert word not in result.stdout + result.stderr, "a beginner does not know it"
     rows = read_csv(folder / f"{name}.loss.csv")
     steps = [int(row["step"]) for row in rows]
     assert steps == sorted(set(steps)) and steps[0] == 1
@@ -135,7 +137,10 @@ def test_a_training_leaves_figures_a_picture_and_a_page(folder):
     assert any(key == "aria-label" and value.startswith("Loss over") for key, value in page.attributes)
     assert f"{name}.pth" in page.text and "finished after" in page.text and "learning_rate0.001" in page.text
     assert page.samples[-1] == result.stdout.split("Generated text:\n")[1].removesuffix("\n")
-    assert result.stderr.endswith(f"how it went: {name}.report.html\n") and "warning" not in result.stderr.lower()
+    said = result.stderr.splitlines()
+    assert f"how it goes, to be opened in a browser: {name}.report.html" in said and "warning" not in result.stderr
+    assert said[-2] == f"how it went: {name}.report.html"
+    assert said[-1] == "next: " + shlex.join(["python", "convert_to_gguf.py", "--model_path", f"{name}.pth"])
 
 
 @pytest.mark.slow
@@ -248,9 +253,13 @@ ANY_POINT = st.builds(
 def test_any_text_and_any_number_make_a_page(text, points, held_out):
     """Lone surrogates, controls, right-to-left overrides and tags included."""
     reported = Point(7, 1.0, 7, 7.0, 0.1, 2.0, 1.0, 1.0, held_out, held_out, text)
-    about = About(text, text, 5, 0.0, text, text, {text: {text: text, "none": None}})
-    source = make_page(about, [*points, reported], text, None, f"</script><script>alert(1)</script>{text}")
+    about = About(text, text, 5, 9, text, text, text, text, {text: {text: text, "none": None}}, [text])
+    end = f"</script><script>alert(1)</script>{text}"
+    source = make_page(about, [*points, reported], text, None, None, end, Live(0.5, 3.0, "12:00:00"))
     page = Page(source.encode().decode())
+    finished = Page(make_page(about, [*points, reported], "finished", None, text, text))
+    assert finished.tags.count("pre") == 3 and "script" not in finished.tags
+    assert ("http-equiv", "refresh") in page.attributes and ("http-equiv", "refresh") not in finished.attributes
     assert "script" not in page.tags and page.tags.count("pre") == 2
     assert page.samples[1].startswith("</script><script>alert(1)</script>")
     for char in page.samples[0]:
@@ -281,52 +290,104 @@ def test_a_picture_of_any_training(points, capfd):
     assert capfd.readouterr().err == ""
 
 
-ABOUT = About("m.pth", "notes.txt", 5, 0.1, "python train_llm.py", "--max_epochs 20", {})
+GUESSING = math.log(66)
+ABOUT = About("m.pth", "notes.txt", 5, 66, "characters", "train longer", "train a smaller one", "train gently", {})
+# name → held-out losses, training losses, what it came to
+ENDS = {
+    "rose": ([4.0, 3.0, 2.5, 2.6, 3.1], None, Verdict.MEMORISED),
+    "rose a little": ([4.0, 3.0, 3.01], [3.9, 3.0, 2.95], Verdict.FINE),
+    "rose a little, and the training loss fell on": ([4.0, 3.0, 3.01], None, Verdict.GAP_OPENING),
+    "diverged": ([4.0, 3.0, 9.0], [4.0, 3.0, 9.0], Verdict.UNSTEADY),
+    "became no number": ([3.0, 2.0, math.nan], [3.0, 2.0, 2.0], Verdict.UNSTEADY),
+    "fell": ([3.5, 3.0, 2.9, 2.8], [4.0, 3.0, 2.9, 2.7], Verdict.TOO_SHORT),
+    "fell, with more learnt than memorised": ([3.6, 3.0, 2.7, 2.6], [4.0, 3.0, 2.2, 2.1], Verdict.TOO_SHORT),
+    "fell, with more memorised": ([3.6, 3.0, 2.9, 2.8], [4.0, 3.0, 2.6, 2.3], Verdict.GAP_OPENING),
+    "hardly fell": ([3.6, 3.0, 2.96, 2.95], [4.0, 3.0, 2.9, 2.9], Verdict.FINE),
+    "fell by what nobody notices": ([0.2, 0.19, 0.18, 0.1672, 0.1668], [0.2, 0.19, 0.18, 0.17, 0.17], Verdict.FINE),
+    "fell by little at last": (
+        [0.5534, 0.1495, 0.1340, 0.1250, 0.1235, 0.1235, 0.1214, 0.1203],
+        [0.7543, 0.2140, 0.1763, 0.1471, 0.1468, 0.1565, 0.1614, 0.1212],
+        Verdict.FINE,
+    ),
+    "is hardly better than guessing": ([4.1979, 4.1838], [4.2, 4.19], Verdict.HARDLY_BEGUN),
+    "one report, of many steps": ([None, 3.6, None, 3.0], [4.0, 3.5, 3.2, 3.0], Verdict.TOO_SHORT),
+    "one report, of one step": ([3.0], [3.1], Verdict.TOO_SHORT),
+    "one report, nothing learnt since half of the time": ([None, None, None, 2.0], [3.0, 2.0, 2.0, 2.0], Verdict.FINE),
+    "none": ([None, None], [3.0, 2.0], Verdict.UNKNOWN),
+    "no numbers": ([math.nan], [math.nan], Verdict.UNKNOWN),
+}
 
 
-def test_memorising_is_said_in_a_sentence():
-    rising = points_of([4.0, 3.0, 2.5, 2.6, 3.1])
-    said = describe_overfitting(rising, ABOUT)
-    assert said.startswith(
-        "From step 30 on the held-out loss rose, from 2.5000 to 3.1000, and the training loss came to 1.8000: what"
-    )
-    assert "m.pth holds the weights of step 30. More text helps most; else --dropout 0.2, fewer" in said
-    assert "--dropout" not in describe_overfitting(rising, replace(ABOUT, dropout=0.2))
-    for fine in ([4.0, 3.0, 2.9], [4.0, 3.0, 3.01], [None, None], [math.nan, math.nan]):
-        assert describe_overfitting(points_of(fine), ABOUT) is None
-    diverging = points_of([4.0, 3.0, 9.0], [4.0, 3.0, 9.0])
-    assert describe_overfitting(diverging, ABOUT) is None, "nothing is memorised"
+@pytest.mark.parametrize("held_out,losses,expected", ENDS.values(), ids=ENDS)
+def test_every_end_has_its_verdict(held_out, losses, expected):
+    points = points_of(held_out, losses)
+    assert judge(points, GUESSING) is expected
+    sentence, *meaning = explain(points, ABOUT)
+    commands = {
+        Verdict.MEMORISED: ABOUT.less, Verdict.GAP_OPENING: ABOUT.less, Verdict.UNSTEADY: ABOUT.gentler,
+        Verdict.TOO_SHORT: ABOUT.longer, Verdict.HARDLY_BEGUN: ABOUT.longer,
+    }  # fmt: skip
+    assert sentence.endswith(commands.get(expected, ".")) and len(meaning) <= 1
 
 
-def test_a_training_that_was_too_short_is_told_how_it_goes_on():
-    said = describe_underfitting(points_of([4.0, 3.0, 2.9, 2.8], [4.0, 3.0, 2.9, 2.7]), ABOUT)
-    assert said == (
-        "There is more to learn: the held-out loss was still falling at the end, to 2.8000. More training helps most: "
-        "python train_llm.py --resume --max_epochs 20"
-    )
-    steep = [4.0, 3.0, 2.7, 2.6], [4.0, 3.0, 2.2, 2.1]
-    assert describe_underfitting(points_of(*steep), ABOUT), "more is learnt than memorised"
-    assert describe_underfitting(points_of([3.0], [3.1]), ABOUT), "a training of one report"
-    for held_out, losses in (
-        ([4.0, 3.0, 2.9, 2.8], [4.0, 3.0, 2.6, 2.4]),  # much is memorised
-        ([4.0, 3.0, 2.5, 2.6], [4.0, 3.0, 2.7, 2.6]),  # it rose
-        ([4.0, 3.0, 2.96, 2.95], [4.0, 3.0, 2.9, 2.9]),  # it hardly fell
-        ([None, None], [3.0, 2.0]), ([math.nan], [math.nan]),
-    ):  # fmt: skip
-        assert describe_underfitting(points_of(held_out, losses), ABOUT) is None
+LOSSES = st.lists(st.tuples(st.none() | st.floats(0.01, 9), st.floats(0.01, 9)), min_size=1, max_size=12)
+
+
+@given(LOSSES, st.floats(0.01, 0.99), st.floats(0.3, 9))
+def test_a_verdict_follows_the_losses(losses, share, guessing):
+    """The last held-out loss, and the training loss with it, may be lower or higher than they were."""
+    *before, (last, loss) = losses
+    last = 2.0 if last is None else last
+
+    def verdict(times: float) -> Verdict:
+        held_out, training = zip(*before, (last * times, loss * times), strict=True)
+        return judge(points_of(list(held_out), list(training)), guessing)
+
+    now, lower, higher = verdict(1), verdict(share), verdict(1 / share)
+    assert {now, lower, higher} <= set(Verdict) - {Verdict.UNKNOWN}
+    learns = (Verdict.HARDLY_BEGUN, Verdict.TOO_SHORT)
+    if now is Verdict.TOO_SHORT:
+        assert lower is Verdict.TOO_SHORT, "a steeper fall is no end of it"
+    if now in (Verdict.MEMORISED, Verdict.UNSTEADY):
+        assert higher in (Verdict.MEMORISED, Verdict.UNSTEADY), "it rose all the more"
+    lowest = min(value for value, _ in [*before, (last, loss)] if value is not None)
+    assert (lower in learns or lower in (Verdict.FINE, Verdict.GAP_OPENING)) or last * share > lowest
+    assert explain(points_of([last], [loss]), ABOUT)
+
+
+def run_command(command: str, folder: Path):
+    """What a message says, run as it stands there."""
+    for single in command.split(" and then "):
+        python, *words = shlex.split(single)
+        assert python == "python"
+        result = run_script(*words, cwd=folder)
+        assert result.status == 0, result.stderr
+    return result
+
+
+def held_out_losses(result) -> list[float]:
+    return [float(loss) for loss in re.findall(r"Held-out: (\S+) ", result.stdout)]
 
 
 def test_the_command_that_goes_on_with_a_short_training_makes_it_better(folder):
     short = train(folder, "--max_iters", "20", "--learning_rate", "0.0003")
-    command = re.search(
-        r"^There is more to learn: .* More training helps most: python (.*)$", short.stderr, re.MULTILINE
+    (command,) = re.findall(
+        r"(?:More training helps most|Train it for longer): (python .*)$", short.stderr, re.MULTILINE
     )
-    assert command[1] == "train_llm.py --resume --max_iters 80"
-    assert command[1] in (folder / "trained_model.report.html").read_text(encoding="utf-8")
-    longer = run_script(*command[1].split(), cwd=folder)
-    assert longer.status == 0, longer.stderr
-    first, last = (float(re.findall(r"Held-out: (\S+) ", run.stdout)[-1]) for run in (short, longer))
-    assert last < 0.9 * first
+    assert command == "python train_llm.py --cache_dir cache --resume --max_iters 80"
+    assert command in (folder / "trained_model.report.html").read_text(encoding="utf-8")
+    longer = run_command(command, folder)
+    assert held_out_losses(longer)[-1] < 0.9 * held_out_losses(short)[-1]
+
+
+def test_the_commands_after_a_training_that_memorised_train_another_model(folder):
+    small = "--vocab_size 30 --n_embd 16 --n_head 2 --n_layer 1 --block_size 16 --dropout 0.1"
+    assert run_script("llm_model.py", *small.split(), cwd=folder).status == 0
+    (folder / "input.txt").write_text(STORY * 8 + STORY[::-1], encoding="utf-8")  # what is held out is another text
+    long = train(folder, "--max_epochs", "30", "--learning_rate", "0.003", "--sample_tokens", "0")
+    (command,) = re.findall(r"memorises less: (python .*)$", long.stderr, re.MULTILINE)
+    assert run_command(command, folder).stdout.startswith("Training on cpu")
+    assert "dropout: 0.2" in (folder / "model_config.yaml").read_text(encoding="utf-8")
 
 
 @given(st.text(st.characters(), max_size=300))
@@ -352,12 +413,16 @@ def test_without_matplotlib_there_is_a_page_without_a_picture(folder):
     absent = folder / "absent"
     absent.mkdir()
     (absent / "matplotlib.py").write_text("raise ImportError", encoding="utf-8")
-    path = {"PYTHONPATH": f"{absent}:{ROOT}"}
+    path = {"PYTHONPATH": f"{absent}:{ROOT}", "PATH": os.defpath}  # there is no python of that name, or another one
     result = train(folder, "--max_iters", "3", environment=path)
     assert "note: there is no picture of the loss; pip install matplotlib\n" in result.stderr
     assert not (folder / "trained_model.loss.png").exists()
     page = Page((folder / "trained_model.report.html").read_text(encoding="utf-8"))
     assert "svg" not in page.tags and len(page.samples) >= 1
+    assert sys.executable in result.stderr, "a person needs it"
+    for ending in ("report.html", "yaml"):  # and others do not
+        written = (folder / f"trained_model.{ending}").read_text(encoding="utf-8")
+        assert "python train_llm.py --" in written and sys.executable not in written
 
 
 def test_a_home_that_cannot_be_written_and_a_style_of_ones_own(folder):

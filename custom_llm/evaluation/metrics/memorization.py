@@ -16,6 +16,8 @@ RUN = 50  # characters
 PART = 1 << 20  # characters of the training text that are looked at together
 BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that its powers have inverses modulo 2**64
 FILTER_BITS = 20
+USUAL = 0.05  # how much larger a share than people's is no sign of memorising
+MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,17 @@ def share_copied(copies: Sequence[Copies]) -> float | None:
 def longest_copy(copies: Sequence[Copies]) -> str:
     """Of all these texts."""
     return max((item.longest for item in copies), key=len, default="")
+
+
+def judge_copies(model: float | None, people: float | None) -> str:
+    """A sentence on the share that a model copies, beside the share of what people wrote; "" where one has no runs."""
+    if model is None or people is None:
+        return ""
+    beside = f"{model:.0%} of what it writes stands word for word in the training text, {people:.0%} of what people do"
+    if model <= people + USUAL:
+        return f"It writes text of its own: {beside}."
+    part = "most of its text" if model > MOSTLY else "a part of its text"
+    return f"It has memorised {part}: {beside}. More text, or a smaller model, copies less."
 
 
 def find_copies(texts: Sequence[str], training: Iterable[str]) -> list[Copies]:

@@ -16,10 +16,14 @@ from typing import Any
 
 import torch
 
+from custom_llm.common.files import beside
 from custom_llm.common.steps import command
+from custom_llm.config.model import ModelConfig
 from custom_llm.config.training import TrainConfig
+from custom_llm.data.token_file import Tokens
 from custom_llm.model import GPTLanguageModel
 from custom_llm.training.clock import FLOOR, Clock
+from custom_llm.training.display import pieces_of
 
 LONGER = 4  # times, which is worth it after a training that was too short
 
@@ -31,17 +35,20 @@ class About:
     model_path: str  # where the weights are written
     corpus: str  # what is learnt from
     n_parameters: int
-    dropout: float  # of the model
-    command: str  # which trains it
-    longer: str  # flags of a training that is longer by LONGER
+    vocab_size: int
+    unit: str  # what its tokens are: characters, …
+    longer: str  # the command that goes on with the training, to be longer by LONGER
+    less: str  # commands for a model that memorises less
+    gentler: str  # the command of a training by smaller steps
     tables: Mapping[str, Mapping[str, object]]  # title → name → value
+    pieces: Sequence[str] = ()  # the beginning of the text, token by token
 
 
 def describe(
-    model_path: str, corpus: str, model: GPTLanguageModel, config: TrainConfig, device: torch.device, n_processes: int,
-    command: str,
+    model_path: str, config_path: str, corpus: str, tokens: Tokens, model: GPTLanguageModel, config: TrainConfig,
+    device: torch.device, n_processes: int, train: str,
 ) -> About:  # fmt: skip
-    """All options, with what was chosen where nothing was said, and the machine; `command` trains this model."""
+    """All options, with what was chosen where nothing was said, and the machine; the command `train` trains a model."""
     block_size = model.config.block_size
     chosen = {
         "min_lr": FLOOR * config.learning_rate if config.min_lr is None else config.min_lr,
@@ -55,8 +62,24 @@ def describe(
     machine |= {"system": platform.platform(), "Python": platform.python_version(), "PyTorch": torch.__version__}
     tables = {"Training": asdict(config) | chosen, "Model": model.config.to_dict(), "Machine": machine}
     end = next((name for name in ("minutes", "max_iters") if getattr(config, name) is not None), "max_epochs")
-    longer = f"--{end} {LONGER * getattr(config, end):{'g' if end == 'minutes' else ''}}"
-    return About(model_path, corpus, model.n_parameters(), model.config.dropout, command, longer, tables)
+    most = next(item.metadata["high"] for item in fields(config) if item.name == end)
+    longer = f"{train} --resume --{end} {min(most, LONGER * getattr(config, end)):{'g' if end == 'minutes' else ''}}"
+    again = command("train_llm", "--config", str(beside(model_path, ".yaml")))
+    unit = "characters" if tokens.tokenizer.kind == "char" else "pieces of words"
+    return About(
+        model_path, corpus, model.n_parameters(), model.config.vocab_size, unit, longer,
+        _memorising_less(config_path, model.config, again), f"{again} --learning_rate {config.learning_rate / 3:.1g}",
+        tables, pieces_of(tokens.ids, tokens.tokenizer),
+    )  # fmt: skip
+
+
+def _memorising_less(config_path: str, model: ModelConfig, again: str) -> str:
+    """Commands for a model that memorises less, whose training the command `again` repeats."""
+    options = beside(config_path, ".yaml")  # of step 1
+    if model.layer_configs is not None or not options.is_file():
+        return f"{command('llm_model', '--config_path', config_path)} asks for a smaller model or more dropout"
+    less = ["--dropout", "0.2"] if model.dropout < 0.2 else ["--n_layer", f"{max(1, model.n_layer // 2)}"]
+    return f"{command('llm_model', '--config', str(options), *less)} and then {again}"
 
 
 def _processor() -> str:
@@ -74,12 +97,6 @@ def _processor() -> str:
 
 
 MOST_POINTS = 2000  # of a training; with more of them, as by thousands of epochs, every second one goes
-RISE = 1.01  # how far above its lowest the held-out loss ends when a text was memorised
-# Where there is more to learn, the second half of a training brings the held-out loss down to this share at least: the
-# first while nothing is memorised, so that the training loss is like it, and the other in any case.
-FALL, STEEP_FALL = 0.97, 0.93
-ALIKE = 0.9  # of the held-out loss; a training loss that is no lower is like it
-LAST = 0.1  # share of the tokens that are read last, over which the training loss is taken
 
 
 @dataclass(frozen=True)
@@ -186,44 +203,3 @@ def to_csv(points: list[Point]) -> bytes:
         values = (getattr(point, name) for name in COLUMNS)
         table.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in values)
     return buffer.getvalue().encode()
-
-
-def describe_overfitting(points: Sequence[Point], about: About) -> str | None:
-    """What to say if the held-out loss rose while the text of the training was learnt ever better; else None."""
-    lowest = best(points)
-    if lowest is None:
-        return None
-    last = [point for point in points if point.held_out is not None][-1].held_out
-    loss = _last_loss(points)
-    if not (last > RISE * lowest.held_out and loss < ALIKE * last):
-        return None
-    dropout = "--dropout 0.2, " if about.dropout < 0.2 else ""
-    return (
-        f"From step {lowest.step:,} on the held-out loss rose, from {lowest.held_out:.4f} to {last:.4f}, and the "
-        f"training loss came to {loss:.4f}: what the model learnt then, it memorised. {about.model_path} holds "
-        f"the weights of step {lowest.step:,}. More text helps most; else {dropout}fewer --n_layer or a smaller "
-        f"--n_embd ({command('llm_model')}), or a shorter training."
-    )
-
-
-def describe_underfitting(points: Sequence[Point], about: About) -> str | None:
-    """What to say if the held-out loss was still falling at the end; else None."""
-    lowest = best(points)
-    if lowest is None or lowest.step != points[-1].step:
-        return None
-    before = best([point for point in points if point.step <= lowest.step / 2])
-    fall = FALL if _last_loss(points) >= ALIKE * lowest.held_out else STEEP_FALL
-    if before is not None and lowest.held_out > fall * before.held_out:
-        return None
-    return (
-        f"There is more to learn: the held-out loss was still falling at the end, to {lowest.held_out:.4f}. More "
-        f"training helps most: {about.command} --resume {about.longer}"
-    )
-
-
-def _last_loss(points: Sequence[Point]) -> float:
-    """The mean training loss of the tokens that were read last."""
-    begin = (1 - LAST) * points[-1].tokens
-    counts = [points[0].tokens, *(after.tokens - before.tokens for before, after in pairwise(points))]
-    last = [(point.loss, n) for point, n in zip(points, counts, strict=True) if point.tokens > begin]
-    return sum(loss * n for loss, n in last) / sum(n for _, n in last)

@@ -87,7 +87,7 @@ def _draw(points: list[Point]) -> Figure:
             markerfacecolor="none", markeredgewidth=1.5, label=f"lowest: {lowest.held_out:.4f} at step {lowest.step:,}",
         )  # fmt: skip
     loss.set_xlabel("step")
-    loss.set_ylabel("loss (nats per token)")
+    loss.set_ylabel("loss (lower is better)")
     rate.set_ylabel("learning rate", color=COLORS["faint"])
     rate.set_ylim(bottom=0)
     rate.tick_params(axis="y", labelcolor=COLORS["faint"], color=COLORS["grid"])

@@ -11,22 +11,27 @@ from typing import Any, TypeVar
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import LOSSES, beside, write_bytes
 from custom_llm.common.notes import note
+from custom_llm.training.clock import Clock
 from custom_llm.training.tracking.history import About, History, Point, to_csv
 from custom_llm.training.tracking.plot import draw_curves
 from custom_llm.training.tracking.trackers import TRACKERS
-from custom_llm.training.tracking.web_report import make_page
+from custom_llm.training.tracking.web_report import Live, make_page
 
 SAMPLE_SHARE, CSV_SHARE, PAGE_SHARE = 0.05, 0.01, 0.01  # of the time, at most
-PAGE_AFTER = 60  # seconds until the first page, since drawing the first picture takes about one
+PAGE_PAUSE = 2.0  # seconds between two pages, at least
+PICTURE_AFTER = 30  # seconds until the first picture, since drawing that takes about one
 
 Result = TypeVar("Result")
 
 
 class Paced:
-    """Calls a function so rarely that it takes no more than a share of the time; not before `after` seconds."""
+    """Calls a function so rarely that it takes no more than a share of the time.
 
-    def __init__(self, function: Callable[[], Result], share: float, after: float = 0.0) -> None:
-        self._function, self._share = function, share
+    Not before `after` seconds, and not twice in `pause` seconds.
+    """
+
+    def __init__(self, function: Callable[[], Result], share: float, after: float = 0.0, pause: float = 0.0) -> None:
+        self._function, self._share, self._pause = function, share, pause
         self._next = time.monotonic() + after
 
     def __call__(self) -> Result | None:
@@ -38,7 +43,7 @@ class Paced:
             return self._function()
         finally:
             ended = time.monotonic()
-            self._next = ended + (ended - began) / self._share
+            self._next = ended + max(self._pause, (ended - began) / self._share)
 
 
 class Record:
@@ -46,8 +51,9 @@ class Record:
 
     def __init__(self, model_path: str, tracker: str) -> None:
         """Raises UserError if the tracker is not installed, or its folder cannot be."""
-        self._csv, self._page = beside(model_path, LOSSES), beside(model_path, ".report.html")
+        self._csv, self.page = beside(model_path, LOSSES), beside(model_path, ".report.html")
         self._png = beside(model_path, ".loss.png")
+        self.untrained: str | None = None  # what the model wrote before it was trained
         self._kind, self._run = tracker, None
         self._tracker = TRACKERS[tracker](model_path) if tracker in TRACKERS else None
         self._history: History | None = None
@@ -55,26 +61,30 @@ class Record:
 
     def check(self, files: Iterable[Path]) -> None:
         """Raise UserError when one of the files of the text would be written over."""
-        written = {os.path.realpath(path) for path in (self._csv, self._png, self._page)}
+        written = {os.path.realpath(path) for path in (self._csv, self._png, self.page)}
         for path in files:
             if os.path.realpath(path) in written:
                 raise UserError(f"--dataset_path {path}: training writes its figures there; give the text another name")
 
-    def start(self, about: About, history: History) -> None:
+    def start(self, about: About, history: History, clock: Clock) -> None:
         """Begin, or go on behind the points that `history` has; UserError where the tracker does not begin."""
         if self._tracker is not None:
             step = history.points[-1].step if history.points else 0
             settings = {name: value for table in about.tables.values() for name, value in table.items()}
             self._run = self._tracker.start(self._run, step, settings)
-        self._about, self._history = about, history
+        self._about, self._history, self._clock = about, history, clock
         self._write_csv_now_and_then = Paced(self._write_csv, CSV_SHARE)
-        self._write_page_now_and_then = Paced(lambda: self._write_page("under way", None), PAGE_SHARE, PAGE_AFTER)
+        self._picture: str | None = None
+        self._draw_now_and_then = Paced(self._draw, PAGE_SHARE, PICTURE_AFTER)
+        self._write_page_now_and_then = Paced(self._write_live_page, PAGE_SHARE, pause=PAGE_PAUSE)
         self._attempt("csv", self._write_csv)
+        self._attempt("page", self._write_page_now_and_then)
 
     def add(self, point: Point) -> None:
         """Take note of a new point of the history."""
         self._track(lambda: self._tracker.log(point))
         self._attempt("csv", self._write_csv_now_and_then)
+        self._attempt("page", self._write_page_now_and_then)
 
     def save(self) -> None:
         """Let a crash lose nothing, and a person see how it is going."""
@@ -87,34 +97,46 @@ class Record:
         if self._history is None:
             return None
         self._attempt("csv", self._write_csv)
-        page = self._attempt("page", lambda: self._write_page(status, text))
+        page = self._attempt("page", lambda: self._write_last_page(status, text))
         self._track(lambda: self._tracker.close())
         return page
 
     def state_dict(self) -> dict[str, Any]:
-        """The run of the tracker."""
-        return {"tracker": self._kind, "run": self._run}
+        """The run of the tracker, and what the model wrote before."""
+        return {"tracker": self._kind, "run": self._run, "untrained": self.untrained}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Go on with the same run, if it is the same tracker. To be called before `start`."""
-        self._run = state["run"] if state is not None and state.get("tracker") == self._kind else None
+        state = state or {}
+        self._run = state.get("run") if state.get("tracker") == self._kind else None
+        untrained = state.get("untrained")
+        self.untrained = untrained if isinstance(untrained, str) else None
 
     def _write_csv(self) -> None:
         write_bytes(self._csv, to_csv(self._history.points))
 
-    def _write_page(self, status: str, text: str | None) -> Path | None:
-        points = self._history.points
-        if not points:
-            return None
-        picture = self._attempt("picture", lambda: self._draw(points))
-        page = make_page(self._about, points, status, picture, text)
-        write_bytes(self._page, page.encode(errors="replace"))
-        return self._page
+    def _write_live_page(self) -> Path:
+        """The page of a training that is under way."""
+        if self._history.points:
+            self._picture = self._attempt("picture", self._draw_now_and_then) or self._picture
+        progress = self._clock.progress
+        left = self._clock.seconds * (1 - progress) / progress if progress else None
+        return self._write_page("under way", live=Live(progress, left, time.strftime("%H:%M:%S")))
 
-    def _draw(self, points: list[Point]) -> str:
+    def _write_last_page(self, status: str, text: str | None) -> Path:
+        if self._history.points:
+            self._picture = self._attempt("picture", self._draw)
+        return self._write_page(status, text)
+
+    def _write_page(self, status: str, text: str | None = None, live: Live | None = None) -> Path:
+        page = make_page(self._about, self._history.points, status, self._picture, self.untrained, text, live)
+        write_bytes(self.page, page.encode(errors="replace"))
+        return self.page
+
+    def _draw(self) -> str:
         """Write the picture, and give one for the page."""
         try:
-            png, svg = draw_curves(points)
+            png, svg = draw_curves(self._history.points)
         except ImportError:
             raise UserError("there is no picture of the loss; pip install matplotlib") from None
         self._attempt("png", lambda: write_bytes(self._png, png))

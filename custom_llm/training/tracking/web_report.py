@@ -4,44 +4,98 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
 
-from custom_llm.training.tracking.history import About, Point, best, describe_overfitting, describe_underfitting
+from custom_llm.common.steps import portable
+from custom_llm.training.tracking.history import About, Point, best
+from custom_llm.training.tracking.verdict import Verdict, explain, judge
 
 _UNSEEN = "\n\t\u00a0\u00ad\u200c\u200d\u3000"  # what belongs into a text: breaks, spaces, what joins letters
 MOST_ROWS, MOST_TEXTS = 20, 10  # shown of the reports
+REFRESH = 10  # seconds after which a page is loaded anew
 
 PAGE = Path(__file__).with_name("page.html")
 
 
-def make_page(about: About, points: Sequence[Point], status: str, picture: str | None, text: str | None) -> str:
+@dataclass(frozen=True)
+class Live:
+    """How far a training is that is under way."""
+
+    progress: float  # from 0 to 1
+    left: float | None  # seconds; None: not known yet
+    now: str  # the time of day
+
+
+def make_page(
+    about: About, points: Sequence[Point], status: str, picture: str | None, untrained: str | None = None,
+    text: str | None = None, live: Live | None = None,
+) -> str:  # fmt: skip
     """The page.
 
-    status: under way, stopped, …; picture: an <svg> element, or None; text: what the model writes at the end.
+    Args:
+        status: under way, stopped, finished, …
+        picture: an <svg> element, or None.
+        untrained: what the model wrote before it was trained.
+        text: what it writes at the end.
+        live: of a training that is under way, whose page loads itself anew.
     """
     name = _safe(about.model_path)
-    last, lowest = points[-1], best(points)
-    head = f"Trained on {_safe(about.corpus)}: {status} after {last.step:,} steps in {_duration(last.seconds)}."
-    parts = [f'<h1>{name}</h1>\n<p class="faint">{head}</p>', _figures(about, last, lowest)]
-    verdict = describe_overfitting(points, about)
-    if verdict is None and status == "finished":
-        verdict = describe_underfitting(points, about)
-    if verdict is not None:
-        parts.append(f'<p class="note">{_safe(verdict)}</p>')
+    head = f"Trained on {_safe(about.corpus)}: {_safe(status)}"
+    if points:
+        head += f" after {points[-1].step:,} steps in {_duration(points[-1].seconds)}"
+    parts = [f'<h1>{name}</h1>\n<p class="faint">{head}.</p>']
+    if live is not None:
+        left = "" if live.left is None else f", about {_duration(live.left)} left"
+        parts.append(
+            f'<p><progress value="{live.progress:.3f}" aria-label="progress"></progress> {live.progress:.0%}{left} '
+            f'<span class="faint">(at {live.now}; the page follows by itself)</span></p>'
+        )
+    if points:
+        parts += [_figures(about, points[-1], best(points)), _verdict(about, points, status)]
     if picture is not None:
-        said = f"Loss over {last.step:,} steps: the training loss goes from {points[0].loss:.3f} to {last.loss:.3f}"
-        if lowest is not None:
-            said += f"; the held-out loss is lowest at step {lowest.step:,}, with {lowest.held_out:.3f}"
-        picture = picture.replace("<svg", f'<svg role="img" aria-label="{said}."', 1)
-        caption = "Training: the mean over the batches that were read, with dropout if there is any. Held out: without."
-        parts.append(f"<h2>Loss</h2>\n<figure>{picture}<figcaption>{caption}</figcaption></figure>")
-    parts += [_texts(points, text), _reports(points)]
+        parts.append(_loss(points, picture))
+    parts += [_texts(points, untrained, text), _tokens(about), _reports(points)]
     tables = "".join(_table(title, options) for title, options in about.tables.items())
     parts.append(f'<h2>Settings</h2>\n<div class="columns">{tables}</div>')
     page = Template(PAGE.read_text(encoding="utf-8"))
-    return page.substitute(name=name, body="\n".join(filter(None, parts)))
+    refresh = "" if live is None else f'<meta http-equiv="refresh" content="{REFRESH}">'
+    return page.substitute(name=name, refresh=refresh, body="\n".join(filter(None, parts)))
+
+
+def _verdict(about: About, points: Sequence[Point], status: str) -> str:
+    """What the training came to; before its end, only that it memorises."""
+    if status != "finished" and judge(points, math.log(about.vocab_size)) is not Verdict.MEMORISED:
+        return ""
+    sentence, *meaning = explain(points, about)
+    more = "".join(f"<p>{_safe(line)}</p>" for line in meaning)
+    return f'<p class="note">{_safe(portable(sentence))}</p>\n{more}'
+
+
+def _loss(points: Sequence[Point], picture: str) -> str:
+    last, lowest = points[-1], best(points)
+    said = f"Loss over {last.step:,} steps: the training loss goes from {points[0].loss:.3f} to {last.loss:.3f}"
+    if lowest is not None:
+        said += f"; the held-out loss is lowest at step {lowest.step:,}, with {lowest.held_out:.3f}"
+    picture = picture.replace("<svg", f'<svg role="img" aria-label="{said}."', 1)
+    caption = (
+        "The loss says how far off the model is with what comes next: the lower, the better. Training: on what "
+        "it reads and learns from, with dropout if there is any. Held out: on a part of the text it never learns from. "
+        "Where that one rises while the other falls, the model memorises."
+    )
+    return f"<h2>Loss</h2>\n<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def _tokens(about: About) -> str:
+    """The beginning of the text in pieces, as the model reads it."""
+    if not about.pieces:
+        return ""
+    shown = "".join(f"<span>{_safe(piece)}</span>" for piece in about.pieces)
+    caption = f"Each colour is one token; the model knows {about.vocab_size:,}, which are {_safe(about.unit)}."
+    title = "The text as it is read"
+    return f'<h2>{title}</h2>\n<p class="faint">{caption}</p>\n<p class="tokens">{shown}</p>'
 
 
 def _figures(about: About, last: Point, lowest: Point | None) -> str:
@@ -61,8 +115,8 @@ def _figures(about: About, last: Point, lowest: Point | None) -> str:
     return f'<dl class="figures">{items}</dl>'
 
 
-def _texts(points: Sequence[Point], text: str | None) -> str:
-    items = []
+def _texts(points: Sequence[Point], untrained: str | None, text: str | None) -> str:
+    items = [] if untrained is None else [("Before training", untrained)]
     for point in _some([point for point in points if point.sample is not None], MOST_TEXTS):
         held_out = "" if point.held_out is None else f", held-out loss {point.held_out:.3f}"
         items.append((f"Step {point.step:,}{held_out}", point.sample))
@@ -87,7 +141,10 @@ def _reports(points: Sequence[Point]) -> str:
     names = ("step", "epochs", "time", "training loss", "held-out loss", "bits per byte", "tokens a second")
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     some = f"{len(shown)} of {len(reports)} reports. " if len(shown) < len(reports) else ""
-    caption = f"{some}Losses in nats per token; the training loss is the mean since the point before."
+    caption = (
+        f"{some}Losses in nats per token; the training loss is the mean since the point before. Bits per byte are the "
+        "held-out loss for each byte of the text, by which models with other tokens compare."
+    )
     return (
         f'<h2>Reports</h2>\n<div class="wide" tabindex="0" role="region" aria-label="Reports">'
         f'<table class="numbers"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
