@@ -42,6 +42,11 @@ class TrainConfig:
     text_field: str | None = option(
         None, "key or column of the text in .jsonl, .csv, .parquet and datasets (default: text)"
     )
+    clean: str = option(
+        "none",
+        "what to leave out; markdown: front matter, base64 and what tracks in links",
+        choices=("none", "markdown"),
+    )
     tokenizer: str = option(
         "char",
         "char: single characters; bpe: pieces of words, learnt from the text; or a pretrained tokenizer, by its folder "

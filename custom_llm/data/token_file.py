@@ -10,27 +10,30 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import replacing
+from custom_llm.common.notes import note
 from custom_llm.common.progress import Progress
 from custom_llm.data.cache import content_digest, file_state, make_folder, mark_used
+from custom_llm.data.readers import LeftOut
 from custom_llm.data.sources import Corpus
 from custom_llm.tokenizer.base import END_OF_TEXT, Recipe, Tokenizer
 from custom_llm.tokenizer.cut import rechunk
 from custom_llm.tokenizer.load import load_tokenizer
 
-VERSION = 1  # of all that turns files into ids; a new one makes the old token files be forgotten
+VERSION = 2  # of all that turns files into ids; a new one makes the old token files be forgotten
 PART = 1 << 20  # characters encoded at a time
-CHECKED = 1 << 25  # ids looked at in one go
+CHECKED = 1 << 25  # ids whose checksum is taken in one go
 SAMPLE_CHARACTERS = 4096  # from the beginning of the text
 SECONDS_UNSEEN = 1.0  # work that takes less shows no progress
 
@@ -69,8 +72,11 @@ def open_tokens(corpus: Corpus, recipe: Recipe, cache: Path, max_tokens: int | N
         return found
     with _shown("finding the tokens of", corpus) as on_read:
         tokenizer = recipe.make(corpus.read(on_read))
+    left_out = LeftOut()
     with _shown("encoding", corpus) as on_read:
-        _encode(corpus.read(on_read), tokenizer, path, corpus.name, max_tokens)
+        _encode(corpus.read(on_read, left_out), tokenizer, path, corpus.name, max_tokens)
+    if str(left_out):
+        note(f"{corpus.name}: {left_out}")
     if before != [file_state(path) for path in corpus.files]:
         path.unlink(missing_ok=True)
         raise UserError(f"{corpus.name} has changed while it was read; start again")
@@ -82,20 +88,19 @@ def _open(path: Path) -> Tokens | None:
     about = path.with_suffix(".json")
     try:
         values = json.loads(about.read_bytes())
+        if values.pop("checksum") != _checksum(values):
+            return None
         ids = np.lib.format.open_memmap(path, mode="c")  # copy on write: torch wants arrays it may write to
         tokens = Tokens(ids, load_tokenizer(values["tokenizer"]), values["characters"], values["sample"], path.stem)
-        vocab_size = tokens.tokenizer.vocab_size
-        if (ids.ndim, ids.dtype) != (1, narrowest_type(vocab_size)) or not len(ids):
+        if (ids.ndim, ids.dtype) != (1, narrowest_type(tokens.tokenizer.vocab_size)) or not len(ids):
             return None
-        if type(tokens.n_characters) is not int or not isinstance(tokens.sample, str):
-            return None
-        for start in range(0, len(ids), CHECKED):  # any other id would stop the training in the middle
-            part = ids[start : start + CHECKED]
-            fits = 0 <= part.min() and part.max() < vocab_size
+        checksum = 0
+        for start in range(0, len(ids), CHECKED):
+            checksum = zlib.crc32(ids[start : start + CHECKED], checksum)
             tokens.release()
-            if not fits:
-                return None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, RecursionError):
+        if checksum != values["ids"]:
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, RecursionError):
         return None
     mark_used(path)
     mark_used(about)
@@ -105,14 +110,16 @@ def _open(path: Path) -> Tokens | None:
 def _encode(pieces: Iterator[str], tokenizer: Tokenizer, path: Path, name: str, max_tokens: int | None) -> None:
     """Write the ids of a text to `path`, and what there is to know about them beside it."""
     dtype = narrowest_type(tokenizer.vocab_size)
-    n_tokens = n_characters = 0
+    n_tokens = n_characters = checksum = 0
     sample, distinct = "", set()
     with replacing(path.with_suffix(".json")) as about, replacing(path) as temporary, temporary.open("wb") as file:
         _write_header(file, dtype, 0)
         for part in chain([END_OF_TEXT], rechunk(pieces, PART)):
             text = part.replace(END_OF_TEXT, tokenizer.end_of_text)
             ids = tokenizer.encode(text)[: None if max_tokens is None else max_tokens - n_tokens]
-            file.write(ids.astype(dtype).tobytes())
+            content = ids.astype(dtype).tobytes()
+            file.write(content)
+            checksum = zlib.crc32(content, checksum)
             sample += text[: SAMPLE_CHARACTERS - len(sample)] if n_tokens else ""
             n_tokens += len(ids)
             n_characters += len(text)
@@ -124,8 +131,13 @@ def _encode(pieces: Iterator[str], tokenizer: Tokenizer, path: Path, name: str, 
             raise UserError(f"{name} has only one distinct character, so there is nothing to learn; give it more text")
         file.seek(0)
         _write_header(file, dtype, n_tokens)
-        values = {"tokenizer": tokenizer.to_dict(), "characters": n_characters, "sample": sample}
-        about.write_text(json.dumps(values), encoding="ascii")
+        values = {"tokenizer": tokenizer.to_dict(), "characters": n_characters, "sample": sample, "ids": checksum}
+        about.write_text(json.dumps({**values, "checksum": _checksum(values)}), encoding="ascii")
+
+
+def _checksum(values: dict[str, Any]) -> int:
+    """A number that another content of `values` hardly has."""
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 def narrowest_type(vocab_size: int) -> np.dtype:

@@ -83,4 +83,4 @@ def test_advice_on_the_vocabulary(tmp_path, n_lines, advice):
     if advice:  # which byte pairs need not
         bpe = run_script("train_llm.py", "--inspect", "--tokenizer", "bpe", "--vocab_size", "300", cwd=tmp_path)
         assert (bpe.status, bpe.stderr) == (0, "")
-        assert "  as tokens   'L" in bpe.stdout
+        assert "  as tokens:\n    Line|" in bpe.stdout

@@ -358,7 +358,7 @@ REFUSALS = {
     ),
     "a hole": (
         lambda c: c["model"]["vocab"].update(qqqq=5000),
-        "its ids have holes: 5001 rows, but no token 600",
+        "its ids have holes: 5001 rows, but no token 601",
     ),
     "spaces eaten": (
         lambda c: add(c, "<mask>", lstrip=True),
@@ -447,7 +447,7 @@ def test_a_hub_that_cannot_be_reached_is_said_soon(tmp_path):
         2,
         "",
         "error: --tokenizer gpt2: no such folder, and the Hugging Face hub cannot be reached; give a folder that holds "
-        "tokenizer.json, or take char or bpe\n",
+        "tokenizer.json, take char or bpe, or add --fallback for byte pairs learnt from the text\n",
     )
 
 
