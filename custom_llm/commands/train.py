@@ -158,7 +158,6 @@ def _inspect(config: TrainConfig, corpus: Corpus, config_path: str, cache: Path)
     """Print what there is to learn from a text, for the model that is configured, or that would suit the text."""
     from custom_llm.config.model import ModelConfig
     from custom_llm.data.inspect import LOOKED_AT, inspect
-    from custom_llm.data.readers import LeftOut
     from custom_llm.model import GPTLanguageModel
     from custom_llm.model.files import load_config
     from custom_llm.training.run import encode_text
@@ -172,12 +171,11 @@ def _inspect(config: TrainConfig, corpus: Corpus, config_path: str, cache: Path)
         model = ModelConfig(vocab_size=tokens.tokenizer.vocab_size, **sizes)
         note(f"{config_path} is not there yet; the model is what would suit this text and {minutes:g} minutes")
     model = replace(model, vocab_size=tokens.tokenizer.vocab_size)  # as in training
-    left_out = LeftOut()
-    text = "".join(replace(corpus, max_chars=min(LOOKED_AT, corpus.max_chars or LOOKED_AT)).read(left_out=left_out))
+    text = "".join(replace(corpus, max_chars=min(LOOKED_AT, corpus.max_chars or LOOKED_AT)).read())
     print(corpus.name)
     n_parameters = GPTLanguageModel.outline(model).n_parameters()
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print("\n".join(inspect(text, tokens, n_parameters, model.block_size, str(left_out), in_colour)))
+    print("\n".join(inspect(text, tokens, n_parameters, model.block_size, in_colour)))
     return 0
 
 

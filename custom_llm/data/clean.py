@@ -89,7 +89,7 @@ def advice(text: str) -> Iterator[str]:
         for _ in clean_markdown([document], seen):
             pass
     if found := ", ".join(f"{what} ({n:,}×)" for what, n in seen.items() if n):
-        yield f"there is {found} in the text; --clean markdown leaves that out"
+        yield f"the text has {found}; --clean markdown leaves that out"
     if len(WHATSAPP.findall(text[:10_000])) > 2:
         yield "this looks like a chat; it is learnt as plain text, with its dates and names"
 

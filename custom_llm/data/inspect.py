@@ -25,13 +25,10 @@ FEW_TOKENS = 1.0  # tokens for each parameter below which a model memorises
 MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd")
 
 
-def inspect(
-    text: str, tokens: Tokens, n_parameters: int, block_size: int, left_out: str = "", in_colour: bool = False
-) -> Iterator[str]:
+def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int, in_colour: bool = False) -> Iterator[str]:
     """Lines for a person about a text of at least one character, and the model that is to learn it.
 
     text: documents with `<|endoftext|>` between them; of a very long text the first LOOKED_AT characters.
-    left_out: what was no text in its files.
     """
     documents = [part for part in text.split(END_OF_TEXT) if part.strip()]
     counts = Counter("".join(documents))
@@ -40,8 +37,6 @@ def inspect(
     repeated = 1 - len(lines) / max(1, lines.total())
     if len(text) >= LOOKED_AT:
         yield f"  (the first {LOOKED_AT:,} characters; tokens are those of all)"
-    if left_out:
-        yield f"  {left_out}"
     yield f"  documents   {len(documents):,}, of {n_characters // max(1, len(documents)):,} characters on average"
     yield f"  characters  {n_characters:,} ({n_bytes:,} bytes in UTF-8), {len(counts):,} different ones"
     rarest = sorted(counts.items(), key=lambda item: item[1])[:RAREST]

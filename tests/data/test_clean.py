@@ -71,7 +71,7 @@ def test_pieces_make_no_difference(text, cuts):
 
 def test_what_could_be_left_out_is_said():
     text = END_OF_TEXT.join([f"{FRONT}It rains.\n"] * 3)
-    assert list(advice(text)) == ["there is front matter (3×) in the text; --clean markdown leaves that out"]
+    assert list(advice(text)) == ["the text has front matter (3×); --clean markdown leaves that out"]
     assert list(advice(cleaned(FRONT) + "It rains. See https://a.org?page=1")) == []
     whatsapp = "".join(f"[12.03.24, 21:04:1{i}] Mia: Hi {i}\n" for i in range(9))
     android = "".join(f"3/12/24, 9:0{i} PM - Ben: Hi {i}\n" for i in range(9))
@@ -86,7 +86,7 @@ def test_the_advice_works(tmp_path):
     flags = ["train_llm.py", "--inspect", "--dataset_path", tmp_path]
     before = run_script(*flags, cwd=tmp_path)
     assert before.status == 0, before.stderr
-    advised = "tip: there is front matter (57×) in the text; --clean markdown leaves that out (docs/data.md)\n"
+    advised = "tip: the text has front matter (57×); --clean markdown leaves that out (docs/data.md)\n"
     assert advised in before.stderr
     assert "    ---\n    title: Rain" in before.stdout
     after = run_script(*flags, "--clean", "markdown", cwd=tmp_path)
