@@ -249,7 +249,7 @@ def _fields(values: dict[Any, Any], before: str = "", depth: int = 3) -> Iterato
     for key, value in values.items():
         if isinstance(value, dict) and depth:
             yield from _fields(value, f"{before}{key}.", depth - 1)
-        elif key is not None and value and as_text(value):
+        elif key is not None and (as_text(value) or "").strip():
             yield f"{before}{key}"
 
 

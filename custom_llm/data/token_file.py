@@ -36,6 +36,8 @@ VERSION = 2  # of all that turns files into ids; a new one makes the old token f
 PART = 1 << 20  # characters encoded at a time
 CHECKED = 1 << 25  # ids whose checksum is taken in one go
 SAMPLE_CHARACTERS = 4096  # from the beginning of the text
+# What reading a damaged file raises.
+DAMAGED = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, RecursionError)
 SECONDS_UNSEEN = 1.0  # work that takes less shows no progress
 
 
@@ -106,17 +108,7 @@ def _open(path: Path) -> Tokens | None:
             checksum = zlib.crc32(np.asarray(ids[start : start + CHECKED]), checksum)
         if checksum != values["ids"]:
             return None
-    except (
-        UserError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        OverflowError,
-        RecursionError,
-    ):
+    except DAMAGED:
         return None
     mark_used(path)
     mark_used(about)

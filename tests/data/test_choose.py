@@ -107,6 +107,23 @@ def test_without_the_hub_training_goes_on_only_if_that_was_asked_for(folder):
     assert (folder / "trained_model.pth").exists()
 
 
+def test_without_the_hub_a_tokenizer_is_learnt_from_the_text_if_that_was_asked_for(folder):
+    """As configs/tinystories.yaml with --fallback, where neither can be had."""
+    flags = ["--dataset", "tinystories", "--max_chars", "20000", "--tokenizer", "gpt2", "--inspect", "--cache_dir", "c"]
+    environment = {**NOWHERE, "HF_HOME": str(folder / "home"), "USE_TORCH": "0"}
+    (folder / "input.txt").write_text(STORIES[0], encoding="utf-8")
+    text = ["--dataset", "input.txt", *flags[2:]]
+    refused = run_script("train_llm.py", *text, cwd=folder, environment=environment)
+    assert refused.status == 2
+    assert refused.stderr.endswith("take char or bpe, or add --fallback for byte pairs learnt from the text\n")
+    for words in (text, flags):
+        done = run_script("train_llm.py", *words, "--fallback", cwd=folder, environment=environment)
+        assert done.status == 0, done.stderr
+        warning = "WARNING: the tokenizer gpt2 cannot be had. LEARNING BYTE PAIRS FROM THE TEXT INSTEAD.\n"
+        assert warning in done.stderr
+        assert ("BUNDLED STORIES INSTEAD" in done.stderr) == (words is flags)
+
+
 @pytest.mark.parametrize(("answer", "status"), [("yes", 0), ("no", 2), pytest.param("", 2, marks=pytest.mark.slow)])
 def test_at_a_terminal_it_is_asked(folder, answer, status):
     main, other = pty.openpty()
