@@ -19,7 +19,7 @@ STORIES = 2_000_000  # characters
 
 def choose_corpus(
     spec: str, cache: Path, *, encoding: str = "utf-8", field: str | None = None, max_chars: int | None = None,
-    clean: str = "none", stream: bool | None = None, fallback: Callable[[], bool] = lambda: False,
+    clean: str = "none", stream: bool | None = None, fallback: Callable[[], bool] | None = None,
 ) -> Corpus:  # fmt: skip
     """The text that `spec` names; a dataset by name is downloaded into the cache where it is not there yet.
 
@@ -30,7 +30,7 @@ def choose_corpus(
         field: the key or column of the text.
         clean: what is left out of each document (see `clean`).
         stream: read a dataset while it is downloaded (default: where only a part of it is wanted).
-        fallback: asked whether to take the bundled stories where a dataset cannot be had here and now.
+        fallback: asked whether to take the bundled stories where a dataset cannot be had here and now; None: do not.
     """
     dataset = find_dataset(spec)
     if dataset is None:
@@ -44,6 +44,8 @@ def choose_corpus(
                 on_progress=lambda n: progress.update(0, f"{n / 1e6:,.0f} million characters"),
             )  # fmt: skip
     except Unavailable as error:
+        if fallback is None:
+            raise
         if not fallback():
             raise Unavailable(spec, error.reason, f"{error.way_out}, or --fallback for the bundled stories") from None
         say(f"WARNING: {spec}: {error.reason}. TRAINING ON THE BUNDLED STORIES INSTEAD.")

@@ -68,5 +68,5 @@ class Ids:
             self._file.seek(offset)
             content = self._file.read(n_bytes)
         if len(content) != n_bytes:
-            raise UserError(f"{self.path} has been shortened while it was read; start again with --resume")
+            raise UserError(f"{self.path} has been shortened while it was read; start again, a training with --resume")
         return content

@@ -50,7 +50,7 @@ def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int, in_co
     yield f"  vocabulary  {vocab_size:,} tokens, {np.count_nonzero(occurrences):,} of which occur"
     yield f"  model       {n_parameters:,} parameters, {n_tokens / n_parameters:.2f} tokens for each"
     yield "  the model will see:"
-    yield from ("    " + line[:100] for line in text[:EXCERPT].split("\n")[:8])
+    yield from ("    " + printable(line[:100]) for line in text[:EXCERPT].split("\n")[:8])
     yield "  as tokens:"
     yield from ("    " + line for line in _picture(tokens, in_colour))
     if damaged := counts["\ufffd"] + len(MOJIBAKE.findall(text)):
@@ -74,7 +74,10 @@ def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int, in_co
             f"({step('llm_model')} --n_embd, --n_layer) learns the language instead of the text"
         )
     if n_tokens < 20 * block_size:
-        yield f"warning: there are few windows of {block_size} tokens in it; give more text or a smaller --block_size"
+        yield (
+            f"warning: there are few windows of {block_size} tokens in it; give more text, or a smaller one "
+            f"({step('llm_model')} --block_size)"
+        )
 
 
 def _occurrences(tokens: Tokens) -> np.ndarray:

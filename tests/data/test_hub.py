@@ -251,7 +251,9 @@ def test_the_named_datasets(hub, tmp_path):
     assert wikitext.text == fox + END_OF_TEXT + owl
     assert larger.text == " = Fox = \n Red . \n"
     assert fineweb.text == c4.text == stories.text
-    assert fineweb.notes == ["fineweb: only its first 100,000,000 characters are used; --max_chars sets the bound"]
+    assert fineweb.notes == [
+        "fineweb: only its first 100,000,000 characters are used; train_llm.py --max_chars sets the bound"
+    ]
     assert (bounded.text, bounded.notes) == (stories.text[:999], [])
 
 

@@ -75,7 +75,7 @@ def test_the_text_is_shown_as_tokens(in_colour):
     if in_colour:
         assert "".join(shown).count("\x1b[7m") > 5
     else:
-        assert shown[:3] == ["    Café|→|au| lait|.|⏎", "    ⏎", "    It| rains| again|.|[31m|⏎"]
+        assert shown[:3] == ["    Café|→|au| lait|.|⏎", "    ⏎", "    It| rains| again|.[|31|m|⏎"]
     assert "\x1b[31m" not in "".join(shown)
 
 

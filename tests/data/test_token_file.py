@@ -340,7 +340,7 @@ def test_a_file_that_is_shortened_while_it_is_read_is_an_error_and_made_anew(tex
     next(batches)
     (path,) = (cache / "tokens").glob("*.npy")
     os.truncate(path, 200)
-    with pytest.raises(UserError, match=r"\.npy has been shortened while it was read; start again with --resume"):
+    with pytest.raises(UserError, match=r"\.npy has been shortened while it was read; start again, a"):
         list(batches)
     assert tokens_of(text_file, cache).ids.tolist() == expected
 

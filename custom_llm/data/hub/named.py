@@ -25,6 +25,7 @@ from pathlib import Path
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import remove_abandoned, replacing
+from custom_llm.common.steps import step
 from custom_llm.common.text import counted
 from custom_llm.data.cache import make_folder
 from custom_llm.data.hub.rows import HubDataset, Unavailable, latest_revision, open_rows, read_column
@@ -107,7 +108,8 @@ def fetch(
     notes = []
     if max_chars is None and dataset.default_max_chars:
         max_chars = dataset.default_max_chars
-        notes.append(f"{dataset.name}: only its first {max_chars:,} characters are used; --max_chars sets the bound")
+        bound = f"{step('train_llm')} --max_chars"
+        notes.append(f"{dataset.name}: only its first {max_chars:,} characters are used; {bound} sets the bound")
     dataset = replace(dataset, field=field or dataset.field or FIELD)
     stream = stream if stream is not None else dataset.stream or max_chars is not None
     folder = make_folder(cache_dir)
