@@ -13,6 +13,7 @@ text is held out: its loss says how well the model does on text it has not seen.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -150,8 +151,9 @@ def _say_what_it_is(corpus: Corpus) -> None:
 
     if corpus.left_out:
         note(f"{corpus.name}: {counted(len(corpus.files), 'file')} to read; left out: {corpus.left_out}")
-    for each in advice("".join(up_to(LOOKED_AT, corpus.read()))) if corpus.clean == "none" else ():
-        say(f"tip: {each}{docs('data')}")
+    with contextlib.suppress(UserError):  # what cannot be read is said where it is needed
+        for each in advice("".join(up_to(LOOKED_AT, corpus.read()))) if corpus.clean == "none" else ():
+            say(f"tip: {each}{docs('data')}")
 
 
 def _inspect(config: TrainConfig, corpus: Corpus, config_path: str, cache: Path) -> int:

@@ -28,6 +28,7 @@ from custom_llm.data.text import LONGEST, NoText, OnRead, clean, lines, open_byt
 
 FIELD = "text"
 BATCH_ROWS = 1024  # of Parquet, held in memory at a time
+AS_IT_IS = "name another file, or let this one's name end in .txt to learn it as it stands"
 NAMES_SHOWN = 8  # of fields, in a message
 TEXT = ".txt .text .md .markdown .rst .adoc .org .tex .srt .vtt"
 CODE = """
@@ -121,7 +122,7 @@ def _json(path: Path, reading: _Reading) -> Iterator[Document]:
         if rest.strip() and _is_object(first):  # many call JSON lines so
             yield from _jsonl(path, reading)
             return
-        raise NoText(f"{path} is not JSON: {error}; let its name end in .txt to learn it as it stands") from None
+        raise NoText(f"{path} is not JSON: {error}; {AS_IT_IS}") from None
     texts = _Texts(path, "record", reading)
     for number, record in enumerate(_records(values, reading.field), 1):
         yield from [(record,)] if isinstance(record, str) else texts.of(record, number)
@@ -239,7 +240,7 @@ def _names_one(record: dict[Any, Any]) -> str:
         return "it looks like ChatGPT's own export, which is not read; copy its texts into a file"
     names = list(_fields(record))
     if not names:
-        return "nothing in it is a text; name another file, or let its name end in .txt to learn it as it stands"
+        return f"nothing in it is one; {AS_IT_IS}"
     shown = ", ".join([*names[:NAMES_SHOWN], *["…"][: len(names) > NAMES_SHOWN]])
     return f"it has {shown}: --text_field names one"
 

@@ -95,7 +95,7 @@ def open_corpus(
                 raise UserError(f"{part}: no file has such a name; give a file, a folder or a glob that matches")
             for path in matches:
                 found.add(path)
-        elif Path(part).is_dir():
+        elif _exists(part) and Path(part).is_dir():
             found.add_folder(Path(part))
         else:
             found.add(Path(part))  # reading it says what is wrong

@@ -256,9 +256,7 @@ def test_json_that_is_no_records(tmp_path):
     path.write_text('{"text": "One."}\n{"text": "Two."}\n', encoding="utf-8")  # many call JSON lines so
     assert documents_of(path) == ["One.", "Two."]
     path.write_text('{"a": [1, 2], "b": 3}', encoding="utf-8")
-    with pytest.raises(
-        UserError, match=r"nothing in it is a text; .* let its name end in \.txt to learn it as it stands"
-    ):
+    with pytest.raises(UserError, match=r"nothing in it is one; .* let this one's name end in \.txt to learn it as"):
         documents_of(path)
     path.write_text('[{"title": "x", "mapping": {"a": {"message": null}}}]', encoding="utf-8")
     with pytest.raises(
@@ -300,3 +298,16 @@ def test_rows_without_a_text_are_skipped_and_counted(tmp_path, name):
         parquet.write_table(pyarrow.table({"text": ["a", "b", "c\0"]}), tmp_path / "b.parquet")
         with pytest.raises(UserError, match=r"b\.parquet, row 3 is not plain text \(NUL byte"):
             documents_of(tmp_path / "b.parquet")
+
+
+def test_a_changed_byte_in_parquet_is_noticed_where_its_writer_left_checksums(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet.write_table(
+        pyarrow.table({"text": STORIES}), path, write_page_checksum=True, compression="none", use_dictionary=False
+    )
+    assert documents_of(path) == STORIES
+    content = bytearray(path.read_bytes())
+    content[content.index(b"Story 7")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.parquet is not a whole Parquet file: .*CRC"):
+        documents_of(path)
