@@ -39,13 +39,13 @@ REPEATED = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}c"  # how many space
 
 
 def read_markup(kind: str, file: IO[bytes], path: Path, encoding: str) -> Iterator[str]:
-    """The text of a file of one of MARKUP, in pieces.
+    """The text of a file with one of the endings in FORMS, in pieces.
 
     encoding: of a web page that does not name its own. NoText where it is damaged, locked, or holds no text; UserError
     where it cannot be read.
     """
     try:
-        yield from MARKUP[kind](file, path, encoding)
+        yield from FORMS[kind](file, path, encoding)
     except UserError:
         raise
     except Exception as error:  # of damaged files these libraries raise whatever comes of it
@@ -218,6 +218,6 @@ def _pdf(file: IO[bytes], path: Path, encoding: str) -> Iterator[str]:
         raise NoText(f"{path} holds pictures of pages and no text; have it recognised first, as ocrmypdf does")
 
 
-MARKUP: dict[str, Callable[[IO[bytes], Path, str], Iterator[str]]] = {
+FORMS: dict[str, Callable[[IO[bytes], Path, str], Iterator[str]]] = {
     ".html": _html, ".htm": _html, ".xhtml": _html, ".docx": _word, ".odt": _open_document, ".epub": _book, ".pdf": _pdf
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 .txt .md .py and all others      one document
 .html .docx .odt .epub .pdf      one document, without its markup (see `markup`)
+.ipynb                           one document: what is in its cells
 .jsonl .ndjson                   a document a line: the "text" of each JSON object
 .json                            a document a record (see `_records`)
 .csv .tsv                        a document a row: its column "text"
@@ -23,13 +24,13 @@ from custom_llm.common.errors import UserError
 from custom_llm.common.steps import install
 from custom_llm.common.text import counted
 from custom_llm.data.conversations import as_text
-from custom_llm.data.markup import MARKUP, read_markup
 from custom_llm.data.text import LONGEST, NoText, OnRead, clean, lines, open_bytes, packing, read_file, unpacked
 
 FIELD = "text"
 BATCH_ROWS = 1024  # of Parquet, held in memory at a time
 AS_IT_IS = "name another file, or let this one's name end in .txt to learn it as it stands"
 NAMES_SHOWN = 8  # of fields, in a message
+MARKUP = (".html", ".htm", ".xhtml", ".docx", ".odt", ".epub", ".pdf")
 TEXT = ".txt .text .md .markdown .rst .adoc .org .tex .srt .vtt"
 CODE = """
     .py .pyi .js .mjs .cjs .jsx .ts .tsx .vue .svelte .css .scss .less .c .h .cc .cpp .cxx .hh .hpp .cu .m .mm .rs .go
@@ -88,6 +89,8 @@ def _plain(path: Path, reading: _Reading) -> Iterator[Document]:
 
 
 def _markup(path: Path, reading: _Reading) -> Iterator[Document]:
+    from custom_llm.data.markup import read_markup  # libraries that few need
+
     with open_bytes(path) as raw, unpacked(raw, path) as file:
         yield clean(read_markup(kind_of(path), file, path, reading.encoding), path)
         if reading.on_read is not None:
@@ -106,26 +109,41 @@ def _jsonl(path: Path, reading: _Reading) -> Iterator[Document]:
 
 
 def _json(path: Path, reading: _Reading) -> Iterator[Document]:
+    text = _whole(path, reading)
+    first, _, rest = text.partition("\n")
+    if rest.strip() and _is_object(first):  # many call JSON lines so
+        yield from _jsonl(path, reading)
+        return
+    texts = _Texts(path, "record", reading)
+    for number, record in enumerate(_records(_parsed(text, path), reading.field), 1):
+        yield from [(record,)] if isinstance(record, str) else texts.of(record, number)
+
+
+def _notebook(path: Path, reading: _Reading) -> Iterator[Document]:
+    """What was written into the cells, without what came out of them."""
+    notebook = _parsed(_whole(path, reading), path)
+    try:
+        sources = ["".join(cell["source"]) for cell in notebook["cells"]]
+    except (KeyError, TypeError):
+        raise NoText(f"{path} is not a notebook with cells; {AS_IT_IS}") from None
+    yield clean([text + "\n\n" for text in sources], path)
+
+
+def _whole(path: Path, reading: _Reading) -> str:
     pieces, n_characters = [], 0
     for piece in read_file(path, reading.encoding, reading.on_read):
         pieces.append(piece)
         n_characters += len(piece)
         if n_characters > LONGEST:
-            raise UserError(
-                f"{path} has more than {LONGEST:,} characters; put each record on a line of its own (.jsonl)"
-            )
-    text = "".join(pieces)
+            raise UserError(f"{path} has more than {LONGEST:,} characters; put a record on each line of a .jsonl")
+    return "".join(pieces)
+
+
+def _parsed(text: str, path: Path) -> Any:
     try:
-        values = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        first, _, rest = text.partition("\n")
-        if rest.strip() and _is_object(first):  # many call JSON lines so
-            yield from _jsonl(path, reading)
-            return
         raise NoText(f"{path} is not JSON: {error}; {AS_IT_IS}") from None
-    texts = _Texts(path, "record", reading)
-    for number, record in enumerate(_records(values, reading.field), 1):
-        yield from [(record,)] if isinstance(record, str) else texts.of(record, number)
 
 
 def _is_object(line: str) -> bool:
@@ -255,7 +273,7 @@ def _fields(values: dict[Any, Any], before: str = "", depth: int = 3) -> Iterato
 
 
 _READERS: dict[str, Callable[[Path, _Reading], Iterator[Document]]] = {
-    **dict.fromkeys(MARKUP, _markup), ".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv,
-    ".parquet": _parquet,
+    **dict.fromkeys(MARKUP, _markup), ".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".ipynb": _notebook,
+    ".csv": _csv, ".tsv": _csv, ".parquet": _parquet,
 }  # fmt: skip
 IN_FOLDERS = frozenset((*TEXT.split(), *CODE.split(), *_READERS))  # what is read of a folder

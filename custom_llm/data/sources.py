@@ -135,8 +135,10 @@ class _Found:
                     self.in_folders.add(path)
         self._left_out += others
         if not n_files:
-            of_others = f" but has {_listed(others)}" if others else ""
-            raise UserError(f"{folder} is a folder without a text{of_others}; put one in, such as a .txt; or {AS_TEXT}")
+            what = f"without a text but has {_listed(others)}" if others else "without a text"
+            raise UserError(
+                f"{folder} is a folder {what}; name what is text with a glob ({folder / '*'}), or {AS_TEXT}"
+            )
 
     def left_out(self) -> str:
         """What there is in the folders besides, in a few words."""

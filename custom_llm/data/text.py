@@ -22,7 +22,8 @@ PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}  # ending → module of t
 AS_TEXT = "save it as text (in Word: Save as, Plain text) and give that"
 # How files begin that are no text → what they are, and the way out.
 OTHER_FORMS = {
-    rb"PK\x03\x04": f"a zip file, as those of office programs are; {AS_TEXT}",
+    rb"PK\x03\x04": f"a zip file; unpack it and give the folder. Or if an office program wrote it, {AS_TEXT}",
+    rb"(?s:.{257})ustar": "a tar file; unpack it and give the folder",
     rb"\xd0\xcf\x11\xe0": f"a file of an old office program; {AS_TEXT}",
     rb"\{\\rtf": f"RTF; {AS_TEXT}",
     rb"%PDF-": "a PDF; let its name end in .pdf",

@@ -21,7 +21,7 @@ import numpy as np
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import replacing
-from custom_llm.common.notes import note
+from custom_llm.common.notes import warn
 from custom_llm.common.progress import Progress
 from custom_llm.data.cache import content_digest, file_state, make_folder, mark_used
 from custom_llm.data.ids import Ids
@@ -81,7 +81,7 @@ def open_tokens(corpus: Corpus, recipe: Recipe, cache: Path, max_tokens: int | N
 def _telling(tokens: Tokens | None, corpus: Corpus) -> Tokens | None:
     """The same tokens; what was no text in their files is said."""
     if tokens is not None and tokens.left_out:
-        note(f"{corpus.name}: {tokens.left_out}")
+        warn(f"{corpus.name}: {tokens.left_out}")
     return tokens
 
 

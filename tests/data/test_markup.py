@@ -103,7 +103,7 @@ def test_what_is_damaged_is_one_line(tmp_path, kind):
             assert str(error).startswith(f"{path} is not a whole .{kind} file: "), error
         else:
             assert kind == "pdf" and text  # which mends itself
-    with pytest.raises(UserError, match=r"a\.zip is no text but a zip file.* \(in Word: Save as, Plain text\)"):
+    with pytest.raises(UserError, match=r"a\.zip is no text but a zip file; unpack it and .*\(in Word: Save as,"):
         read_text(str(make_zip(tmp_path / "a.zip", a="b")))
 
 

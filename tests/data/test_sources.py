@@ -180,7 +180,7 @@ def test_a_folder_of_code_is_read_without_what_is_none(tmp_path, monkeypatch):
     Path("empty").mkdir()
     Path("empty/a.doc").write_bytes(b"\xd0\xcf\x11\xe0")
     with pytest.raises(
-        UserError, match=r"without a text but has 1 \.doc; put one in, such as a \.txt; or save it as text"
+        UserError, match=r"without a text but has 1 \.doc; name .* with a glob \(empty/\*\), or save it as"
     ):
         open_corpus("empty")
     Path("empty/a.csv").write_text("id,story\n1,once\n", encoding="utf-8")
@@ -249,6 +249,16 @@ def test_json_is_read_as_records(tmp_path, form, pack):
     path.write_bytes(path.read_bytes()[:-6])
     with pytest.raises(UserError, match=r"is not (a whole \.\w+ file|JSON): "):
         documents_of(path, field)
+
+
+def test_a_notebook_is_what_was_written_into_it(tmp_path):
+    cells = [{"cell_type": "markdown", "source": ["# Rain\n", "It rains."]}, {"source": "print(1)", "outputs": ["1"]}]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": cells, "nbformat": 4}), encoding="utf-8")
+    assert documents_of(tmp_path) == ["# Rain\nIt rains.\n\nprint(1)\n\n"]
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.ipynb is not a notebook with cells"):
+        documents_of(path)
 
 
 def test_json_that_is_no_records(tmp_path):
