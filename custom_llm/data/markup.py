@@ -209,15 +209,17 @@ def _pdf(file: IO[bytes], path: Path, encoding: str) -> Iterator[str]:
     except ImportError:
         raise NoText(f"{path}: reading PDF needs pypdf: {install('data')}") from None
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it warns of every oddity
-    is_empty = True
-    for page in pypdf.PdfReader(file).pages:
-        text = page.extract_text().replace("\0", "").encode("utf-8", "ignore").decode()
-        is_empty = is_empty and not text.strip()
-        yield f"{text}\n"
-    if is_empty:
+    key = (path, path.stat().st_mtime_ns)
+    if key not in _PDF_TEXTS:  # a text is read several times, and this is slow
+        pages = (page.extract_text() for page in pypdf.PdfReader(file).pages)
+        text = "".join(f"{page}\n" for page in pages).replace("\0", "")
+        _PDF_TEXTS[key] = text.encode("utf-8", "ignore").decode()
+    if not _PDF_TEXTS[key].strip():
         raise NoText(f"{path} holds pictures of pages and no text; have it recognised first, as ocrmypdf does")
+    yield _PDF_TEXTS[key]
 
 
+_PDF_TEXTS: dict[tuple[Path, int], str] = {}
 FORMS: dict[str, Callable[[IO[bytes], Path, str], Iterator[str]]] = {
     ".html": _html, ".htm": _html, ".xhtml": _html, ".docx": _word, ".odt": _open_document, ".epub": _book, ".pdf": _pdf
 }  # fmt: skip
