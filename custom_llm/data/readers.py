@@ -259,6 +259,8 @@ def _names_one(record: dict[Any, Any]) -> str:
     names = list(_fields(record))
     if not names:
         return f"nothing in it is one; {AS_IT_IS}"
+    if len(names) == 1 and isinstance(_look_up(record, names[0]), list):
+        return f"it looks like a conversation: --text_field {names[0]} learns it as plain text"
     shown = ", ".join([*names[:NAMES_SHOWN], *["…"][: len(names) > NAMES_SHOWN]])
     return f"it has {shown}: --text_field names one"
 

@@ -286,7 +286,7 @@ def test_messages_are_learnt_as_plain_text_as_the_advice_says(tmp_path, name):
         parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     else:
         path.write_text(json.dumps(rows) if name == "a.json" else "\n".join(map(json.dumps, rows)), encoding="utf-8")
-    with pytest.raises(UserError, match="it has messages: --text_field names one"):
+    with pytest.raises(UserError, match="a conversation: --text_field messages learns it as plain text"):
         documents_of(path)
     assert documents_of(path, "messages") == ["user: Hi!\n", "user: Hi!\n"]
 
