@@ -190,17 +190,15 @@ def _local(element: ElementTree.Element) -> str:
 
 def _book(file: IO[bytes], path: Path, encoding: str) -> Iterator[str]:
     with zipfile.ZipFile(file) as archive:
-        names = set(archive.namelist())
         container = ElementTree.fromstring(archive.read("META-INF/container.xml"))
         package = "".join(each.get("full-path", "") for each in container.iter() if _local(each) == "rootfile")
         content = ElementTree.fromstring(archive.read(package))
         items = {each.get("id"): each.get("href", "") for each in content.iter() if _local(each) == "item"}
         for each in filter(lambda each: _local(each) == "itemref", content.iter()):
             name = normpath(join(dirname(package), unquote(items.get(each.get("idref"), ""))))
-            if name in names:
-                with archive.open(name) as chapter:
-                    yield from _html(chapter, path, "utf-8")
-                    yield "\n"
+            with archive.open(name) as chapter:
+                yield from _html(chapter, path, "utf-8")
+                yield "\n"
 
 
 def _pdf(file: IO[bytes], path: Path, encoding: str) -> Iterator[str]:
