@@ -3,7 +3,7 @@
     python train_llm.py                                  asks four questions
     python train_llm.py --dataset_path notes.txt --minutes 10
     python train_llm.py --dataset_path notes.txt --inspect   says what there is to learn, and stops
-    python train_llm.py --dataset_path notes/            a folder of .txt .md .jsonl .csv .parquet (and .gz) files
+    python train_llm.py --dataset_path notes/            a folder of texts, records, code, pages, .docx, .pdf and such
     python train_llm.py --dataset tinystories --max_chars 20_000_000     or shakespeare, wikitext, fineweb, c4
     python train_llm.py --dataset hf:owner/name:config:field             any dataset of the Hugging Face hub
 
@@ -13,7 +13,9 @@ text is held out: its loss says how well the model does on text it has not seen.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -28,7 +30,8 @@ from custom_llm.common.errors import UserError
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import is_terminal, note, say
 from custom_llm.common.steps import command, docs, flags_of, next_step
-from custom_llm.config.presets import BYTE_PAIRS, LONG_TEXT
+from custom_llm.common.text import counted
+from custom_llm.config.presets import BYTE_PAIRS, LONG_TEXT, choose_sizes
 from custom_llm.config.training import TrainConfig
 from custom_llm.training.distributed.processes import Processes, only_the_first_speaks, world_size
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from custom_llm.data.sources import Corpus
     from custom_llm.training.resume import Checkpoint
 
+MINUTES = 2.0  # for which sizes are chosen where nothing is said, as in quickstart.py
 ENDS = ("minutes", "max_iters", "max_epochs")  # what ends a training: the one that was said last
 
 
@@ -63,7 +67,12 @@ def make_parser() -> StepParser:
         help="read a dataset by name while it is downloaded (default: if only a part of it is wanted)")  # fmt: skip
     add("--no_stream", action="store_false", dest="stream",
         help="download all of it first; then it stays for other programs")  # fmt: skip
-    add("--fallback", action="store_true", help="train on the bundled stories where a dataset by name cannot be had")
+    add(
+        "--fallback",
+        action="store_true",
+        help="carry on where the hub cannot be reached: with the bundled "
+        "stories for a dataset, with byte pairs learnt from the text for a tokenizer",
+    )
     add("--inspect", action="store_true", help="say what there is to learn from the text, and stop")
     add("--resume", action="store_true", help="resume the training that was stopped last")
     add("--device", metavar="NAME", help="cpu, cuda or mps (default: the fastest one there is)")
@@ -90,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             values = {**before, **values}
         if {"minutes", "max_iters"} & values.keys():  # then epochs do not end the training
             values.setdefault("max_epochs", TrainConfig.max_epochs)
-        if not Path(args.config_path).exists():
+        if not (args.inspect or Path(args.config_path).exists()):
             raise UserError(f"{args.config_path}: no such file; make it with {command('llm_model')}")
         config, assumed = processes.shared(
             lambda: (build(TrainConfig, values), set()) if args.inspect else _ask(values)
@@ -100,12 +109,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         from custom_llm.data.cache import default_cache
         from custom_llm.data.choose import choose_corpus
 
-        cache = Path(args.cache_dir) if args.cache_dir else default_cache()
+        cache, agreed = Path(args.cache_dir) if args.cache_dir else default_cache(), args.fallback
+
+        def fallback() -> bool:
+            nonlocal agreed
+            agreed = agreed or _agrees(config.dataset_path)
+            return agreed
+
         corpus = processes.rank_0_first(lambda: choose_corpus(
             config.dataset_path, cache, encoding=config.encoding, field=config.text_field,
-            max_chars=config.most_characters, stream=args.stream,
-            fallback=lambda: args.fallback or _agrees(config.dataset_path),
+            max_chars=config.most_characters, clean=config.clean, stream=args.stream, fallback=fallback,
         ))  # fmt: skip
+        config = processes.shared(lambda: _with_a_tokenizer(config) if agreed else config)
+        _say_what_it_is(corpus)
         if (args.inspect or "dataset_path" not in values) and config.tokenizer == "char" and corpus.size >= LONG_TEXT:
             tip = f"--tokenizer bpe --vocab_size {BYTE_PAIRS} learns more of so long a text in the same time"
             say(f"tip: {tip}{docs('data')}")
@@ -122,19 +138,55 @@ def _agrees(name: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def _with_a_tokenizer(config: TrainConfig) -> TrainConfig:
+    """`config`, or with byte pairs learnt from the text where its tokenizer is on a hub that cannot be reached."""
+    from custom_llm.tokenizer.load import LEARNED
+    from custom_llm.tokenizer.pretrained import OutOfReach, find_pretrained
+
+    if config.tokenizer in (learned.kind for learned in LEARNED):
+        return config
+    try:
+        find_pretrained(config.tokenizer)
+    except OutOfReach:
+        say(f"WARNING: the tokenizer {config.tokenizer} cannot be had. LEARNING BYTE PAIRS FROM THE TEXT INSTEAD.")
+        return replace(config, tokenizer="bpe", vocab_size=BYTE_PAIRS)
+    return config
+
+
+def _say_what_it_is(corpus: Corpus) -> None:
+    """What a person should know about the text before it is learnt."""
+    from custom_llm.data.clean import LOOKED_AT, advice
+    from custom_llm.tokenizer.cut import up_to
+
+    if corpus.left_out:
+        note(f"{corpus.name}: {counted(len(corpus.files), 'file')} to read; left out: {corpus.left_out}")
+    with contextlib.suppress(UserError):  # what cannot be read is said where it is needed
+        for each in advice("".join(up_to(LOOKED_AT, corpus.read()))) if corpus.clean == "none" else ():
+            say(f"tip: {each}{docs('data')}")
+
+
 def _inspect(config: TrainConfig, corpus: Corpus, config_path: str, cache: Path) -> int:
-    """Print what there is to learn from a text, for the model that is configured."""
+    """Print what there is to learn from a text, for the model that is configured, or that would suit the text."""
+    from custom_llm.config.model import ModelConfig
     from custom_llm.data.inspect import LOOKED_AT, inspect
     from custom_llm.model import GPTLanguageModel
     from custom_llm.model.files import load_config
     from custom_llm.training.run import encode_text
 
-    model = load_config(config_path).model
+    is_configured = Path(config_path).exists()
+    model = load_config(config_path).model if is_configured else ModelConfig(vocab_size=BYTE_PAIRS)
     tokens = encode_text(config, corpus, model, cache)
+    if not is_configured:
+        minutes = config.minutes or MINUTES
+        sizes, _ = choose_sizes(tokens.n_characters, minutes, os.cpu_count() or 1)
+        model = ModelConfig(vocab_size=tokens.tokenizer.vocab_size, **sizes)
+        note(f"{config_path} is not there yet; the model is what would suit this text and {minutes:g} minutes")
     model = replace(model, vocab_size=tokens.tokenizer.vocab_size)  # as in training
     text = "".join(replace(corpus, max_chars=min(LOOKED_AT, corpus.max_chars or LOOKED_AT)).read())
     print(corpus.name)
-    print("\n".join(inspect(text, tokens, GPTLanguageModel.outline(model).n_parameters(), model.block_size)))
+    n_parameters = GPTLanguageModel.outline(model).n_parameters()
+    in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print("\n".join(inspect(text, tokens, n_parameters, model.block_size, in_colour)))
     return 0
 
 

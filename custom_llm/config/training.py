@@ -40,7 +40,12 @@ class TrainConfig:
     )
     encoding: str = option("utf-8", "encoding of files of text")
     text_field: str | None = option(
-        None, "key or column of the text in .jsonl, .csv, .parquet and datasets (default: text)"
+        None, "key or column of the text in .jsonl, .json, .csv, .parquet and datasets (default: text)"
+    )
+    clean: str = option(
+        "none",
+        "what to leave out; markdown: front matter, base64 and what tracks in links",
+        choices=("none", "markdown"),
     )
     tokenizer: str = option(
         "char",

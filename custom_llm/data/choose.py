@@ -27,7 +27,7 @@ def check_text(spec: str) -> None:
 
 def choose_corpus(
     spec: str, cache: Path, *, encoding: str = "utf-8", field: str | None = None, max_chars: int | None = None,
-    stream: bool | None = None, fallback: Callable[[], bool] = lambda: False,
+    clean: str = "none", stream: bool | None = None, fallback: Callable[[], bool] | None = None,
 ) -> Corpus:  # fmt: skip
     """The text that `spec` names; a dataset by name is downloaded into the cache where it is not there yet.
 
@@ -36,12 +36,13 @@ def choose_corpus(
     Args:
         spec: a file, a folder, a glob or several of them (see `sources`), or a dataset's name (see `hub`).
         field: the key or column of the text.
+        clean: what is left out of each document (see `clean`).
         stream: read a dataset while it is downloaded (default: where only a part of it is wanted).
-        fallback: asked whether to take the bundled stories where a dataset cannot be had here and now.
+        fallback: asked whether to take the bundled stories where a dataset cannot be had here and now; None: do not.
     """
     dataset = find_dataset(spec)
     if dataset is None:
-        return open_corpus(spec, encoding, field, max_chars)
+        return open_corpus(spec, encoding, field, max_chars, clean)
     folder = cache / "datasets"
     say(f"reading the dataset {spec}")
     try:
@@ -51,6 +52,8 @@ def choose_corpus(
                 on_progress=lambda n: progress.update(0, f"{n / 1e6:,.0f} million characters"),
             )  # fmt: skip
     except Unavailable as error:
+        if fallback is None:
+            raise
         if not fallback():
             raise Unavailable(spec, error.reason, f"{error.way_out}, or --fallback for the bundled stories") from None
         say(f"WARNING: {spec}: {error.reason}. TRAINING ON THE BUNDLED STORIES INSTEAD.")
@@ -60,4 +63,4 @@ def choose_corpus(
     for each in notes:
         note(each)
     mark_used(path)
-    return replace(open_corpus(str(path), max_chars=max_chars), name=spec)
+    return replace(open_corpus(str(path), max_chars=max_chars, clean=clean), name=spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from custom_llm.data.ids import Ids
 from custom_llm.data.token_file import Tokens
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.char import CharTokenizer
@@ -17,8 +18,6 @@ from custom_llm.tokenizer.char import CharTokenizer
 HELD_OUT, HELD_OUT_TOKENS = 0.1, 1 << 20  # share of the text, at its end, and how much of a long one
 ROUNDS = 4  # of the shuffle's network
 BLOCK = 4096  # places computed at a time
-# Windows read before memory is given back. Linux maps up to 2 MB around each page that is touched: 128 MB.
-WINDOWS_HELD = 64
 
 
 class Shuffle:
@@ -69,7 +68,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 class TextDataset(Dataset):
     """Every window of `block_size` tokens of a text, with the window one token later as its target.
 
-    data: the token ids, of shape (n,), in any type of whole numbers; windows are int64.
+    data: the token ids, of shape (n,), in any type of whole numbers, in memory or in a file; windows are int64.
     vocab_size, stoi, itos: the vocabulary, and token text to id and back.
 
     >>> dataset = TextDataset("hello world", block_size=5)
@@ -89,26 +88,23 @@ class TextDataset(Dataset):
     def of_tokens(cls, tokens: Tokens, block_size: int) -> TextDataset:
         """The windows of an encoded text, which stays in its file."""
         dataset = cls.__new__(cls)
-        dataset._set(torch.from_numpy(tokens.ids), block_size, tokens.tokenizer)
-        dataset._release = tokens.release
+        dataset._set(tokens.ids, block_size, tokens.tokenizer)
         return dataset
 
-    def _set(self, data: torch.Tensor, block_size: int, tokenizer: Tokenizer) -> None:
+    def _set(self, data: torch.Tensor | Ids, block_size: int, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.block_size = block_size
         self.vocab_size = tokenizer.vocab_size
         self.itos = dict(enumerate(tokenizer.tokens))
         self.stoi = {token: i for i, token in self.itos.items()}
         self.data = data
-        self._release: Callable[[], None] | None = None
-        self._n_windows_read = 0
 
     def split_off(self, share: float, at_most: int | None = None) -> torch.Tensor:
         """Cut the last `share` of the tokens off (at least two, at most `at_most`) and return them, int64 (n,)."""
         cut = max(2, int(len(self.data) * share))
         keep = max(0, len(self.data) - min(cut, at_most or cut))
-        rest, self.data = self.data[keep:].long(), self.data[:keep]
-        return rest
+        rest, self.data = self.data[keep:], self.data[:keep]
+        return torch.as_tensor(np.asarray(rest)).long()
 
     def __len__(self) -> int:
         return max(0, len(self.data) - self.block_size)
@@ -118,7 +114,7 @@ class TextDataset(Dataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
         start = index % len(self)
-        window = self.data[start : start + self.block_size + 1].long()
+        window = self._windows([start])[0]
         return window[:-1], window[1:]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,13 +122,15 @@ class TextDataset(Dataset):
 
         Its default collation stacks the pair to (2, B, block_size), which unpacks just as well.
         """
-        starts = torch.as_tensor(indices).unsqueeze(1)  # (B, 1)
-        windows = self.data[starts + torch.arange(self.block_size + 1)].long()  # (B, block_size + 1)
-        self._n_windows_read += len(windows)
-        if self._release is not None and self._n_windows_read >= WINDOWS_HELD:
-            self._release()
-            self._n_windows_read = 0
+        windows = self._windows(indices)
         return windows[:, :-1], windows[:, 1:]
+
+    def _windows(self, starts: Sequence[int]) -> torch.Tensor:
+        """The windows with their targets, int64 (B, block_size + 1)."""
+        size = self.block_size + 1
+        if isinstance(self.data, Ids):
+            return torch.from_numpy(self.data.windows(starts, size))
+        return self.data[torch.as_tensor(starts).unsqueeze(1) + torch.arange(size)].long()
 
 
 class WindowSampler(Sampler[int]):

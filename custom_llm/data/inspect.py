@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
 from custom_llm.common.steps import step
+from custom_llm.common.text import printable
 from custom_llm.data.token_file import Tokens
 from custom_llm.tokenizer.base import END_OF_TEXT
 
 LOOKED_AT = 50_000_000  # characters; counting lines takes memory
 ENCODED = 1_000_000  # characters
-RAREST, SCRIPTS, EXCERPT, TOKENS_SHOWN = 12, 6, 300, 16
+RAREST, SCRIPTS, EXCERPT, TOKENS_SHOWN = 12, 6, 300, 48
+PLAIN, REVERSED = "\x1b[0m", "\x1b[7m"  # of a terminal
+NO_SCRIPT = ("Zyyy", "Zinh", "Zzzz")  # Unicode's names for common, inherited and unknown
 SCARCE = 5  # times a token should occur to be learned
 REPEATED = 0.3  # share of lines that stand elsewhere, too, from which on a model memorises
 FEW_TOKENS = 1.0  # tokens for each parameter below which a model memorises
@@ -23,7 +25,7 @@ FEW_TOKENS = 1.0  # tokens for each parameter below which a model memorises
 MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd")
 
 
-def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int) -> Iterator[str]:
+def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int, in_colour: bool = False) -> Iterator[str]:
     """Lines for a person about a text of at least one character, and the model that is to learn it.
 
     text: documents with `<|endoftext|>` between them; of a very long text the first LOOKED_AT characters.
@@ -48,10 +50,9 @@ def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int) -> It
     yield f"  vocabulary  {vocab_size:,} tokens, {np.count_nonzero(occurrences):,} of which occur"
     yield f"  model       {n_parameters:,} parameters, {n_tokens / n_parameters:.2f} tokens for each"
     yield "  the model will see:"
-    yield from ("    " + line[:100] for line in text[:EXCERPT].split("\n")[:8])
-    if tokens.tokenizer.kind != "char":
-        first = (tokens.tokenizer.decode([i]) for i in tokens.ids[1 : 1 + TOKENS_SHOWN])
-        yield f"  as tokens   {' '.join(map(repr, first))}"
+    yield from ("    " + printable(line[:100]) for line in text[:EXCERPT].split("\n")[:8])
+    yield "  as tokens:"
+    yield from ("    " + line for line in _picture(tokens, in_colour))
     if damaged := counts["\ufffd"] + len(MOJIBAKE.findall(text)):
         yield (
             f"warning: {damaged} characters look damaged (such as Ã© for é); was the text saved in another encoding?"
@@ -73,7 +74,10 @@ def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int) -> It
             f"({step('llm_model')} --n_embd, --n_layer) learns the language instead of the text"
         )
     if n_tokens < 20 * block_size:
-        yield f"warning: there are few windows of {block_size} tokens in it; give more text or a smaller --block_size"
+        yield (
+            f"warning: there are few windows of {block_size} tokens in it; give more text, or a smaller one "
+            f"({step('llm_model')} --block_size)"
+        )
 
 
 def _occurrences(tokens: Tokens) -> np.ndarray:
@@ -83,11 +87,25 @@ def _occurrences(tokens: Tokens) -> np.ndarray:
     return sum(np.bincount(part, minlength=tokens.tokenizer.vocab_size) for part in parts)
 
 
+def _picture(tokens: Tokens, in_colour: bool) -> list[str]:
+    """The first tokens of a text, told apart by colour or by a stroke between them; ⏎ is the end of a line."""
+    parts, end = [], ""
+    for place, i in enumerate(tokens.ids[1 : 1 + TOKENS_SHOWN].tolist()):
+        shown = printable(tokens.tokenizer.decode([i]).replace("\n", "⏎\n").replace("\t", "→"))
+        token, breaks = shown.rstrip("\n"), "\n" * shown.endswith("\n")
+        token = token.replace("\n", "")
+        parts.append(end + (f"{REVERSED if place % 2 else PLAIN}{token}{PLAIN}" if in_colour else token) + breaks)
+        end = "" if in_colour or breaks else "|"
+    return "".join(parts).rstrip("\n").split("\n")
+
+
 def _scripts(counts: Counter[str]) -> str:
-    """The scripts of the letters by the first word of their Unicode names."""
+    """The scripts of the letters, without those of none (ℂ, µ) or of several (ー)."""
+    from fontTools.unicodedata import script, script_name
+
     found: Counter[str] = Counter()
     for char, count in counts.items():
-        if char.isalpha():
-            found[unicodedata.name(char, "OTHER").split()[0].split("-")[0].title()] += count
+        if char.isalpha() and (code := script(char)) not in NO_SCRIPT:
+            found[script_name(code)] += count
     shares = (f"{name} {count / found.total():.1%}" for name, count in found.most_common(SCRIPTS))
     return ", ".join(shares) or "no letters"

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import LOSSES
-from custom_llm.data.readers import IN_FOLDERS, kind_of, read_documents
-from custom_llm.data.text import OnRead, is_packed
+from custom_llm.data.clean import CLEANERS
+from custom_llm.data.readers import IN_FOLDERS, LeftOut, kind_of, read_documents
+from custom_llm.data.text import AS_TEXT, NoText, OnRead, packing
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.cut import up_to
+
+NOT_ENTERED = frozenset("node_modules __pycache__ site-packages".split())
+KINDS_SHOWN = 6
+STARS = re.compile(r"(?<![^/\\])(?:\*\*(?:[/\\]+|$))+")  # `**` by itself between separators
 
 
 @dataclass(frozen=True)
@@ -23,27 +30,38 @@ class Corpus:
     name: str  # how messages call it
     files: tuple[Path, ...]  # read in this order
     encoding: str = "utf-8"  # of files of text
-    field: str | None = None  # the key or column of the text in .jsonl, .csv and .parquet (default: "text")
+    field: str | None = None  # the key or column of the text in .jsonl, .json, .csv and .parquet (default: "text")
     max_chars: int | None = None  # after which the rest is left out
+    clean: str = "none"  # what is left out of each document, one of CLEANERS
+    in_folders: frozenset[Path] = frozenset()  # those of the files that only their folder was named of
+    left_out: str = ""  # what of the folders is not among the files, for a person
 
-    def read(self, on_read: OnRead = None) -> Iterator[str]:
+    def read(self, on_read: OnRead = None, left_out: LeftOut | None = None) -> Iterator[str]:
         """The text in pieces, with `<|endoftext|>` between the documents; `on_read` gets `size` bytes in all.
 
-        UserError where there is no such file, it is not what its name says, or there is no text in any of them.
+        What is no text in a folder, and rows without one, are told to `left_out`. UserError where there is no such
+        file, one that was named holds no text, or none of them does.
         """
-        return up_to(self.max_chars, self._read_all(on_read))
+        return up_to(self.max_chars, self._read_all(on_read, left_out or LeftOut()))
 
-    def _read_all(self, on_read: OnRead) -> Iterator[str]:
+    def _read_all(self, on_read: OnRead, left_out: LeftOut) -> Iterator[str]:
         is_empty = True
         for path in self.files:
-            for document in read_documents(path, self.encoding, self.field, on_read):
-                for i, piece in enumerate(filter(None, document)):
-                    if i == 0 and not is_empty:
-                        yield END_OF_TEXT
-                    yield piece
-                    is_empty = False
+            is_begun = False
+            try:
+                for document in read_documents(path, self.encoding, self.field, on_read, left_out):
+                    for i, piece in enumerate(filter(None, CLEANERS[self.clean](document))):
+                        if i == 0 and not is_empty:
+                            yield END_OF_TEXT
+                        yield piece
+                        is_empty, is_begun = False, True
+            except NoText as error:
+                if is_begun or path not in self.in_folders:
+                    raise
+                left_out.files.append(str(error))
         if is_empty:
-            raise UserError(f"{self.name} is empty; give a text of at least a few thousand characters")
+            reason = f"holds no text; {left_out}" if str(left_out) else "is empty"
+            raise UserError(f"{self.name} {reason}; give a text of at least a few thousand characters")
 
     @property
     def size(self) -> int:
@@ -53,16 +71,36 @@ class Corpus:
 
     def settings(self) -> str:
         """All but the files' content that the text depends on."""
-        kinds = [(kind_of(path), is_packed(path)) for path in self.files]
-        return repr((kinds, self.encoding, self.field, self.max_chars))
+        kinds = [(kind_of(path), packing(path), path in self.in_folders) for path in self.files]
+        return repr((kinds, self.encoding, self.field, self.max_chars, self.clean))
 
 
-def open_corpus(spec: str, encoding: str = "utf-8", field: str | None = None, max_chars: int | None = None) -> Corpus:
+def open_corpus(
+    spec: str, encoding: str = "utf-8", field: str | None = None, max_chars: int | None = None, clean: str = "none"
+) -> Corpus:
     """The text that `spec` names: a file, a folder (with all folders in it), a glob, or several with commas between.
 
-    UserError where one of its parts names no file. (Whether files can be read is seen when they are.)
+    A file that is named in several ways, through links too, is one. UserError where one of its parts names no file.
+    (Whether files can be read is seen when they are.)
     """
-    return Corpus(spec, tuple(find_files(spec)), encoding, field, max_chars)
+    found = _Found()
+    # A name with a comma or a star in it is that file, if there is one.
+    parts = [spec] if _exists(spec) else [part.strip() for part in spec.split(",") if part.strip()]
+    if not parts:
+        raise UserError(f"--dataset_path {spec!r} names no text; give a file, a folder or a glob")
+    for part in parts:
+        if not _exists(part) and any(char in part for char in "*?["):
+            matches = sorted(path for path in map(Path, expand(part)) if path.is_file())
+            if not matches:
+                raise UserError(f"{part}: no file has such a name; give a file, a folder or a glob that matches")
+            for path in matches:
+                found.add(path)
+        elif _exists(part) and Path(part).is_dir():
+            found.add_folder(Path(part))
+        else:
+            found.add(Path(part))  # reading it says what is wrong
+    files = tuple(found.files.values())
+    return Corpus(spec, files, encoding, field, max_chars, clean, frozenset(found.in_folders), found.left_out())
 
 
 def read_text(spec: str, encoding: str = "utf-8", field: str | None = None) -> str:
@@ -70,36 +108,98 @@ def read_text(spec: str, encoding: str = "utf-8", field: str | None = None) -> s
     return "".join(open_corpus(spec, encoding, field).read())
 
 
-def find_files(spec: str) -> list[Path]:
-    """The files that `spec` names, each once, in order; UserError where one of its parts names none."""
-    # A name with a comma or a star in it is that file, if there is one.
-    parts = [spec] if _exists(spec) else [part.strip() for part in spec.split(",") if part.strip()]
-    if not parts:
-        raise UserError(f"--dataset_path {spec!r} names no text; give a file, a folder or a glob")
-    found = []
-    for part in parts:
-        if _exists(part):
-            found += _in_folder(Path(part)) if Path(part).is_dir() else [Path(part)]
-        elif any(char in part for char in "*?["):
-            names = glob.glob(part, recursive=True)  # noqa: PTH207 (Path.glob knows no absolute patterns)
-            matches = sorted(path for path in map(Path, names) if path.is_file())
-            if not matches:
-                raise UserError(f"{part}: no file has such a name; give a file, a folder or a glob that matches")
-            found += matches
-        else:
-            found.append(Path(part))  # reading it says what is wrong
-    return list(dict.fromkeys(found))
+class _Found:
+    """Files, each once, in the order in which they were named."""
+
+    def __init__(self) -> None:
+        self.files: dict[object, Path] = {}  # what is the same for one file under several names → the first of them
+        self.in_folders: set[Path] = set()
+        self._left_out: Counter[str] = Counter()
+
+    def add(self, path: Path) -> Path:
+        return self.files.setdefault(_identity(path), path)
+
+    def add_folder(self, folder: Path) -> None:
+        """The files in a folder and its folders that may be text, without hidden ones and what this program wrote."""
+        n_files, others = 0, Counter()
+        for parent, folders, names in os.walk(folder, onerror=_refuse):
+            reasons = {name: _not_entered(Path(parent, name)) for name in sorted(folders)}
+            others.update(filter(None, reasons.values()))
+            folders[:] = [name for name, reason in reasons.items() if not reason]
+            for path in (Path(parent, name) for name in sorted(names)):
+                if reason := _not_read(path):
+                    others[reason] += 1
+                    continue
+                n_files += 1
+                if self.add(path) is path:
+                    self.in_folders.add(path)
+        self._left_out += others
+        if not n_files:
+            what = f"without a text but has {_listed(others)}" if others else "without a text"
+            raise UserError(
+                f"{folder} is a folder {what}; name what is text with a glob ({folder / '*'}), or {AS_TEXT}"
+            )
+
+    def left_out(self) -> str:
+        """What there is in the folders besides, in a few words."""
+        return _listed(self._left_out)
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    """The files of a folder and its folders that have a known ending, without hidden ones and figures of trainings."""
-    found = []
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(parent, name) for name in sorted(names) if not name.startswith(".") and not name.endswith(LOSSES))
-        found += [path for path in paths if kind_of(path) in IN_FOLDERS and path.is_file()]
-    if not found:
-        raise UserError(f"{folder} is a folder without {' '.join(IN_FOLDERS)} files; put text into it, or name a file")
+def _listed(kinds: Counter[str]) -> str:
+    shown = [f"{n} {kind}" for kind, n in kinds.most_common(KINDS_SHOWN)]
+    rest = kinds.total() - sum(n for _, n in kinds.most_common(KINDS_SHOWN))
+    return ", ".join([*shown, *[f"{rest} others"][: rest > 0]])
+
+
+def _not_entered(folder: Path) -> str:
+    """Why a folder inside of a named one is not looked into; "" if it is."""
+    if folder.name.startswith("."):
+        return "hidden"
+    if folder.is_symlink():
+        return "links to folders"
+    if folder.name in NOT_ENTERED or (folder / "pyvenv.cfg").exists():
+        return "of programs (node_modules, …)"
+    is_model = (folder / "model_config.pth").exists() or (
+        (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
+    )
+    return "of models" if is_model else ""
+
+
+def _not_read(path: Path) -> str:
+    """Why a file in a named folder is not read; "" if it is."""
+    if path.name.startswith("."):
+        return "hidden"
+    if path.name.endswith((LOSSES, ".report.html")):
+        return "of models"
+    if kind_of(path) not in IN_FOLDERS:
+        return kind_of(path) or "without an ending"
+    return "" if path.is_file() else "no files"
+
+
+def _identity(path: Path) -> object:
+    """The same for all names of a file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # reading it says what is wrong
+        return path
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
+def expand(pattern: str) -> set[str]:
+    """The names that match a glob; `**` stands for a folder and all in it, without hidden ones and those behind links.
+
+    (That of the library follows links, without end where two of them lead back.)
+    """
+    head, *tail = STARS.split(pattern, maxsplit=1)
+    if not tail:
+        return set(glob.glob(pattern))  # noqa: PTH207 (Path.glob knows no absolute patterns)
+    found = set()
+    for base in glob.glob(head) if head else [""]:  # noqa: PTH207
+        for parent, folders, _ in os.walk(base or "."):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            inside = os.path.relpath(parent, base or ".")
+            prefix = base if inside == "." else str(Path(base, inside)) + os.sep
+            found |= expand(glob.escape(prefix) + (tail[0] or "*"))
     return found
 
 

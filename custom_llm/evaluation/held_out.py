@@ -88,7 +88,7 @@ def training_held_out(model: Scorer, training: TrainConfig, cache: Path) -> Held
     """What the training of these options held out; see `held_out_tenth`."""
     corpus = choose_corpus(
         training.dataset_path, cache, encoding=training.encoding, field=training.text_field,
-        max_chars=training.most_characters,
+        max_chars=training.most_characters, clean=training.clean,
     )  # fmt: skip
     return held_out_tenth(model, corpus, cache, training.max_tokens)
 

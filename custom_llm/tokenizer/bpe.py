@@ -11,7 +11,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -167,11 +167,7 @@ class BPETokenizer:
             if content["normalizer"] is not None or content["post_processor"] is not None:
                 raise ValueError("it changes the text, or adds tokens to it")
             model = content["model"]
-            kind = model.get("type", "BPE")  # not there in the oldest files
-            unknown = ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "dropout")
-            unfit = [name for name in unknown if model.get(name)]
-            if kind != "BPE" or unfit:
-                raise ValueError(f"its model is {kind}{' with '.join(['', *unfit])}, not a byte-level BPE")
+            check_model(model)
             pre = recognize(content["pre_tokenizer"], bool(model.get("ignore_merges")))
             added = read_added(content["added_tokens"])
             tokens = dict(model["vocab"])
@@ -181,8 +177,7 @@ class BPETokenizer:
             by_id = {i: token for token, i in tokens.items()}
             if len(by_id) != len(tokens) or any(type(i) is not int for i in by_id):
                 raise ValueError("its ids are not one number for each token")
-            if holes := set(range(len(by_id))) - set(by_id):
-                raise ValueError(f"its ids have holes: {max(by_id) + 1} rows, but no token {min(holes)}")
+            check_ids(by_id.keys())
             # Old files have the two tokens of a merge in one text, with a space between.
             merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
             return cls([by_id[i] for i in range(len(by_id))], merges, added, pre, end_of_text)
@@ -213,6 +208,21 @@ def sample(items: Iterable[T], n: int) -> list[T]:
         elif (place := generator.randrange(i + 1)) < n:
             kept[place] = (i, item)
     return [item for _, item in sorted(kept)]
+
+
+def check_model(model: dict[str, Any]) -> None:
+    """Raise ValueError unless the model of a parsed tokenizer.json may be a byte-level BPE."""
+    kind = model.get("type", "BPE")  # not there in the oldest files
+    unknown = ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "dropout")
+    unfit = [name for name in unknown if model.get(name)]
+    if kind != "BPE" or unfit:
+        raise ValueError(f"its model is {kind}{' with '.join(['', *unfit])}, not a byte-level BPE")
+
+
+def check_ids(ids: Set[int]) -> None:
+    """Raise ValueError where some number below the largest id is none."""
+    if ids and max(ids) >= len(ids):
+        raise ValueError(f"its ids have holes: {max(ids) + 1} rows, but no token {min({*range(len(ids))} - ids)}")
 
 
 def unspell(token: str) -> bytes:

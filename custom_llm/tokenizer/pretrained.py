@@ -13,16 +13,21 @@ from typing import Any
 from custom_llm.common.errors import UserError
 from custom_llm.tokenizer.added_tokens import TAKEN_FOR_CONTROL
 from custom_llm.tokenizer.base import END_OF_TEXT
-from custom_llm.tokenizer.bpe import PretrainedTokenizer
+from custom_llm.tokenizer.bpe import PretrainedTokenizer, check_ids, check_model
 from custom_llm.tokenizer.pre_tokenizers import adds_space
 
 FILES = """
     tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt config.json
 """.split()
+VOCABULARIES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "vocab.json")  # that have ids
 # What ends a document, also where a chat model names the end of a turn as its end.
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")
 OTHERS = "take char, bpe, or a byte-level BPE such as gpt2, Llama 3's or Qwen2's"
 SECONDS_FOR_HUB = 10
+
+
+class OutOfReach(UserError):
+    """A tokenizer that is perhaps on the hub, which cannot be asked here and now."""
 
 
 def load_pretrained(name: str) -> tuple[PretrainedTokenizer, list[str]]:
@@ -31,16 +36,7 @@ def load_pretrained(name: str) -> tuple[PretrainedTokenizer, list[str]]:
     The notes say what the tokenizer does elsewhere and here does not. UserError where there is none, it cannot be read,
     or llama.cpp would read text as other ids.
     """
-    folder = Path(name)
-    try:
-        is_folder, is_file = bool(name) and folder.is_dir(), folder.is_file()
-    except (OSError, ValueError):  # no path can be so long, or hold such a character
-        is_folder = is_file = False
-    if is_file:
-        raise UserError(f"--tokenizer {name}: a file; give the folder it is in")
-    if not is_folder:
-        folder = _download(name)
-    loaded = _load(name, folder)
+    loaded = _load(name, find_pretrained(name))
     try:
         content = json.loads(loaded.backend_tokenizer.to_str())
         notes = _leave_out(content, loaded)
@@ -51,6 +47,21 @@ def load_pretrained(name: str) -> tuple[PretrainedTokenizer, list[str]]:
         return PretrainedTokenizer.from_json(content, ends[0]), notes
     except ValueError as error:
         raise UserError(f"--tokenizer {name}: {error}; {OTHERS}") from None
+
+
+def find_pretrained(name: str) -> Path:
+    """The folder `name`, or that of what was downloaded of the model `name`.
+
+    UserError where there is neither; OutOfReach where the hub would have to be asked and cannot be.
+    """
+    folder = Path(name)
+    try:
+        is_folder, is_file = bool(name) and folder.is_dir(), folder.is_file()
+    except (OSError, ValueError):  # no path can be so long, or hold such a character
+        is_folder = is_file = False
+    if is_file:
+        raise UserError(f"--tokenizer {name}: a file; give the folder it is in")
+    return folder if is_folder else _download(name)
 
 
 def _load(name: str, folder: Path) -> Any:
@@ -73,14 +84,38 @@ def _load(name: str, folder: Path) -> Any:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)
     try:
+        _check_before_loading(name, folder)
         loaded = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         loaded.backend_tokenizer.encode("a")  # a class without one is slow; one without its unknown token fails here
         return loaded
-    except Exception as error:  # `tokenizers` raises nothing narrower for a damaged file
+    except UserError:
+        raise
+    except BaseException as error:  # `tokenizers` raises nothing narrower for a damaged file, or panics
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"--tokenizer {name}: it cannot be read ({reason}); {OTHERS}") from None
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _check_before_loading(name: str, folder: Path) -> None:
+    """UserError where `tokenizers` would panic over a file, or make a table as long as the largest number in it."""
+    ids: set[int] = set()
+    try:
+        for file in filter(lambda file: (folder / file).is_file(), VOCABULARIES):
+            content = json.loads((folder / file).read_bytes())
+            if file == "tokenizer.json":
+                check_model(content["model"])
+                ids.update(content["model"]["vocab"].values(), (token["id"] for token in content["added_tokens"]))
+            else:
+                decoder = content.get("added_tokens_decoder", ())
+                ids.update(map(int, decoder) if file == "tokenizer_config.json" else content.values())
+        check_ids(ids)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        raise UserError(f"--tokenizer {name}: it cannot be read ({file} is damaged); {OTHERS}") from None
+    except ValueError as error:
+        raise UserError(f"--tokenizer {name}: {error}; {OTHERS}") from None
 
 
 def _leave_out(content: dict[str, Any], loaded: Any) -> list[str]:
@@ -117,9 +152,9 @@ def _download(name: str) -> Path:
     except errors.HFValidationError:
         raise UserError(f"--tokenizer {name}: no such folder; {OTHERS}") from None
     online = _hub_answers()
-    unreachable = UserError(
+    unreachable = OutOfReach(
         f"--tokenizer {name}: no such folder, and the Hugging Face hub cannot be reached; give a folder that holds "
-        "tokenizer.json, or take char or bpe"
+        "tokenizer.json, take char or bpe, or add --fallback for byte pairs learnt from the text"
     )
     folder = None
     for file in FILES:

@@ -14,6 +14,8 @@ from hub_server import Hub
 from pretrained_forms import make
 from test_hub import STORIES, write_stories
 
+from custom_llm.data import choose
+from custom_llm.data.hub.rows import Unavailable
 from custom_llm.tokenizer.pretrained import load_pretrained
 
 MODEL = dict(n_embd=32, n_head=4, n_layer=2, block_size=32, dropout=0.0, vocab_size=300)
@@ -105,6 +107,34 @@ def test_without_the_hub_training_goes_on_only_if_that_was_asked_for(folder):
     assert done.status == 0, done.stderr
     assert "TRAINING ON THE BUNDLED STORIES INSTEAD" in done.stderr
     assert (folder / "trained_model.pth").exists()
+
+
+def test_only_who_can_fall_back_is_told_to(tmp_path, monkeypatch):
+    def closed(*args, **kwargs):
+        raise Unavailable("c4", "the hub is closed")
+
+    monkeypatch.setattr(choose, "fetch", closed)
+    for fallback, advised in ((None, False), (lambda: False, True)):
+        with pytest.raises(Unavailable, match="c4: the hub is closed; try again later, or give a local") as caught:
+            choose.choose_corpus("c4", tmp_path, fallback=fallback)
+        assert ("--fallback" in str(caught.value)) == advised
+
+
+def test_without_the_hub_a_tokenizer_is_learnt_from_the_text_if_that_was_asked_for(folder):
+    """As configs/tinystories.yaml with --fallback, where neither can be had."""
+    flags = ["--dataset", "tinystories", "--max_chars", "20000", "--tokenizer", "gpt2", "--inspect", "--cache_dir", "c"]
+    environment = {**NOWHERE, "HF_HOME": str(folder / "home"), "USE_TORCH": "0"}
+    (folder / "input.txt").write_text(STORIES[0], encoding="utf-8")
+    text = ["--dataset", "input.txt", *flags[2:]]
+    refused = run_script("train_llm.py", *text, cwd=folder, environment=environment)
+    assert refused.status == 2
+    assert refused.stderr.endswith("take char or bpe, or add --fallback for byte pairs learnt from the text\n")
+    for words in (text, flags):
+        done = run_script("train_llm.py", *words, "--fallback", cwd=folder, environment=environment)
+        assert done.status == 0, done.stderr
+        warning = "WARNING: the tokenizer gpt2 cannot be had. LEARNING BYTE PAIRS FROM THE TEXT INSTEAD.\n"
+        assert warning in done.stderr
+        assert ("BUNDLED STORIES INSTEAD" in done.stderr) == (words is flags)
 
 
 @pytest.mark.parametrize(("answer", "status"), [("yes", 0), ("no", 2), pytest.param("", 2, marks=pytest.mark.slow)])

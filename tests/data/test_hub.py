@@ -130,7 +130,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Hub:
     (ours / "allenai/c4/en/c4-train.00000-of-01024.json.gz").write_bytes(gzip.compress(lines.encode()))
     write_card(ours / "allenai/c4", "en", "fr")
     messages = [{"role": "user", "content": "Hi"}]
-    odd = {"text": [1, 2], "story": ["One\r\nday", "\0Two\0"], "empty": [None, " "], "messages": [messages, messages]}
+    odd = {"text": [1, 2], "story": ["One\r\nday", "\0Two\0"], "empty": [None, " "], "messages": [messages, None]}
     write_parquet(ours / "odd/columns", odd)
     write_parquet(ours / "odd/splits", {"text": ["seen in the test"]}, "test.parquet")
     write_parquet(ours / "odd/two", {"text": ["a"]}, "test.parquet")
@@ -251,7 +251,9 @@ def test_the_named_datasets(hub, tmp_path):
     assert wikitext.text == fox + END_OF_TEXT + owl
     assert larger.text == " = Fox = \n Red . \n"
     assert fineweb.text == c4.text == stories.text
-    assert fineweb.notes == ["fineweb: only its first 100,000,000 characters are used; --max_chars sets the bound"]
+    assert fineweb.notes == [
+        "fineweb: only its first 100,000,000 characters are used; train_llm.py --max_chars sets the bound"
+    ]
     assert (bounded.text, bounded.notes) == (stories.text[:999], [])
 
 
@@ -315,13 +317,11 @@ MISTAKES = {
     "hf:odd/splits:/dev": "hf:odd/splits:/dev has no split dev; it has test: "
     "hf:owner/name:/split or hf:owner/name:config/split names one",
     "hf:odd/columns": "hf:odd/columns: its column text is no text (int); "
-    "--text_field names another (story, empty, messages)",
-    "hf:odd/columns::title": "hf:odd/columns::title has no column title; it has text, story, empty, messages: "
-    "--text_field names one",
-    "hf:odd/columns::messages": "hf:odd/columns::messages: its column messages is a list of messages (role, content), "
-    "a chat, and no text; --text_field names another (text, story, empty), or write the chats as text into a file and "
-    "give that",
-    "hf:odd/columns::empty": "hf:odd/columns::empty: its column empty is empty; --text_field names another",
+    "--text_field names one that is (story, messages)",
+    "hf:odd/columns::title": "hf:odd/columns::title has no column title; "
+    "hf:owner/name:config:field names one that is (story, messages)",
+    "hf:odd/columns::empty": "hf:odd/columns::empty: its column empty is empty; "
+    "hf:owner/name:config:field names one that is not",
     "hf:karpathy/tiny_shakespeare": "hf:karpathy/tiny_shakespeare is a program to be run, which is not done here; "
     "look on the hub for a copy of it as data",
     "hf:odd/nothing": "hf:odd/nothing: there are no data in odd/nothing; Parquet, JSON, CSV and text files are read",
@@ -339,9 +339,10 @@ def test_what_people_get_wrong(hub, tmp_path):
 
 def test_odd_datasets_and_places(hub, tmp_path):
     (tmp_path / "file").write_text("")
-    cleaned, other_split, damaged, copied, two, none, no_folder = fetch(
+    cleaned, chat, other_split, damaged, copied, two, none, no_folder = fetch(
         tmp_path / "home",
-        ("hf:odd/columns", tmp_path, {"field": "story"}), ("hf:odd/splits", tmp_path, {}),
+        ("hf:odd/columns", tmp_path, {"field": "story"}), ("hf:odd/columns::messages", tmp_path, {}),
+        ("hf:odd/splits", tmp_path, {}),
         ("hf:odd/damaged", tmp_path, {"stream": True}), ("hf:odd/damaged", tmp_path, {"stream": False}),
         ("hf:odd/columns::story", tmp_path, {"field": "text"}), ("tinystories", tmp_path, {"max_chars": 0}),
         ("tinystories", tmp_path / "file", {}),
@@ -349,6 +350,7 @@ def test_odd_datasets_and_places(hub, tmp_path):
     )  # fmt: skip
     assert cleaned.text == "One\nday<|endoftext|>Two"
     assert cleaned.notes == ["hf:odd/columns: left out 2 characters that no text has (NUL or half a pair)"]
+    assert (chat.text, chat.notes) == ("user: Hi\n", ["hf:odd/columns::messages: left out: 1 row without a text"])
     assert other_split.text == "seen in the test"
     assert other_split.notes == ["hf:odd/splits has no split train; its only one, test, is used"]
     for answer in (damaged, copied):

@@ -11,6 +11,7 @@ from custom_llm.data.inspect import inspect
 from custom_llm.data.token_file import Tokens
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.char import CharTokenizer
+from custom_llm.tokenizer.load import find_recipe
 
 
 def said(documents, n_parameters=100, block_size=8):
@@ -59,6 +60,36 @@ def test_any_text_can_be_looked_at(documents):
     assert said(documents)
 
 
+def test_letters_of_no_script_are_left_out():
+    out = said(["abc ℂ µ ⁿ ª ー 漢字 ℵ ½ ² Kelvin"])
+    assert "scripts     Latin 84.6%, Han 15.4%\n" in out
+
+
+@pytest.mark.parametrize("in_colour", [False, True])
+def test_the_text_is_shown_as_tokens(in_colour):
+    text = "Café\tau lait.\n\nIt rains again.\x1b[31m\n" * 9
+    tokenizer = find_recipe("bpe", 300).make([text])
+    tokens = Tokens(tokenizer.encode(END_OF_TEXT + text), tokenizer, len(text), text)
+    out = list(inspect(text, tokens, 100, 8, in_colour))
+    shown = out[out.index("  as tokens:") + 1 :]
+    if in_colour:
+        assert "".join(shown).count("\x1b[7m") > 5
+    else:
+        assert shown[:3] == ["    Café|→|au| lait|.|⏎", "    ⏎", "    It| rains| again|.[|31|m|⏎"]
+    assert "\x1b[31m" not in "".join(shown)
+
+
+def test_a_model_need_not_be_configured(tmp_path):
+    (tmp_path / "notes.txt").write_text(STORY * 500, encoding="utf-8")
+    result = run_script("train_llm.py", "--inspect", "--dataset_path", "notes.txt", cwd=tmp_path)
+    assert result.status == 0
+    assert result.stderr == (
+        "note: model_config.pth is not there yet; the model is what would suit this text and 2 minutes\n"
+    )
+    assert "  model       0." not in result.stdout and "  model       " in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_nothing_is_trained_or_written(tmp_path):
     configure(tmp_path, n_embd=32, n_head=4)
     (tmp_path / "notes.txt").write_text(STORY * 50, encoding="utf-8")
@@ -83,4 +114,4 @@ def test_advice_on_the_vocabulary(tmp_path, n_lines, advice):
     if advice:  # which byte pairs need not
         bpe = run_script("train_llm.py", "--inspect", "--tokenizer", "bpe", "--vocab_size", "300", cwd=tmp_path)
         assert (bpe.status, bpe.stderr) == (0, "")
-        assert "  as tokens   'L" in bpe.stdout
+        assert "  as tokens:\n    Line|" in bpe.stdout

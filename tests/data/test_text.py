@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from custom_llm.common.errors import UserError
-from custom_llm.data import readers
 from custom_llm.data import text as text_module
 from custom_llm.data.text import clean, decode, read_file
 
@@ -73,5 +72,5 @@ def test_lines(tmp_path_factory, text, size):
     expected = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "PIECE", size)
-        lines = [line.removesuffix("\n") for line in readers._lines(path, "utf-8", None)]
+        lines = [line.removesuffix("\n") for line in text_module.lines(read_file(path), path)]
     assert lines == (expected if expected[-1] else expected[:-1])

@@ -358,7 +358,7 @@ REFUSALS = {
     ),
     "a hole": (
         lambda c: c["model"]["vocab"].update(qqqq=5000),
-        "its ids have holes: 5001 rows, but no token 600",
+        "its ids have holes: 5001 rows, but no token 601",
     ),
     "spaces eaten": (
         lambda c: add(c, "<mask>", lstrip=True),
@@ -447,7 +447,7 @@ def test_a_hub_that_cannot_be_reached_is_said_soon(tmp_path):
         2,
         "",
         "error: --tokenizer gpt2: no such folder, and the Hugging Face hub cannot be reached; give a folder that holds "
-        "tokenizer.json, or take char or bpe\n",
+        "tokenizer.json, take char or bpe, or add --fallback for byte pairs learnt from the text\n",
     )
 
 
@@ -467,3 +467,42 @@ def test_ids_in_the_middle_of_a_character_give_replacement_characters(exported):
     joined = b"".join(tokenizer._bytes[i] for i in ids)
     assert tokenizer.decode(ids) == joined.decode("utf-8", "replace")
     assert len(tokenizer.tokens) == tokenizer.vocab_size
+
+
+PREFIX = dict(continuing_subword_prefix="##")
+
+
+@pytest.mark.parametrize(
+    "form", [PREFIX, dict(end_of_word_suffix="</w>"), dict(type="WordPiece"), dict(type="WordLevel")]
+)
+def test_a_model_that_makes_the_library_panic_is_one_line(folders, tmp_path, form):
+    folder = copy(folders["gpt-2"], tmp_path)
+    change(folder / "tokenizer.json", lambda c: c["model"].update(form))
+    code = (
+        "import sys; from custom_llm.tokenizer.pretrained import load_pretrained; "
+        "from custom_llm.common.errors import run; sys.exit(run(lambda _: load_pretrained(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", code, folder]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: --tokenizer {folder}: its model is ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "added_tokens.json", "vocab.json", "tokenizer_config.json"])
+def test_an_id_beyond_all_others_is_refused_at_once(folders, tmp_path, file):
+    folder = copy(folders["gpt-2"], tmp_path)
+    model = json.loads((folder / "tokenizer.json").read_bytes())["model"]
+    if file == "tokenizer.json":
+        change(folder / file, lambda c: c["model"]["vocab"].update(far=2**31))
+    elif file == "tokenizer_config.json":
+        change(folder / file, lambda c: c.update(added_tokens_decoder={str(2**31): {"content": "<far>"}}))
+    elif file == "added_tokens.json":
+        (folder / file).write_text(json.dumps({"<far>": 2**31}))
+    else:
+        (folder / "tokenizer.json").unlink()
+        (folder / file).write_text(json.dumps({**model["vocab"], "far": 2**31}))
+        (folder / "merges.txt").write_text("\n".join(" ".join(merge) for merge in model["merges"]))
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"its ids have holes: 2147483649 rows, but no token \d+; take char, bpe"):
+        load_pretrained(str(folder))
+    assert time.monotonic() - start < 5

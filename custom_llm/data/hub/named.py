@@ -25,6 +25,8 @@ from pathlib import Path
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import remove_abandoned, replacing
+from custom_llm.common.steps import step
+from custom_llm.common.text import counted
 from custom_llm.data.cache import make_folder
 from custom_llm.data.hub.rows import HubDataset, Unavailable, latest_revision, open_rows, read_column
 from custom_llm.data.readers import FIELD
@@ -106,7 +108,8 @@ def fetch(
     notes = []
     if max_chars is None and dataset.default_max_chars:
         max_chars = dataset.default_max_chars
-        notes.append(f"{dataset.name}: only its first {max_chars:,} characters are used; --max_chars sets the bound")
+        bound = f"{step('train_llm')} --max_chars"
+        notes.append(f"{dataset.name}: only its first {max_chars:,} characters are used; {bound} sets the bound")
     dataset = replace(dataset, field=field or dataset.field or FIELD)
     stream = stream if stream is not None else dataset.stream or max_chars is not None
     folder = make_folder(cache_dir)
@@ -156,7 +159,7 @@ def _download(
 ) -> list[str]:  # fmt: skip
     """Write the text to `path`, whole or not at all, and return notes. Raises as `fetch` does."""
     rows = open_rows(dataset, "" if dataset.is_folder else revision, stream)
-    dropped = 0
+    dropped = without = 0
 
     def clean(text: str) -> str:
         """As `text.clean`, but without failing: in someone else's dataset there is nothing a person could mend."""
@@ -165,23 +168,34 @@ def _download(
         dropped += n
         return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
-    texts = map(clean, read_column(rows, dataset))
+    def texts() -> Iterator[str]:
+        nonlocal without
+        for text in read_column(rows, dataset):
+            if text is None:
+                without += 1
+            else:
+                yield clean(text)
+
     # The library reads text files line by line.
     kind = "lines" if rows.info.builder_name == "text" and dataset.rows == "documents" else dataset.rows
     written = reported = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for piece in up_to(max_chars, CUTTERS[kind](texts)):
+        for piece in up_to(max_chars, CUTTERS[kind](texts())):
             file.write(piece)
             written += len(piece)
             if written - reported >= PROGRESS_EVERY:
                 reported = written
                 on_progress(written)
         if not written:
-            raise UserError(f"{dataset.name}: its column {dataset.field} is empty; --text_field names another")
+            raise UserError(
+                f"{dataset.name}: its column {dataset.field} is empty; {dataset.flag} names one that is not"
+            )
     on_progress(written)
     notes = []
     if not dataset.split and str(rows.split) != "train":
         notes.append(f"{dataset.name} has no split train; its only one, {rows.split}, is used")
+    if without:
+        notes.append(f"{dataset.name}: left out: {counted(without, 'row')} without a text")
     if dropped:
         notes.append(f"{dataset.name}: left out {dropped:,} characters that no text has (NUL or half a pair)")
     return notes

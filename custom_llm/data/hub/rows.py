@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.steps import install
+from custom_llm.data.conversations import as_text
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -54,6 +55,11 @@ class HubDataset:
     rows: str = "documents"  # what a row is, a key of `named.CUTTERS`
     stream: bool = False  # whether it is read while it is downloaded, also without a bound
     default_max_chars: int | None = None  # the bound of what nobody wants as a whole
+
+    @property
+    def flag(self) -> str:
+        """Where its column is named: in its name, where that has one."""
+        return "hf:owner/name:config:field" if self.name.endswith(f":{self.field}") else "--text_field"
 
     @property
     def is_folder(self) -> bool:
@@ -109,29 +115,27 @@ def open_rows(dataset: HubDataset, commit: str, stream: bool) -> Dataset | Itera
         return rows
 
 
-def read_column(rows: Dataset | IterableDataset, dataset: HubDataset) -> Iterator[str]:
-    """The texts of the dataset's column, row by row, without rows in which there is none."""
+def read_column(rows: Dataset | IterableDataset, dataset: HubDataset) -> Iterator[str | None]:
+    """The texts of the dataset's column, row by row; None for a row in which there is none."""
     name, field = dataset.name, dataset.field
     with _explained(dataset):
         for table in _tables(rows):
             if field not in table.column_names:
-                columns = ", ".join(table.column_names)
-                raise UserError(f"{name} has no column {field}; it has {columns}: --text_field names one")
+                raise UserError(f"{name} has no column {field}; {_names_another(dataset, table)}")
             for value in table.column(field).to_pylist():
-                if isinstance(value, str):
-                    yield value
-                elif value is not None:
-                    others = ", ".join(other for other in table.column_names if other != field) or "no other column"
-                    if isinstance(value, list) and value and isinstance(value[0], dict):
-                        raise UserError(
-                            f"{name}: its column {field} is a list of messages ({', '.join(value[0])}), a chat, and no "
-                            f"text; --text_field names another ({others}), or write the chats as text into a file and "
-                            "give that"
-                        )
-                    raise UserError(
-                        f"{name}: its column {field} is no text ({type(value).__name__}); --text_field names another "
-                        f"({others})"
-                    )
+                text = as_text(value)
+                if text is None and value is not None:
+                    kind = type(value).__name__
+                    raise UserError(f"{name}: its column {field} is no text ({kind}); {_names_another(dataset, table)}")
+                yield text
+
+
+def _names_another(dataset: HubDataset, table: Table) -> str:
+    """Which columns hold text, and how to name one."""
+    columns = [
+        name for name in table.column_names if any((as_text(value) or "").strip() for value in table[name].to_pylist())
+    ]
+    return f"{dataset.flag} names one that is ({', '.join(columns)})" if columns else "there is no text in it"
 
 
 def _tables(rows: Dataset | IterableDataset) -> Iterator[Table]:
