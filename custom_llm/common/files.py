@@ -5,16 +5,28 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import platform
 import re
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
-import psutil
-
 from custom_llm.common.errors import UserError, describe_os_error
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+try:
+    import msvcrt
+except ImportError:  # elsewhere
+    msvcrt = None
+
+ABANDONED = 86_400  # seconds untouched, after which a file was left by a killed process where locks do not tell
+FAR = 1 << 30  # the byte that Windows locks, where nothing is written
 LOSSES = ".loss.csv"  # how the file of a training's figures ends, which is no text to learn from
 
 
@@ -42,21 +54,76 @@ def replacing(path: str | Path) -> Iterator[Path]:
     UserError where the folder is missing or closed to us, `path` is a folder, or the disk is full.
     """
     path = check_target(path)
-    remove_abandoned(path.parent, f".{path.stem}.", f".tmp{path.suffix}")
-    # The ending stays, since some writers choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    start, end = f".{path.stem}.", f".tmp{path.suffix}"  # the ending stays: some writers choose the format by it
+    remove_abandoned(path.parent, start, end)
+    temporary = None
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _claimed(path.parent, start, end) as temporary:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     except BrokenPipeError:  # a message about the file did not get out; the file itself is not to blame
         raise
     except OSError as error:
         raise UserError(f"cannot write {path}: {describe_os_error(error)}") from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        if temporary is not None:
+            _remove(temporary)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, start: str) -> Iterator[Path]:
+    """A new folder in `parent` whose name begins with `start`; gone afterwards, or by the next one if we are killed.
+
+    UserError where it cannot be made.
+    """
+    remove_abandoned(parent, start)
+    with contextlib.ExitStack() as held:
+        try:
+            folder = held.enter_context(_claimed(parent, start, is_folder=True))
+        except OSError as error:
+            raise UserError(f"cannot write {describe_os_error(error)}") from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, way_out: str) -> Iterator[None]:
+    """While entered, no other process enters this for the same `path`: a file, there or to come, or a folder there.
+
+    The system lets go of it if we are killed. UserError says who is inside, and `way_out`, which ends the sentence
+    ("give another --output_dir"). Where a file system has no locks, nothing is locked.
+    """
+    real = Path(os.path.realpath(path))
+    lock = real / ".lock" if real.is_dir() else real.with_name(f".{real.name}.lock")
+    try:
+        while True:
+            file = lock.open("a+", encoding="utf-8", errors="replace")
+            if _lock(file.fileno()) is False:
+                with file:
+                    file.seek(0)
+                    who = file.read(200)
+                raise UserError(f"{path} is being written by {who or 'another process'}; {way_out}")
+            if _is_at(file.fileno(), lock):
+                break
+            file.close()  # who was inside has removed it just now
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {describe_os_error(error)}") from error
+    with contextlib.ExitStack() as held:
+        if not fcntl:  # what is open cannot be removed on Windows: nor, later, what another process has opened by then
+            held.callback(_remove, lock)
+        held.enter_context(file)
+        if fcntl:
+            held.callback(_remove, lock)
+        with contextlib.suppress(OSError):  # a full disk
+            file.truncate(0)
+            file.write(f"{Path(sys.argv[0]).name} (process {os.getpid()} on {platform.node()}, since ")
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M')})")
+            file.flush()
+        yield
 
 
 def check_target(path: str | Path, kind: Kind | None = None) -> Path:
@@ -101,14 +168,85 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def remove_abandoned(folder: Path, start: str, end: str = "") -> None:
-    """Remove what killed processes have left in `folder`: names of `start`, the number of a process and `end`."""
+    """Remove what killed processes have left in `folder`: names of `start`, some hexadecimal digits and `end`.
+
+    Who still writes has it locked. (Numbers of processes mean nothing where containers share a folder.)
+    """
     for left in folder.glob(f"{glob.escape(start)}*{glob.escape(end)}"):
-        process = re.search(r"[.-](\d+)$", left.name.removesuffix(end))
-        if process and not psutil.pid_exists(int(process[1])):
+        if not re.search(r"[.-][0-9a-f]+$", left.name.removesuffix(end)):
+            continue
+        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+            is_ours = _lock(held.enter_context(_opened(left))) if fcntl else None
+            if is_ours is False or (is_ours is None and time.time() - left.stat().st_mtime < ABANDONED):
+                continue
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
-                left.unlink(missing_ok=True)
+                left.unlink()
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, start: str, end: str = "", is_folder: bool = False) -> Iterator[Path]:
+    """A new file or folder in `folder` that nobody takes for abandoned; it stays there."""
+    while True:
+        path = folder / f"{start}{os.urandom(4).hex()}{end}"
+        try:
+            if is_folder:
+                path.mkdir()
+            else:
+                path.open("xb").close()
+        except FileExistsError:
+            continue
+        with contextlib.ExitStack() as held:
+            if fcntl:  # another process may have looked at it before it was locked, and removed it
+                try:
+                    file = held.enter_context(_opened(path))
+                except FileNotFoundError:
+                    continue
+                if _lock(file) is False or not _is_at(file, path):
+                    continue
+            yield path
+            return
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A file or folder, open so that it can be locked."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _lock(file: int) -> bool | None:
+    """Lock an open file until it is closed; False where another process has, None where there are no locks."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if msvcrt:
+            os.lseek(file, FAR, os.SEEK_SET)
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+            return True
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass
+    return None
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 MARK = "Written by custom-llm-scripts, anew with every export: without this line it stays as it is."

@@ -19,7 +19,8 @@ from custom_llm.data.text import PIECE, OnRead, open_bytes
 DAY = 86_400  # seconds
 DAYS_KEPT = 30  # without being used
 # The names of what is written here; a folder that was named with --cache_dir may hold files of a person as well.
-OURS = re.compile(r"[0-9a-f]{32}\.(npy|json)|[\w-]+-[0-9a-f]{12}\.[0-9a-f]{1,16}\.txt|\..+\.\d+\.tmp\.(npy|json|txt)")
+TEMPORARY = r"\..+\.[0-9a-f]+\.tmp\.(npy|json|txt)"
+OURS = re.compile(rf"[0-9a-f]{{32}}\.(npy|json)|[\w-]+-[0-9a-f]{{12}}\.[0-9a-f]{{1,16}}\.txt|{TEMPORARY}")
 FRESH = 2.0  # seconds within which a file may change again without another time of change
 REMEMBERED = 10_000  # digests
 
