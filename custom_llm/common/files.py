@@ -94,10 +94,11 @@ def scratch_folder(parent: Path, start: str) -> Iterator[Path]:
 def locked(path: str | Path, way_out: str) -> Iterator[None]:
     """While entered, no other process enters this for the same `path`: a file, there or to come, or a folder there.
 
-    The system lets go of it if we are killed. UserError says who is inside, and `way_out`, which ends the sentence
-    ("give another --output_dir"). Where a file system has no locks, nothing is locked.
+    The system lets go of it if we are killed. Where a file system has no locks, nothing is locked. UserError as by
+    `check_target`, and where another process is inside: who it is, and `way_out`, which ends the sentence ("give
+    another --output_dir").
     """
-    real = Path(os.path.realpath(path))
+    real = Path(os.path.realpath(path)) if Path(path).is_dir() else check_target(path)
     lock = real / ".lock" if real.is_dir() else real.with_name(f".{real.name}.lock")
     try:
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -113,6 +112,5 @@ def test_only_one_process_is_inside_and_the_other_is_told(tmp_path, name):
 def test_an_error_inside_is_that_error(tmp_path):
     with pytest.raises(FileNotFoundError), locked(tmp_path / "m", ""):
         (tmp_path / "nothing").read_bytes()
-    path = tmp_path / "no" / "m"
-    with pytest.raises(UserError, match=re.escape(f"cannot write {path}: ")), locked(path, ""):
+    with pytest.raises(UserError, match="does not exist; make it first"), locked(tmp_path / "no" / "m", ""):
         pass
