@@ -21,7 +21,7 @@ from custom_llm.cli.ask import ask
 from custom_llm.cli.parser import StepParser, add_flags, given
 from custom_llm.cli.run_file import write_beside
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.files import Kind, check_target
+from custom_llm.common.files import Kind, check_target, locked
 from custom_llm.common.text import as_flag
 from custom_llm.config.layers import read_jsonl
 from custom_llm.config.model import PER_LAYER, ModelConfig, check_choices, meaningful
@@ -69,12 +69,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from custom_llm.export.plan import plan_export, summary
     from custom_llm.model.costs import costs_of
+    from custom_llm.model.earlier import keep_trained
     from custom_llm.model.files import SavedConfig, save_config
 
     costs, export = costs_of(config), plan_export(config)
     if args.require_export and not export.exports:
         raise UserError(f"--require_export: it {export.sentence}")
-    save_config(args.config_path, SavedConfig(config))
+    with locked(args.config_path, "wait for it, or give another --config_path"):
+        keep_trained(args.config_path)
+        save_config(args.config_path, SavedConfig(config))
     # The options that give this model without a question.
     said_by_layers = PER_LAYER if config.layer_configs is not None else ()
     resolved = {**config.to_dict(), **dict.fromkeys(said_by_layers), "advanced": False, "layer_configs_jsonl": None}

@@ -23,15 +23,17 @@ from custom_llm.data.hub.named import PREFIX, find_dataset
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.earlier import EarlierModel
 from custom_llm.model.files import Provenance, SavedConfig, load_config, load_model, save_config
 from custom_llm.tokenizer.bpe import SMALLEST_VOCABULARY
 from custom_llm.tokenizer.load import find_recipe
 from custom_llm.training.autotune import use_fastest_settings
+from custom_llm.training.checkpoint import Checkpoint, checkpoint_path
 from custom_llm.training.display import write_sample
 from custom_llm.training.distributed.parallel import is_divided
 from custom_llm.training.distributed.processes import Processes, local_rank
 from custom_llm.training.loop import Interrupted, Trainer, held_out_loss
-from custom_llm.training.resume import Checkpoint, Saver, checkpoint_path
+from custom_llm.training.resume import Saver
 from custom_llm.training.step import Diverged
 from custom_llm.training.tracking.history import About, History, describe, describe_overfitting, describe_underfitting
 from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
@@ -88,12 +90,19 @@ def train_on_text(
             in rank 0 only, which writes all files.
         processes: those that train together; each of them calls this.
     """
+    keeps = processes.rank == 0 and resumed is None
+    earlier = EarlierModel(model_path, config_path) if keeps else None
     job = _prepare(config, corpus, config_path, model_path, cache, device, processes)
     trainer, saver = _build(job)
+    with processes.raising_together():
+        if earlier is not None:
+            earlier.set_aside()
     about = _begin(job, trainer, saver, resumed, on_start)
     try:
         trainer.run()
+        saver.settle(trainer)
     except Interrupted:
+        saver.settle(trainer)
         job.record.finish("stopped")
         say(f"stopped; the best of what the model has learnt so far is in {model_path}; {job.command} --resume goes on")
         return False
@@ -110,7 +119,7 @@ def train_on_text(
     for line in _conclusions(trainer, about):
         say(line)
     if processes.rank == 0:
-        _finish(job, trainer)
+        _finish(job, trainer, saver)
     return True
 
 
@@ -234,7 +243,7 @@ def _conclusions(trainer: Trainer, about: About) -> Iterator[str]:
         )
 
 
-def _finish(job: _Job, trainer: Trainer) -> None:
+def _finish(job: _Job, trainer: Trainer, saver: Saver) -> None:
     """Let the trained model write a text, and add that to what is kept of the training."""
     # Of a model that was divided, the whole need not fit on a GPU.
     device = torch.device("cpu") if is_divided(trainer.model.head.weight) else job.device
@@ -243,7 +252,7 @@ def _finish(job: _Job, trainer: Trainer) -> None:
     text = write_sample(model, job.tokens.tokenizer, TEXT_TOKENS, job.config.seed)
     print(text, flush=True)
     try:
-        save_config(job.config_path, job.saved_config(trainer, text))
+        save_config(job.config_path, saver.describe(trainer, text))
     except UserError as error:  # the model is there
         note(f"{job.config_path} does not tell all of the training: {error}")
     page = job.record.finish("finished", text)
