@@ -180,6 +180,24 @@ def test_a_process_that_dies_ends_the_others(folder):
     assert not any(worker.is_running() for worker in workers)
 
 
+@pytest.mark.slow
+def test_where_torchrun_is_killed_the_others_stop_and_keep_what_they_have(folder):
+    process = torchrun(2, "train_llm.py", *FLAGS, "--max_iters", "100_000", "--ckpt_interval", "2000", cwd=folder)
+    wait_for(folder / "trained_model.pth")
+    workers = [child for child in psutil.Process(process.pid).children() if "train_llm.py" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    process.kill()
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=60)  # until nobody writes there
+    assert time.monotonic() - start < 20
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+    assert "stopped; the best of what" in errors, errors
+    checkpoint = torch.load(folder / "trained_model.checkpoint.pth", weights_only=True)
+    assert checkpoint["trainer"]["clock"]["steps"] % 2000
+    rest = run_script("train_llm.py", "--resume", "--max_iters", "2", "--cache_dir", "cache", cwd=folder)
+    assert rest.status == 0, rest.stderr
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
