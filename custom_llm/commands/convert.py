@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from custom_llm.cli.run_file import write_beside
     from custom_llm.data.sources import read_text
     from custom_llm.export.about import about_model
+    from custom_llm.export.earlier import keep_others
     from custom_llm.export.huggingface.directory import write_hf_directory
     from custom_llm.export.pipeline import convert_to_gguf
     from custom_llm.export.plan import plan_export
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = about_model(saved, model.n_parameters(), name, args.author or "", args.license or "")
     if about_license := license_note(about.license):
         note(about_license)
+    keep_others(about, args.gguf_output, args.output_dir)
     hf_class = write_hf_directory(model, tokenizer, args.output_dir, about)
     described = f"a Hugging Face model ({hf_class})" if hf_class else "no Hugging Face class fits, so only we read it"
     print(f"{args.output_dir}/: {described}; llama.cpp runs it as {plan.architecture}")

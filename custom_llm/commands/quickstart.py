@@ -16,8 +16,9 @@ from pathlib import Path
 
 from custom_llm.cli.parser import StepParser, number
 from custom_llm.commands.convert import LLAMA_CPP
+from custom_llm.common.aside import set_aside
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.files import write_bytes
+from custom_llm.common.files import locked, write_bytes
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.steps import STEPS, command
 from custom_llm.config.presets import choose_sizes
@@ -51,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_possible(quant_types, LLAMA_CPP)
     choose_waiting()
     folder = _make_folder(args.output_dir)
+    with locked(folder, "wait for it, or give another --output_dir"):
+        return _run(args, folder, quant_types)
+
+
+def _run(args: Namespace, folder: Path, quant_types: list[str]) -> int:
     # What writes the text: where llama.cpp is not installed, the weights do, in PyTorch.
     written = folder / (f"model.gguf.{quant_types[0]}.gguf" if is_available() else "trained_model.pth")
     steps = _flags_of_steps(args, folder, written)
@@ -80,8 +86,10 @@ def _flags_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str, l
     """What each step is told, for the text and the time."""
     dataset = args.file
     if dataset is None:
-        dataset = str(folder / "stories.txt")
-        write_bytes(dataset, generate_stories().encode())
+        dataset, stories = str(folder / "stories.txt"), generate_stories().encode()
+        if (there := Path(dataset)).is_file() and there.read_bytes() != stories:
+            set_aside([(there, [there])])
+        write_bytes(dataset, stories)
     cache = default_cache()
     corpus = choose_corpus(dataset, cache, encoding=args.encoding)
     tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again

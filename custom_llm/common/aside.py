@@ -72,5 +72,5 @@ def is_dated(path: Path) -> bool:
 
 
 def _dated(main: Path, path: Path, date: str) -> Path:
-    stem = main.stem if main.suffix in (".pth", ".gguf") else main.name
+    stem = main.stem if main.is_file() or main.suffix == ".pth" else main.name
     return path.with_name(f"{stem}.{date}{path.name.removeprefix(stem)}")

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from conftest import STORY, configure, digest, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import convert_to_gguf
 from custom_llm.common import aside
-from custom_llm.common.errors import UserError
+from custom_llm.common.errors import UserError, run
 from custom_llm.config.model import ModelConfig
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.archive import Label, label_of, load_file, to_bytes
@@ -223,3 +225,25 @@ def test_training_and_configuring_again_keep_what_was_there(tmp_path):
     for model, config in kept:
         load_trained(tmp_path / model, tmp_path / config)
     assert load_config(tmp_path / CONFIG).model.n_embd == 16 and not (tmp_path / MODEL).exists()
+
+
+def test_converting_keeps_files_of_another_model_only(trained, tmp_path, monkeypatch, capsys):
+    for name in (CONFIG, MODEL):
+        shutil.copy(trained.folder / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--llama_cpp_path", "none", "--no_verify", "--quant_type"]
+    assert run(convert_to_gguf.main, [*flags, "Q8_0"]) == 0
+    assert run(convert_to_gguf.main, [*flags, "F16", "--author", "Mia"]) == 0
+    first = names(tmp_path)
+    assert "kept" not in capsys.readouterr().err
+    wrote = {name: digest(name) for name in ("model.gguf", "model.gguf.F16.gguf", "hf_model/model.safetensors")}
+    model, saved = load_model(MODEL, CONFIG)
+    other = replace(saved, training=replace(saved.training, text="another"))
+    save_trained(MODEL, {name: 2 * value for name, value in model.state_dict().items()}, CONFIG, other)
+    assert run(convert_to_gguf.main, [*flags, "Q8_0"]) == 0
+    kept, directory = re.search(r"kept what was there: (\S+) and (\S+) \(", capsys.readouterr().err).groups()
+    dated = {"model.DATE.gguf", "model.DATE.gguf.Q8_0.gguf", "model.DATE.gguf.F16.gguf", "model.DATE.gguf.yaml"}
+    assert names(tmp_path) == (first - {"model.gguf.F16.gguf"}) | dated | {"hf_model.DATE"}
+    for name, before in wrote.items():
+        assert digest(name.replace("model.gguf", kept).replace("hf_model/", f"{directory}/")) == before
+    assert digest("model.gguf") != wrote["model.gguf"]
