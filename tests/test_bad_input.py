@@ -503,4 +503,26 @@ def test_a_learning_rate_that_blows_up_is_named(folder, capsys):
     stderr = capsys.readouterr().err
     assert status == 2
     assert "error: --learning_rate 10.0: the " in stderr
-    assert digest(folder / "trained_model.pth") == before
+    (kept,) = folder.glob("trained_model.2*-????.pth")
+    assert digest(kept) == before
+
+
+def test_the_way_out_of_damaged_files_works(folder, capsys):
+    """Each error names a step; that step is taken, and what failed goes."""
+    training = f"{TRAINING} input.txt"
+    model = "--vocab_size 50 --n_embd 16 --n_head 2 --n_layer 1 --block_size 16 --dropout 0"
+    ways_out = [
+        (CHECKPOINT, (TRAIN, f"{training} --resume"), "anew with a training that is stopped", [(TRAIN, training)]),
+        ("trained_model.pth", (CONVERT, CONVERSION), "anew with python train_llm.py", [(TRAIN, training)]),
+        ("model_config.pth", (TRAIN, training), "anew with python llm_model.py", [(MODEL, model)]),
+    ]
+    for name, failed, told, steps in ways_out:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 3] ^= 1
+        (folder / name).write_bytes(content)
+        for script, arguments, status in [(*failed, 2), *((*step, 0) for step in steps), (*failed, 0)]:
+            assert run(importlib.import_module(script).main, arguments.split()) == status
+            if status:
+                assert (
+                    f"error: {name} is damaged or not a file of this project; make it {told}" in capsys.readouterr().err
+                )
