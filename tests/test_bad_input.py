@@ -512,10 +512,15 @@ def test_the_way_out_of_damaged_files_works(folder, capsys):
     training = f"{TRAINING} input.txt"
     model = "--vocab_size 50 --n_embd 16 --n_head 2 --n_layer 1 --block_size 16 --dropout 0"
     ways_out = [
-        (CHECKPOINT, (TRAIN, f"{training} --resume"), "anew with a training that is stopped", [(TRAIN, training)]),
+        (
+            CHECKPOINT,
+            (TRAIN, f"{training} --resume"),
+            "anew with python train_llm.py, without --resume",
+            [(TRAIN, training)],
+        ),
         ("trained_model.pth", (CONVERT, CONVERSION), "anew with python train_llm.py", [(TRAIN, training)]),
         ("model_config.pth", (TRAIN, training), "anew with python llm_model.py", [(MODEL, model)]),
-    ]
+    ]  # fmt: skip
     for name, failed, told, steps in ways_out:
         content = bytearray((folder / name).read_bytes())
         content[len(content) // 3] ^= 1

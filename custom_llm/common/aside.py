@@ -56,7 +56,7 @@ def set_aside(families: Sequence[tuple[Path, Sequence[Path]]], copied: Sequence[
     size = sum(old.stat().st_size for old, _ in pairs) / 1e6
     try:
         for old, new in pairs:
-            if old in copied:
+            if old in copied or old.suffix == ".yaml":  # options, by which a person may want to do it again
                 shutil.copy2(old, new)
             else:
                 old.rename(new)

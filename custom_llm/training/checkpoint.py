@@ -68,7 +68,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is not there: the first checkpoint is written after a minute, or --ckpt_interval steps, or when a "
             "training ends; start without --resume"
         )
-    values, label = load_file(path, f"a training that is stopped ({command('train_llm')}, Ctrl-C)")
+    values, label = load_file(path, f"{command('train_llm')}, without --resume")
     fits = isinstance(values, dict) and all(name in values and form(values[name]) for name, form in TOP.items())
     if not fits or values.get("version") != VERSION:
         raise UserError(f"{path} is no checkpoint of a training, or of another version; {AGAIN}")
@@ -121,6 +121,10 @@ def text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
 def maybe(form: Any) -> Callable[[Any], bool]:
     return lambda value: value is None or misfit(value, form) is None
 
@@ -145,8 +149,8 @@ def some(form: Any) -> Callable[[Any], bool]:
 
 
 TOP = {  # what the options and the weights are is looked at by those who know them
-    "config": some(lambda value: True),
-    "model": some(lambda value: True),
+    "config": some(plain),
+    "model": some(plain),
     "text": text,
     "trainer": some(lambda value: True),
     "best_model": maybe(some(lambda value: True)),

@@ -47,20 +47,21 @@ class Saver:
 
     What cannot be written, as to a full disk, is tried again at the next chance, and the training goes on.
 
-    describe: the content of `config_path`, which is written with each model.
+    describe: the content of `config_path`, which is written with each model. command: what trains this model again.
     """
 
     def __init__(
         self, training: Checkpoint, config_path: str, model_path: str, processes: Processes, record: Record,
-        describe: Callable[[Trainer, str], SavedConfig],
+        describe: Callable[[Trainer, str], SavedConfig], command: str,
     ) -> None:  # fmt: skip
         self._training = replace(training, training_id=training.identify())
         self._path, self._config_path, self._model_path = checkpoint_path(model_path), config_path, model_path
-        self._processes, self._record, self._describe = processes, record, describe
+        self._processes, self._record, self._describe, self._command = processes, record, describe, command
         self._best_model: dict[str, torch.Tensor] | None = None
         self._about: SavedConfig | None = None  # that model
         self._ahead: SavedConfig | None = None  # the model in the file, where that has come further than the checkpoint
-        self._unwritten: dict[str, Callable[[], None]] = {}  # name of a file → what writes it
+        # Name of a file that could not be written → what writes it, and why it failed.
+        self._unwritten: dict[str, tuple[Callable[[], None], UserError]] = {}
 
     def save_best(self, trainer: Trainer) -> None:
         """Write the model, which is the best so far. All processes call it together."""
@@ -72,9 +73,9 @@ class Saver:
                 name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
                 for name, tensor in weights.items()
             }
-            self._about = self.describe(trainer)
             if self._ahead is None or trainer.best.loss <= self._ahead.training.held_out_loss:
                 self._ahead = None
+                self._about = self.describe(trainer)
                 self._write(self._model_path, self._write_best)
 
     def describe(self, trainer: Trainer, text: str = "") -> SavedConfig:
@@ -97,15 +98,16 @@ class Saver:
         """At the end: write what could not be written, trying for a minute; UserError says how to get it then."""
         with self._processes.raising_together():
             end = time.monotonic() + PATIENCE
+            if self._unwritten:
+                say(f"waiting for room to write {' and '.join(self._unwritten)}")
             while self._unwritten:
-                for path, write in list(self._unwritten.items()):
+                for path, (write, _) in list(self._unwritten.items()):
                     self._write(path, write)
                 if self._unwritten and time.monotonic() > end:
-                    again = command("train_llm", "--resume", "--model_path", self._model_path)
-                    raise UserError(
-                        f"{' and '.join(self._unwritten)} could not be written; make room there, then {again} goes on "
-                        f"from the last checkpoint"
-                    )
+                    has_checkpoint = self._path.exists()
+                    again = f"{self._command} --resume goes on from the last checkpoint"
+                    _, error = next(iter(self._unwritten.values()))
+                    raise UserError(f"{error}; make room there, then {again if has_checkpoint else self._command}")
                 time.sleep(PAUSE if self._unwritten else 0)
         if self._ahead is not None:  # nothing was better since
             known, best = self._ahead.training, trainer.best
@@ -121,7 +123,7 @@ class Saver:
         except UserError as error:
             if path not in self._unwritten:
                 note(f"{error}; the training goes on, and tries again at its next report or checkpoint")
-            self._unwritten[path] = write
+            self._unwritten[path] = write, error
         else:
             if self._unwritten.pop(path, None):
                 say(f"{path} is written now")

@@ -188,7 +188,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
     # Only one process writes, which it cannot with a part of the model.
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
     training = Checkpoint(asdict(config), job.architecture.to_dict(), job.tokens.key)
-    saver = Saver(training, job.config_path, job.model_path, processes, job.record, job.saved_config)
+    saver = Saver(training, job.config_path, job.model_path, processes, job.record, job.saved_config, job.command)
     history = History(bytes_per_token, job.record.add if processes.rank == 0 else None)
     trainer = Trainer(
         model, loader, config, job.device, lambda model: held_out_loss(model, job.held_out, processes),

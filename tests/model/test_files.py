@@ -156,6 +156,7 @@ def test_before_step_1_a_trained_model_is_kept_with_its_configuration(tmp_path, 
     assert names(tmp_path) == {
         "model_config.DATE.pth", "model_config.DATE.yaml", "trained_model.DATE.pth", "trained_model.DATE.yaml",
         "trained_model.DATE.checkpoint.pth", "trained_model.txt", "c.pth", "m.pth",
+        "model_config.yaml", "trained_model.yaml",
     }  # fmt: skip
     said = capsys.readouterr().err
     config, model = re.search(r"kept what was there: (\S+) and (\S+) \(0\.0 MB", said).groups()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,10 +25,8 @@ from custom_llm.training.distributed.processes import Processes
 
 def torchrun(n: int, script: str, *args: str | Path, cwd: Path) -> subprocess.Popen:
     """Start `n` processes of a script of the repository."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n), "--master-port", str(port)]
+    # It finds a port by itself: one that is found free here may be taken by another test before it is opened.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
     return subprocess.Popen(
         [*command, str(ROOT / script), *map(str, args)], cwd=cwd, env=ENVIRONMENT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,7 @@ from custom_llm.config.training import TrainConfig
 from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.archive import Label, label_of, to_bytes
-from custom_llm.model.files import load_config, load_trained
+from custom_llm.model.files import load_config, load_trained, save_trained
 from custom_llm.training.checkpoint import form_of_state, misfit
 from custom_llm.training.loop import Trainer
 
@@ -257,6 +258,10 @@ def test_twenty_kills(folder):
     assert not list(folder.glob(".*.tmp*"))
 
 
+def trainer_state(checkpoint: Path) -> dict:
+    return torch.load(checkpoint, weights_only=True)["trainer"]
+
+
 TRAIN = [sys.executable, ROOT / "train_llm.py", "--dataset_path", "input.txt", *FLAGS, "--patience", "0"]
 
 
@@ -311,7 +316,7 @@ def test_a_disk_that_is_full_for_a_while(folder):
         assert line.startswith("note: cannot write ") and line.count("file too large") == 1
         for path in folder.glob("*.pth"):
             torch.load(path, weights_only=True)
-        steps = torch.load(checkpoint, weights_only=True)["trainer"]["clock"]["steps"]
+        steps = trainer_state(checkpoint)["clock"]["steps"]
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)  # the last checkpoint is tried for a while
         time.sleep(1.5)
@@ -320,7 +325,7 @@ def test_a_disk_that_is_full_for_a_while(folder):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130 and "stopped; the best of what" in errors, errors
         assert "trained_model.checkpoint.pth is written now\n" in errors and errors.count("tries again") <= 3
-    assert torch.load(checkpoint, weights_only=True)["trainer"]["clock"]["steps"] > steps
+    assert trainer_state(checkpoint)["clock"]["steps"] > steps
     load_trained(folder / "trained_model.pth", folder / "model_config.pth")
 
 
@@ -351,36 +356,39 @@ def test_a_disk_that_stays_full_at_the_end(folder):
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     told = done.stderr.splitlines()[-1]
-    assert told.startswith("error: ") and "could not be written; make room there, then " in told
+    assert told.startswith("error: cannot write ") and "; make room there, then " in told
+    assert "waiting for room to write trained_model." in done.stderr
     flags = re.search(r"train_llm\.py (.*) goes on from the last checkpoint", told)[1].split()
     rest = run_script("train_llm.py", *flags, "--cache_dir", "cache", cwd=folder)
     assert rest.status == 0 and "Generated text:" in rest.stdout, rest.stderr
 
 
-def test_a_better_model_of_the_same_training_is_not_replaced_by_that_of_a_checkpoint(folder):
+def test_a_better_model_of_the_same_training_stays_until_there_is_a_better_one(folder):
     """As after a kill between a report and the next checkpoint."""
-    flags = ["--max_epochs", "2"]
-    done = run_script("train_llm.py", *TRAIN[2:], *flags, cwd=folder)
+
+    def resume(epochs: int) -> str:
+        flags = ["--resume", "--max_epochs", str(epochs), "--cache_dir", "cache"]
+        done = run_script("train_llm.py", *flags, cwd=folder)
+        assert done.status == 0, done.stderr
+        return done.stdout.split("Generated text:\n")[1]
+
+    model, config = folder / "trained_model.pth", folder / "model_config.pth"
+    done = run_script("train_llm.py", *TRAIN[2:], "--max_epochs", "2", cwd=folder)
     assert done.status == 0, done.stderr
-    checkpoint, model = folder / "trained_model.checkpoint.pth", folder / "trained_model.pth"
-    early = checkpoint.read_bytes()
-    done = run_script("train_llm.py", "--resume", "--max_epochs", "4", "--cache_dir", "cache", cwd=folder)
-    assert done.status == 0, done.stderr
-    better = torch.load(model, weights_only=True)
-    checkpoint.write_bytes(early)
-    done = run_script("train_llm.py", "--resume", "--max_epochs", "2", "--cache_dir", "cache", cwd=folder)
-    assert done.status == 0, done.stderr
-    kept = torch.load(model, weights_only=True)
+    saved = load_config(config)
+    loss, step = 0.99 * saved.training.held_out_loss, saved.training.kept_step + 1
+    better = {name: 1.01 * value for name, value in torch.load(model, weights_only=True).items()}
+    training = replace(saved.training, held_out_loss=loss, kept_step=step)
+    save_trained(model, better, config, replace(saved, training=training))
+    text = resume(2)  # to where it is
+    kept, about = torch.load(model, weights_only=True), load_config(config).training
     assert all(torch.equal(kept[name], better[name]) for name in better)
-    saved = load_config(folder / "model_config.pth").training
-    assert f"at its lowest held-out loss, {saved.held_out_loss:.4f} at step {saved.kept_step}" in done.stderr or (
-        saved.kept_step > torch.load(checkpoint, weights_only=True)["trainer"]["clock"]["steps"]
-    )
-    assert saved.text == done.stdout.split("Generated text:\n")[1][: len(saved.text)]
-    altered = {name: value + 1 for name, value in kept.items()}
+    assert (about.held_out_loss, about.kept_step) == (loss, step) and text.startswith(about.text)
+    resume(3)
+    about, lowest = load_config(config).training, trainer_state(folder / "trained_model.checkpoint.pth")["lowest"]
+    assert (about.held_out_loss, about.kept_step) == (lowest["loss"], lowest["step"]) and lowest["loss"] < loss
     other = Label("weights", "another")
-    model.write_bytes(to_bytes(altered, other))  # of another training: it is kept, and that of the checkpoint written
-    done = run_script("train_llm.py", "--resume", "--max_epochs", "2", "--cache_dir", "cache", cwd=folder)
-    assert done.status == 0, done.stderr
+    model.write_bytes(to_bytes(better, other))  # of another training: it is kept, and that of the checkpoint written
+    resume(3)
     (kept,) = folder.glob("trained_model.2*-????.pth")
     assert label_of(kept) == other and label_of(model).training not in ("", "another")

@@ -43,7 +43,7 @@ class Processes:
         self.rank, self.size = rank, size
         self._patient = patient
         self._now = time.monotonic()
-        self._parent = os.getppid()
+        self._parent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None  # torchrun
 
     @classmethod
     @contextlib.contextmanager
@@ -84,7 +84,7 @@ class Processes:
     @property
     def is_orphan(self) -> bool:
         """Whether torchrun has ended without these processes, as by `kill -9`: nobody looks after them then."""
-        return self.size > 1 and os.getppid() != self._parent
+        return self._parent is not None and os.getppid() != self._parent
 
     def part(self, batches: Sequence[T]) -> Sequence[T]:
         """This process's batches of a step: every `size`-th.
