@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.files import LOSSES, beside
+from custom_llm.common.files import LOCK, LOSSES, beside
 from custom_llm.common.notes import say
 
 # How the files end that a step writes beside its output (`beside`).
@@ -58,6 +58,11 @@ def set_aside(families: Sequence[tuple[Path, Sequence[Path]]], copied: Sequence[
         for old, new in pairs:
             if old in copied or old.suffix == ".yaml":  # options, by which a person may want to do it again
                 shutil.copy2(old, new)
+            elif old.is_dir():  # which may be locked
+                new.mkdir()
+                for inside in old.iterdir():
+                    if inside.name != LOCK:
+                        inside.rename(new / inside.name)
             else:
                 old.rename(new)
     except OSError as error:

@@ -24,13 +24,15 @@ def keep_others(about: About, gguf_output: str | Path, hf_dir: str | Path) -> No
     files = [path for path in files if path.is_file()]
     if any(path.suffix == ".gguf" and _words_of_gguf(path) not in (None, ours) for path in files):
         families.append((base, files))
-    inside = [Path.cwd(), base.resolve()]
-    if _words_of_directory(folder) not in (None, ours) and not any(
-        path.is_relative_to(folder.resolve()) for path in inside
-    ):
+    if _words_of_directory(folder) not in (None, ours) and not any(map(_is_output, folder.iterdir())):
         families.append((folder, [folder]))
     if families and not may_replace(f"{families[0][0]}, of another model"):
         set_aside(families)
+
+
+def _is_output(path: Path) -> bool:
+    """Whether a folder is more than the directory of a model: all is written into one."""
+    return path.suffix in (".pth", ".gguf")
 
 
 def _words_of_gguf(path: Path) -> dict[str, str] | None:
