@@ -74,6 +74,38 @@ def altered_checkpoint(part: str | None = None, **changes: object):
     return alter
 
 
+def flipped(name: str, tensor: str, of_best: bool = False):
+    """A file in which a byte of a tensor is another one."""
+
+    def flip(folder: Path) -> bytes:
+        values = torch.load(folder / name, weights_only=True)
+        found = (values["best_model"] if of_best else values)[tensor].numpy().tobytes()
+        content = bytearray((folder / name).read_bytes())
+        content[content.rindex(found)] ^= 1
+        return bytes(content)
+
+    return flip
+
+
+def letter_changed(folder: Path) -> bytes:
+    """A configuration with another letter in its vocabulary: `fried` for `tried`, and so on."""
+    return (folder / "model_config.pth").read_bytes().replace(b"fghi", b"fzhi")
+
+
+def deeper(*path: str, value: object):
+    """The checkpoint of the trained model with another value far inside."""
+
+    def alter(folder: Path) -> bytes:
+        values = torch.load(folder / CHECKPOINT, weights_only=True)
+        part = values
+        for key in path[:-1]:
+            part = part[key]
+        part[path[-1]] = value
+        return torch_file(values)
+
+    return alter
+
+
 def cut(name: str, share: float):
     return lambda folder: (folder / name).read_bytes()[: int(share * (folder / name).stat().st_size)]
 
@@ -260,6 +292,8 @@ CASES = [
      "has extra, which model_config.pth does not ask for"),
     (CONVERT, CONVERSION, {"trained_model.pth": lambda f: altered_weights(f, "ln_f.bias", torch.ones(32) / 0)},
      "ln_f.bias holds NaN or infinity"),
+    (CONVERT, CONVERSION, {"trained_model.pth": flipped("trained_model.pth", "head.weight")}, "model.pth is damaged"),
+    (CONVERT, CONVERSION, {"model_config.pth": letter_changed}, "model_config.pth is damaged"),
     (CONVERT, CONVERSION, {"model_config.pth": b"{}"}, "model_config.pth is damaged"),
     (CONVERT, CONVERSION, {"model_config.pth": pickled}, "model_config.pth is damaged"),
     (CONVERT, CONVERSION, {"model_config.pth": torch_file({})}, "lacks vocab_size, n_embd"),
@@ -357,8 +391,17 @@ TRAININGS = [
     ("--resume", {CHECKPOINT: altered_checkpoint("config", ema=2.0)}, "(ema 2.0 is not a number from 0.0 to 0.9999)"),
     ("--resume", {CHECKPOINT: altered_checkpoint(record="r")}, "is no checkpoint of a training"),
     ("--resume", {CHECKPOINT: altered_checkpoint(best_model=[1])}, "is no checkpoint of a training"),
-    ("--resume", {CHECKPOINT: altered_checkpoint("trainer", clock={})}, "does not hold what this training needs"),
-    ("--resume", {CHECKPOINT: altered_checkpoint("trainer", random=[{}])}, "does not hold what this training needs"),
+    ("--resume", {CHECKPOINT: altered_checkpoint("trainer", clock={})}, "needs: trainer.clock is something else"),
+    ("--resume", {CHECKPOINT: altered_checkpoint("trainer", random=[{}])}, "needs: trainer.random[0] is something"),
+    ("--resume", {CHECKPOINT: deeper("trainer", "clock", "steps", value="x")}, "needs: trainer.clock.steps is some"),
+    ("--resume", {CHECKPOINT: deeper("trainer", "sampler", "read", value=-1)}, "needs: trainer.sampler.read is some"),
+    ("--resume", {CHECKPOINT: deeper("trainer", "sampler", "before", value=torch.zeros(5056, dtype=torch.uint8))},
+     "does not hold what this training needs"),
+    ("--resume", {CHECKPOINT: deeper("best_model", "head.weight", value=torch.zeros(2))}, "head.weight is 2 where"),
+    ("--resume", {CHECKPOINT: altered_checkpoint(best_model={"x": torch.zeros(2)})}, "lacks token_embedding.weight"),
+    ("--resume", {CHECKPOINT: altered_checkpoint(best_model={"x": 1})}, "needs: best_model is something else"),
+    ("--resume", {CHECKPOINT: flipped(CHECKPOINT, "head.weight", of_best=True)}, f"{CHECKPOINT} is damaged"),
+    ("--resume", {"model_config.pth": letter_changed}, "model_config.pth is damaged"),
     ("--resume --optimizer adamw", {}, f"{CHECKPOINT} is a training with --optimizer muon; give that, or start anew"),
     ("--resume --tokenizer bpe", {}, "is the training of a model with vocab_size"),
     ("--resume --max_chars 2000", {}, f"{CHECKPOINT} is the training"),
@@ -459,4 +502,31 @@ def test_a_learning_rate_that_blows_up_is_named(folder, capsys):
     stderr = capsys.readouterr().err
     assert status == 2
     assert "error: --learning_rate 10.0: the " in stderr
-    assert digest(folder / "trained_model.pth") == before
+    (kept,) = folder.glob("trained_model.2*-????.pth")
+    assert digest(kept) == before
+
+
+def test_the_way_out_of_damaged_files_works(folder, capsys):
+    """Each error names a step; that step is taken, and what failed goes."""
+    training = f"{TRAINING} input.txt"
+    model = "--vocab_size 50 --n_embd 16 --n_head 2 --n_layer 1 --block_size 16 --dropout 0"
+    ways_out = [
+        (
+            CHECKPOINT,
+            (TRAIN, f"{training} --resume"),
+            "anew with python train_llm.py, without --resume",
+            [(TRAIN, training)],
+        ),
+        ("trained_model.pth", (CONVERT, CONVERSION), "anew with python train_llm.py", [(TRAIN, training)]),
+        ("model_config.pth", (TRAIN, training), "anew with python llm_model.py", [(MODEL, model)]),
+    ]  # fmt: skip
+    for name, failed, told, steps in ways_out:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 3] ^= 1
+        (folder / name).write_bytes(content)
+        for script, arguments, status in [(*failed, 2), *((*step, 0) for step in steps), (*failed, 0)]:
+            assert run(importlib.import_module(script).main, arguments.split()) == status
+            if status:
+                assert (
+                    f"error: {name} is damaged or not a file of this project; make it {told}" in capsys.readouterr().err
+                )

@@ -91,10 +91,10 @@ class StepParser(ArgumentParser):
         return found
 
 
-def add_flags(parser: StepParser, config_class: type, title: str) -> None:
-    """Give `parser` a group of flags, one per field, absent from the result unless it was given."""
+def add_flags(parser: StepParser, config_class: type, title: str, but: Sequence[str] = ()) -> None:
+    """Give `parser` a group of flags, one per field `but` for some, absent from the result unless it was given."""
     group = parser.add_argument_group(title)
-    for item in fields(config_class):
+    for item in (item for item in fields(config_class) if item.name not in but):
         kind, _ = field_type(item)
         text = item.metadata["help"].replace("%", "%%")  # argparse formats it
         if kind is bool:

@@ -50,6 +50,7 @@ def make_parser() -> StepParser:
     add("--llama_cpp_path", metavar="FOLDER", default=LLAMA_CPP, help="llama.cpp checkout (default: llama.cpp)")
     add("--dataset_path", metavar="FILE", help="training text, for a model of the tutorial, which kept no vocabulary")
     add("--encoding", metavar="NAME", default="utf-8", help="encoding of --dataset_path (default: utf-8)")
+    add("--text_field", metavar="NAME", help="key or column of the text in --dataset_path (default: text)")
     add("--no_verify", action="store_true", help="do not compare the files with PyTorch")
     add("--verbose", action="store_true", help="say how near the files are to PyTorch in the terms of the field")
     add("--name", type=parse_line, metavar="TEXT", help="the model's title in all files (default: as its text)")
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from custom_llm.data.sources import read_text
     from custom_llm.model.files import load_trained
 
-    text = read_text(args.dataset_path, args.encoding) if args.dataset_path else None
+    text = read_text(args.dataset_path, args.encoding, args.text_field) if args.dataset_path else None
     trained = load_trained(args.model_path, args.config_path, text)
     folder = Path(args.output_dir)
     try:
@@ -99,6 +100,7 @@ def _convert(
     """All that is written of a model that was read."""
     from custom_llm.cli.run_file import write_beside
     from custom_llm.export.about import about_model, first_word, title_of
+    from custom_llm.export.earlier import keep_others
     from custom_llm.export.huggingface.directory import write_hf_directory
     from custom_llm.export.pipeline import convert_to_gguf
     from custom_llm.export.plan import plan_export
@@ -114,6 +116,7 @@ def _convert(
     about = about_model(saved, model.n_parameters(), name, args.author or "", args.license or "")
     if about_license := license_note(about.license):
         note(about_license)
+    keep_others(about, args.gguf_output, args.output_dir)
     hf_class = write_hf_directory(model, tokenizer, folder, about)
     described = f"a Hugging Face model ({hf_class})" if hf_class else "no Hugging Face class fits, so only we read it"
     print(f"{args.output_dir}/: {described}; llama.cpp runs it as {plan.architecture}")

@@ -52,6 +52,7 @@ def make_parser() -> StepParser:
     add("--dataset", metavar="TEXT", dest="dataset_path", help="the same as --dataset_path")
     add("--encoding", metavar="NAME", help="encoding of files of text (default: utf-8)")
     add("--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)")
+    add("--clean", metavar="none|markdown", help="what was left out of --dataset_path, as in training (default: none)")
     add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
     add("--max_tokens", type=number(int, 1), default=100_000, metavar="N", help="tokens to score (default: 100000)")
     add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
@@ -184,7 +185,7 @@ def _choose_text(args: argparse.Namespace, models: Sequence[Scorer]) -> HeldOutT
 def _training(args: argparse.Namespace, models: Sequence[Scorer]) -> TrainConfig:
     """What was trained on, as the flags say it, or the options that training left beside a model."""
     if args.dataset_path is not None:
-        names = ("dataset_path", "encoding", "text_field")
+        names = ("dataset_path", "encoding", "text_field", "clean")
         return build(TrainConfig, {name: getattr(args, name) for name in names if getattr(args, name) is not None})
     options = _options_file(models)
     if options is None:

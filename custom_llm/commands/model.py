@@ -15,7 +15,7 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from custom_llm.cli.ask import ask, is_interactive
 from custom_llm.cli.parser import StepParser, add_flags, given
 from custom_llm.cli.run_file import write_beside
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.files import Kind, check_target
+from custom_llm.common.files import Kind, check_target, locked
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.steps import command, flags_of, next_step
 from custom_llm.common.text import as_flag
@@ -92,12 +92,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from custom_llm.export.plan import context_advice, figures, plan_export, summary
     from custom_llm.model.costs import costs_of
+    from custom_llm.model.earlier import keep_trained
     from custom_llm.model.files import SavedConfig, save_config
 
     costs, export = costs_of(config), plan_export(config)
     if args.require_export and not export.exports:
         raise UserError(f"--require_export: it {export.sentence}")
-    save_config(args.config_path, SavedConfig(config))
+    with locked(args.config_path, "wait for it, or give another --config_path"):
+        keep_trained(args.config_path)
+        save_config(args.config_path, SavedConfig(config))
     # The options that give this model without a question.
     said_by_layers = PER_LAYER if config.layer_configs is not None else ()
     resolved = {**config.to_dict(), **dict.fromkeys(said_by_layers), "advanced": False, "layer_configs_jsonl": None}
@@ -107,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n".join(figures(costs, export) if args.verbose else summary(costs, export)))
     if advice := context_advice(config) if export.exports else "":
         print(f"  context     {advice}")
-    flags = flags_of({**training, "config_path": args.config_path}, {"config_path": CONFIG, "encoding": "utf-8"})
+    flags = flags_of({**training, "config_path": args.config_path}, {"config_path": CONFIG})
     if line := next_step("train_llm", *flags):
         print(line)
 
@@ -124,10 +127,15 @@ def sizes_for(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str,
     from custom_llm.tokenizer.load import find_recipe
 
     cache = Path(cache_dir) if cache_dir else default_cache()
-    corpus = choose_corpus(purpose.dataset_path, cache, encoding=purpose.encoding, field=purpose.text_field)
+    corpus = choose_corpus(
+        purpose.dataset_path, cache, encoding=purpose.encoding, field=purpose.text_field, clean=purpose.clean
+    )
     tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
     model, training = choose_sizes(tokens.n_characters, purpose.minutes, os.cpu_count() or 1)
-    return {"vocab_size": tokens.tokenizer.vocab_size, **model}, {**asdict(purpose), **training}
+    how_to_read = {name: getattr(purpose, name) for name in ("encoding", "text_field", "clean")}
+    said = {name: value for name, value in how_to_read.items() if value != getattr(Purpose, name)}
+    training = {"dataset_path": purpose.dataset_path, "minutes": purpose.minutes, **said, **training}
+    return {"vocab_size": tokens.tokenizer.vocab_size, **model}, training
 
 
 def _given(args: Namespace) -> dict[str, Any]:

@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from custom_llm.cli.parser import StepParser, number
+from custom_llm.cli.ask import build
+from custom_llm.cli.parser import StepParser, add_flags, given, number
 from custom_llm.commands.convert import LLAMA_CPP
 from custom_llm.commands.model import sizes_for
+from custom_llm.common.aside import set_aside
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError, describe_os_error
-from custom_llm.common.files import write_bytes
+from custom_llm.common.files import locked, write_bytes
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import say
 from custom_llm.common.steps import QUICKSTART, STEPS, command, flags_of, on_a_road
@@ -42,9 +44,8 @@ def make_parser() -> StepParser:
     add("--minutes", metavar="M", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)")
     add("--quant_type", metavar="TYPES", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
     add("--output_dir", metavar="FOLDER", default=QUICKSTART, help=f"folder to write to (default: {QUICKSTART})")
-    add("--encoding", metavar="NAME", default="utf-8", help="encoding of FILE (default: utf-8)")
-    add("--text_field", metavar="NAME", help="key or column of the text in .jsonl, .csv and .parquet (default: text)")
     add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
+    add_flags(parser, Purpose, "how the text is read", but=("dataset_path", "minutes"))
     return parser
 
 
@@ -58,8 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_possible(quant_types, LLAMA_CPP)
     choose_waiting()
     folder = _make_folder(args.output_dir)
+    with locked(folder, "wait for it, or give another --output_dir"):
+        return _take_steps(args, folder, quant_types[0], others)
+
+
+def _take_steps(args: Namespace, folder: Path, quant_type: str, others: dict[str, list[str]]) -> int:
+    """One after the other, each with its `others`; the exit status."""
     # What writes the text: where llama.cpp is not installed, the weights do, in PyTorch.
-    written = folder / (f"model.gguf.{quant_types[0]}.gguf" if is_available() else "trained_model.pth")
+    written = folder / (f"model.gguf.{quant_type}.gguf" if is_available() else "trained_model.pth")
     options = _options_of_steps(args, folder, written)
     steps = {script: [*flags_of(options[script]), *others[script]] for script in ROAD}
     for place, (script, flags) in enumerate(steps.items(), start=1):
@@ -124,9 +131,13 @@ def _options_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str,
     """What each step is told, for the text and the time."""
     dataset = args.file
     if dataset is None:
-        dataset = str(folder / "stories.txt")
-        write_bytes(dataset, generate_stories().encode())
-    model, training = sizes_for(Purpose(dataset, args.minutes, args.encoding, args.text_field), args.cache_dir)
+        dataset, stories = str(folder / "stories.txt"), generate_stories().encode()
+        if (there := Path(dataset)).is_file() and there.read_bytes() != stories:
+            set_aside([(there, [there])])
+        write_bytes(dataset, stories)
+    args.dataset_path = dataset
+    purpose = build(Purpose, given(Purpose, args))
+    model, training = sizes_for(purpose, args.cache_dir)
     config_path, model_path = folder / "model_config.pth", folder / "trained_model.pth"
     return {
         "llm_model": {**model, "config_path": config_path},

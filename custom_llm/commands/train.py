@@ -37,7 +37,7 @@ from custom_llm.training.distributed.processes import Processes, only_the_first_
 
 if TYPE_CHECKING:
     from custom_llm.data.sources import Corpus
-    from custom_llm.training.resume import Checkpoint
+    from custom_llm.training.checkpoint import Checkpoint
 
 MINUTES = 2.0  # for which sizes are chosen where nothing is said, as in quickstart.py
 ENDS = ("minutes", "max_iters", "max_epochs")  # what ends a training: the one that was said last
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         resumed = None
         if args.resume:
             choose_waiting()
-            from custom_llm.training.resume import checkpoint_path, load_checkpoint
+            from custom_llm.training.checkpoint import checkpoint_path, load_checkpoint
 
             resumed = load_checkpoint(checkpoint_path(args.model_path))
             ends_anew = any(name in values for name in ENDS)
@@ -197,6 +197,7 @@ def _train(
     """Train, in one of the processes that do it together; the exit status."""
     from custom_llm.export.plan import plan_export
     from custom_llm.model.files import load_config
+    from custom_llm.training.resume import only_training
     from custom_llm.training.run import train_on_text
 
     export = plan_export(load_config(args.config_path).model)
@@ -208,7 +209,8 @@ def _train(
 
     gc.freeze()  # what was imported stays; looking through it again and again for garbage takes 0.3 s
     files = (args.config_path, args.model_path, cache)
-    stopped_by = train_on_text(config, corpus, *files, args.device, resumed, keep_options, processes, adapt_epochs)
+    with only_training(args.config_path, args.model_path, processes):
+        stopped_by = train_on_text(config, corpus, *files, args.device, resumed, keep_options, processes, adapt_epochs)
     flags = {name: getattr(args, name) for name in ("config_path", "model_path")}
     if export.exports:
         line = next_step("convert_to_gguf", *flags_of(flags, {name: parser.get_default(name) for name in flags}))

@@ -27,6 +27,7 @@ except ImportError:  # elsewhere
 
 ABANDONED = 86_400  # seconds untouched, after which a file was left by a killed process where locks do not tell
 FAR = 1 << 30  # the byte that Windows locks, where nothing is written
+LOCK = ".lock"  # how the file ends that says who writes beside it, or in its folder
 LOSSES = ".loss.csv"  # how the file of a training's figures ends, which is no text to learn from
 
 
@@ -99,7 +100,7 @@ def locked(path: str | Path, way_out: str) -> Iterator[None]:
     another --output_dir").
     """
     real = Path(os.path.realpath(path)) if Path(path).is_dir() else check_target(path)
-    lock = real / ".lock" if real.is_dir() else real.with_name(f".{real.name}.lock")
+    lock = real / LOCK if real.is_dir() else real.with_name(f".{real.name}{LOCK}")
     try:
         while True:
             file = lock.open("a+", encoding="utf-8", errors="replace")

@@ -11,12 +11,13 @@ And sizes for a text, a machine and a time, found by trying on the bundled stori
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from custom_llm.cli.fields import check_fields, option
 from custom_llm.config.block import DEFAULTS, default_up_dim, defaults
 from custom_llm.config.model import MODEL_DEFAULTS, meaningful
+from custom_llm.config.training import TrainConfig
 
 _LLAMA = dict(pos_emb="rope", norm="rms", bias=False, non_linearity="swiglu")
 
@@ -63,21 +64,20 @@ def _round_up(number: int, multiple: int) -> int:
     return max(multiple, -(-number // multiple) * multiple)
 
 
+_TRAINING = {item.name: option(item.default, **item.metadata) for item in fields(TrainConfig)}
+
+
 @dataclass(frozen=True)
 class Purpose:
-    """What sizes are chosen for."""
+    """What sizes are chosen for: a text, and a time to train."""
 
-    dataset_path: str = option(
-        "input.txt", "the text it will learn: a file, a folder, a glob, several with commas, or a dataset by name",
-        question="Enter path to text dataset (e.g., 'input.txt'): ",
-    )  # fmt: skip
+    dataset_path: str = _TRAINING["dataset_path"]
     minutes: float = option(
         10.0, "how long you will train it", question="Enter minutes of training (e.g., 10): ", low=0.01, high=10_000.0
     )
-    encoding: str = option("utf-8", "encoding of files of text")
-    text_field: str | None = option(
-        None, "key or column of the text in .jsonl, .csv, .parquet and datasets (default: text)"
-    )
+    encoding: str = _TRAINING["encoding"]
+    text_field: str | None = _TRAINING["text_field"]
+    clean: str = _TRAINING["clean"]
 
     def __post_init__(self) -> None:
         check_fields(self)

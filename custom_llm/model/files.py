@@ -4,25 +4,24 @@
     tokenizer   the vocabulary, as its tokenizer describes itself
     sample      a few thousand characters of the training text, on which an exported file is proven
     training    a dict of what the cards of the model say about it (see `Provenance`)
-`trained_model.pth` is a state dict. Both load with `weights_only=True`: no code of a stranger is ever run.
+`trained_model.pth` is a state dict. Both load with `weights_only=True`: no code of a stranger is ever run. Each says of
+which training it is (see `model/archive.py`).
 """
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
-import warnings
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from custom_llm.common.errors import UserError, describe_os_error
+from custom_llm.common.errors import UserError
 from custom_llm.common.files import replacing, write_bytes
-from custom_llm.common.steps import command, step
+from custom_llm.common.steps import command, quoted, step
 from custom_llm.config.model import ModelConfig
+from custom_llm.model.archive import Label, label_of, load_file, to_bytes
 from custom_llm.model.gpt import GPTLanguageModel
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.char import CharTokenizer
@@ -78,8 +77,6 @@ class Provenance:
 
 
 EXTRAS = ("tokenizer", "sample", "training")
-# All that torch.load is known to raise for a file that is foreign, cut short or altered.
-DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -90,6 +87,7 @@ class SavedConfig:
     tokenizer: dict[str, Any] | None = None
     sample: str = ""
     training: Provenance = field(default_factory=Provenance)
+    training_id: str = ""  # by which the files of a training know each other
     from_tutorial: bool = False  # the weights were written by the original tutorial's scripts; not saved
 
 
@@ -100,7 +98,7 @@ def save_config(path: str | Path, saved: SavedConfig) -> None:
 
 def load_config(path: str | Path) -> SavedConfig:
     """The content of `model_config.pth`; UserError where it is missing, damaged, or not a model configuration."""
-    values = load_file(path, command("llm_model"))
+    values, label = load_file(path, command("llm_model"))
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path} is not a model configuration; write one with {command('llm_model')}")
     extras = {key: values.pop(key) for key in EXTRAS if key in values}
@@ -108,23 +106,23 @@ def load_config(path: str | Path) -> SavedConfig:
         raise UserError(f"{path}: its sample is not a text; train again with {command('train_llm')}")
     training = Provenance.from_dict(extras.pop("training", {}))
     try:
-        return SavedConfig(ModelConfig.from_dict(values), **extras, training=training)
+        return SavedConfig(ModelConfig.from_dict(values), **extras, training=training, training_id=label.training)
     except ValueError as error:
         raise UserError(f"{path}: {error}; write a new one with {command('llm_model')}") from None
 
 
 def save_weights(path: str | Path, model: torch.nn.Module) -> None:
     """Write `trained_model.pth`. Raises UserError when the file cannot be written."""
-    write_bytes(path, _to_bytes(model.state_dict()))
+    write_bytes(path, to_bytes(model.state_dict()))
 
 
 def save_trained(
     model_path: str | Path, weights: dict[str, torch.Tensor], config_path: str | Path, saved: SavedConfig
 ) -> None:
-    """Write both files; if one of them cannot be written, neither is changed."""
-    with replacing(config_path) as config_file, replacing(model_path) as model_file:
+    """Write both files; if one of them cannot be written, neither is changed. The configuration gets its name first."""
+    with replacing(model_path) as model_file, replacing(config_path) as config_file:
         config_file.write_bytes(_config_bytes(saved))
-        model_file.write_bytes(_to_bytes(weights))
+        model_file.write_bytes(to_bytes(weights, Label("weights", saved.training_id)))
 
 
 def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLanguageModel, SavedConfig]:
@@ -135,8 +133,8 @@ def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLang
     belong together.
     """
     saved = load_config(config_path)
-    weights = load_file(model_path, command("train_llm"))
-    if not isinstance(weights, dict) or not all(_is_weight(*item) for item in weights.items()):
+    weights, label = load_file(model_path, command("train_llm"))
+    if not is_state_dict(weights):
         raise UserError(f"{model_path} is not a state dict of numbers; train a model with {command('train_llm')}")
     # What torch's wrappers for several GPUs and for compilation put in front of every name.
     weights = {name.replace("module.", "").replace("_orig_mod.", ""): value for name, value in weights.items()}
@@ -148,13 +146,30 @@ def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLang
         config = replace(saved.model, vocab_size=vocab_size or saved.model.vocab_size)
         config = replace(config, non_linearity="relu", head_bias=True)
         saved = replace(saved, model=config, from_tutorial=True)
-    _check_weights(weights, saved.model, model_path, config_path)
+    _check_same_training(label.training, saved.training_id, Path(model_path), Path(config_path))
+    check_weights(weights, saved.model, model_path, config_path)
     model = GPTLanguageModel(saved.model)
     model.load_state_dict(weights)
     return model.eval(), saved
 
 
-def _check_weights(
+def own_config(model_path: Path, folder: Path) -> Path | None:
+    """The configuration in `folder` that is of the same training as a model; None where there is none."""
+    wanted = label_of(model_path)
+    found = [path for path in sorted(folder.glob("*.pth")) if label_of(path) == Label("config", wanted.training)]
+    return found[0] if wanted.training and found else None
+
+
+def _check_same_training(of_weights: str, of_config: str, model_path: Path, config_path: Path) -> None:
+    """Raise UserError where both files say of which training they are, and it is not the same one."""
+    if not of_weights or not of_config or of_weights == of_config:
+        return
+    own = own_config(model_path, config_path.parent) or own_config(model_path, model_path.parent)
+    way_out = f"give its own: --config_path {quoted(str(own))}" if own else f"train again with {command('train_llm')}"
+    raise UserError(f"{config_path} is of another training than {model_path}; {way_out}")
+
+
+def check_weights(
     weights: dict[str, torch.Tensor], config: ModelConfig, model_path: str | Path, config_path: str | Path
 ) -> None:
     """Raise UserError unless these are the weights of the model."""
@@ -176,8 +191,12 @@ def _check_weights(
         raise UserError(f"{model_path} has {unexpected[0]}, which {config_path} does not ask for")
 
 
+def is_state_dict(weights: object) -> bool:
+    """Whether these are names and plain matrices of real numbers."""
+    return isinstance(weights, dict) and all(_is_weight(*item) for item in weights.items())
+
+
 def _is_weight(name: object, value: object) -> bool:
-    """Whether a state dict's item is a name and a plain matrix of real numbers."""
     is_plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
     return isinstance(name, str) and is_plain and value.dtype.is_floating_point and value.dtype.itemsize > 1
 
@@ -186,30 +205,7 @@ def _config_bytes(saved: SavedConfig) -> bytes:
     values = saved.model.to_dict()
     if saved.tokenizer is not None:
         values |= {"tokenizer": saved.tokenizer, "sample": saved.sample, "training": saved.training.to_dict()}
-    return _to_bytes(values)
-
-
-def _to_bytes(value: Any) -> bytes:
-    """What torch.save writes; by way of memory, because torch.save hides the reason when a disk is full."""
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
-
-
-def load_file(path: str | Path, remedy: str) -> Any:
-    """What torch.save has written to a file; UserError names the `remedy` where that cannot be read."""
-    if Path(path).is_fifo():  # to open it would wait for a writer
-        raise UserError(f"{path} is not a regular file; make one with {remedy}")
-    try:
-        with Path(path).open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about foreign files before it refuses them
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; make it with {remedy}") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise UserError(f"cannot read {describe_os_error(error)}") from None
-    except DAMAGED:
-        raise UserError(f"{path} is damaged or not a file of this project; make it anew with {remedy}") from None
+    return to_bytes(values, Label("config", saved.training_id))
 
 
 SAMPLE_CHARACTERS = 1 << 14  # of a tutorial's text, to prove files on
@@ -226,6 +222,11 @@ def load_trained(
     model, saved = load_model(model_path, config_path)
     if saved.tokenizer is None:
         if text is None:
+            if own := own_config(Path(model_path), Path(config_path).parent):
+                raise UserError(
+                    f"{config_path} is of no training, and {own} is that of {model_path}; give it: --config_path "
+                    f"{quoted(str(own))}"
+                )
             raise UserError(
                 f"{config_path} holds no vocabulary (its model is untrained, or the tutorial's); give the text it was "
                 f"trained on to {step('convert_to_gguf')}, with --dataset_path"

@@ -161,7 +161,8 @@ class Trainer:
         with self._explaining(clock.steps + 1):
             update = self.step(batches, rate)
         clock.add(sum(x.numel() for x, _ in batches), len(batches))
-        (wishes,) = self.processes.sum(bool(stop.requested))  # they all stop, or none does
+        wishes = stop.requested or self.processes.is_orphan
+        (wishes,) = self.processes.sum(bool(wishes))  # they all stop, or none does
         self._updates.append((clock.steps, rate, update))
         if self.step.device.type == "cpu" or len(self._updates) >= UNSEEN:
             self._look()

@@ -29,17 +29,19 @@ from custom_llm.data.hub.named import PREFIX, find_dataset
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.earlier import EarlierModel
 from custom_llm.model.files import Provenance, SavedConfig, load_config, load_model, save_config
 from custom_llm.tokenizer.bpe import SMALLEST_VOCABULARY
 from custom_llm.tokenizer.load import find_recipe
 from custom_llm.training.autotune import use_fastest_settings
+from custom_llm.training.checkpoint import Checkpoint, checkpoint_path
 from custom_llm.training.display import beginning_of, write_sample
 from custom_llm.training.distributed.parallel import is_divided
 from custom_llm.training.distributed.processes import Processes, local_rank
 from custom_llm.training.idle import too_much_for, without_effect
 from custom_llm.training.loop import Interrupted, Trainer, held_out_loss
 from custom_llm.training.match import describe_match, enough_epochs
-from custom_llm.training.resume import Checkpoint, Saver, checkpoint_path
+from custom_llm.training.resume import Saver
 from custom_llm.training.step import Diverged
 from custom_llm.training.tracking.history import About, History, describe
 from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
@@ -107,6 +109,8 @@ def train_on_text(
         processes: those that train together; each of them calls this.
         adapt_epochs: nobody has decided on the epochs, so that a short text is read more often.
     """
+    keeps = processes.rank == 0 and resumed is None
+    earlier = EarlierModel(model_path, config_path) if keeps else None
     job = _prepare(config, corpus, config_path, model_path, cache, device, processes)
     if adapt_epochs:
         job = _with_enough_epochs(job)
@@ -114,11 +118,16 @@ def train_on_text(
         n_parameters = GPTLanguageModel.outline(job.architecture).n_parameters()
         say(describe_match(n_parameters, len(job.train.data), config.dataset_path, config.minutes))
     trainer, saver = _build(job)
+    with processes.raising_together():
+        if earlier is not None:
+            earlier.set_aside()
     with Terminal(beside(model_path, ".log")) as terminal:
         about = _begin(job, trainer, saver, resumed, on_start)
         try:
             trainer.run(lambda: terminal.is_lost)
+            saver.settle(trainer)
         except Interrupted as stopped:
+            saver.settle(trainer)
             job.record.finish("stopped")
             say(f"stopped; the best of what the model has learnt so far is in {model_path}")
             say(f"to go on: {job.command} --resume")
@@ -138,7 +147,7 @@ def train_on_text(
         for line in _conclusions(job, trainer, about):
             say(line)
         if processes.rank == 0:
-            _finish(job, trainer)
+            _finish(job, trainer, saver)
     return 0
 
 
@@ -226,7 +235,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
     # Only one process writes, which it cannot with a part of the model.
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
     training = Checkpoint(asdict(config), job.architecture.to_dict(), job.tokens.key)
-    saver = Saver(training, job.config_path, job.model_path, processes, job.record, job.saved_config)
+    saver = Saver(training, job.config_path, job.model_path, processes, job.record, job.saved_config, job.command)
     history = History(bytes_per_token, job.record.add if processes.rank == 0 else None)
     trainer = Trainer(
         model, loader, config, job.device, lambda model: held_out_loss(model, job.held_out, processes),
@@ -296,7 +305,7 @@ def _conclusions(job: _Job, trainer: Trainer, about: About) -> Iterator[str]:
     yield from explain(points, about)
 
 
-def _finish(job: _Job, trainer: Trainer) -> None:
+def _finish(job: _Job, trainer: Trainer, saver: Saver) -> None:
     """Let the trained model write a text, and add that to what is kept of the training."""
     # Of a model that was divided, the whole need not fit on a GPU.
     device = torch.device("cpu") if is_divided(trainer.model.head.weight) else job.device
@@ -307,7 +316,7 @@ def _finish(job: _Job, trainer: Trainer) -> None:
         text = write_sample(model, job.tokens.tokenizer, TEXT_TOKENS, job.config.seed, job.beginning)
     print(text, flush=True)
     try:
-        save_config(job.config_path, job.saved_config(trainer, text))
+        save_config(job.config_path, saver.describe(trainer, text))
     except UserError as error:  # the model is there
         note(f"{job.config_path} does not tell all of the training: {error}")
     page = job.record.finish("finished", text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,10 +25,8 @@ from custom_llm.training.distributed.processes import Processes
 
 def torchrun(n: int, script: str, *args: str | Path, cwd: Path) -> subprocess.Popen:
     """Start `n` processes of a script of the repository."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n), "--master-port", str(port)]
+    # It finds a port by itself: one that is found free here may be taken by another test before it is opened.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
     return subprocess.Popen(
         [*command, str(ROOT / script), *map(str, args)], cwd=cwd, env=ENVIRONMENT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
@@ -178,6 +175,24 @@ def test_a_process_that_dies_ends_the_others(folder):
     assert process.returncode == 1 and time.monotonic() - start < 30
     assert "Root Cause" in errors and "Signal 9 (SIGKILL)" in errors
     assert not any(worker.is_running() for worker in workers)
+
+
+@pytest.mark.slow
+def test_where_torchrun_is_killed_the_others_stop_and_keep_what_they_have(folder):
+    process = torchrun(2, "train_llm.py", *FLAGS, "--max_iters", "100_000", "--ckpt_interval", "2000", cwd=folder)
+    wait_for(folder / "trained_model.pth")
+    workers = [child for child in psutil.Process(process.pid).children() if "train_llm.py" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    process.kill()
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=60)  # until nobody writes there
+    assert time.monotonic() - start < 20
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+    assert "stopped; the best of what" in errors, errors
+    checkpoint = torch.load(folder / "trained_model.checkpoint.pth", weights_only=True)
+    assert checkpoint["trainer"]["clock"]["steps"] % 2000
+    rest = run_script("train_llm.py", "--resume", "--max_iters", "2", "--cache_dir", "cache", cwd=folder)
+    assert rest.status == 0, rest.stderr
 
 
 @pytest.mark.parametrize(

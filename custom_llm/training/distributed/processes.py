@@ -43,6 +43,7 @@ class Processes:
         self.rank, self.size = rank, size
         self._patient = patient
         self._now = time.monotonic()
+        self._parent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None  # torchrun
 
     @classmethod
     @contextlib.contextmanager
@@ -79,6 +80,11 @@ class Processes:
                 f"{step('train_llm')} --resume goes on from the last checkpoint"
             ) from None
         dist.destroy_process_group()
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether torchrun has ended without these processes, as by `kill -9`: nobody looks after them then."""
+        return self._parent is not None and os.getppid() != self._parent
 
     def part(self, batches: Sequence[T]) -> Sequence[T]:
         """This process's batches of a step: every `size`-th.
