@@ -11,7 +11,7 @@ from custom_llm.common.notes import note, say
 from custom_llm.common.progress import Progress
 from custom_llm.data.cache import mark_used
 from custom_llm.data.hub.named import Unavailable, fetch, find_dataset
-from custom_llm.data.sources import Corpus, find_files, open_corpus
+from custom_llm.data.sources import Corpus, open_corpus
 from custom_llm.data.stories.generate import generate_stories
 from custom_llm.data.text import open_bytes
 
@@ -21,7 +21,7 @@ STORIES = 2_000_000  # characters
 def check_text(spec: str) -> None:
     """Raise UserError where `spec` names no file that can be opened, and no dataset."""
     if find_dataset(spec) is None:
-        for path in find_files(spec):
+        for path in open_corpus(spec).files:
             open_bytes(path).close()
 
 
