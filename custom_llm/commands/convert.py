@@ -23,7 +23,7 @@ from custom_llm.cli.parser import StepParser
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import Kind, beside, check_target, locked
 from custom_llm.common.notes import log_to, note, say, warn
-from custom_llm.common.steps import command
+from custom_llm.common.steps import command, next_step
 from custom_llm.export.about import parse_line
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
 from custom_llm.llamacpp import is_available
@@ -111,7 +111,9 @@ def _convert(
     start, folder = time.monotonic(), Path(args.output_dir)
     plan = plan_export(model.config)
     if not plan.exports:
-        raise UserError(f"{args.model_path} does not export: {plan.refusal}. It runs as it is: {_next(args, None)}")
+        raise UserError(
+            f"{args.model_path} does not export: {plan.refusal}. It runs as it is: {command('inference_gguf', *_flags_to_write(args, None))}"
+        )
     name = args.name or title_of(saved.training.dataset) or Path(args.gguf_output).stem
     about = about_model(saved, model.n_parameters(), name, args.author or "", args.license or "")
     if about_license := license_note(about.license):
@@ -138,7 +140,8 @@ def _convert(
         convert_to_gguf(args.output_dir, args.gguf_output, args.quant_type, args.llama_cpp_path, table.check)
     except UserError:
         if table.rows:  # this much is done
-            say(f"what is there already runs: {_next(args, table.rows[-1].path, word)}")
+            flags = _flags_to_write(args, table.rows[-1].path, word)
+            say(f"what is there already runs: {command('inference_gguf', *flags)}")
         raise
     write_beside(args.gguf_output, parser, vars(args))
     card = ModelCard(
@@ -149,7 +152,8 @@ def _convert(
     for problem in write_companions(card, folder, beside(args.model_path, ".loss.png"), end_of_text):
         note(problem)
     print(f"done in {time.monotonic() - start:.1f} s{compared}")
-    print(f"next: {_next(args, table.rows[-1].path, word)}")
+    if line := next_step("inference_gguf", *_flags_to_write(args, table.rows[-1].path, word)):
+        print(line)
     if args.push_to_hub is not None:
         from custom_llm.export.share.companions import files_to_push
         from custom_llm.export.share.hub import push
@@ -157,11 +161,11 @@ def _convert(
         print(push(args.push_to_hub, files_to_push(card, folder), args.public, f"Upload {about.name}"))
 
 
-def _next(args: Namespace, written: Path | None, word: str = "") -> str:
-    """What to type to see the model write: from a file that was written, or from its weights where nothing runs it."""
+def _flags_to_write(args: Namespace, written: Path | None, word: str = "") -> list[str]:
+    """With which the model writes: from a file that was written, or from its weights where nothing runs it."""
     words = ["--gguf_path", str(written or args.model_path)]
     if written is None or not is_available():
         words[1] = args.model_path
         if Path(args.config_path) != Path(args.model_path).with_name("model_config.pth"):
             words += ["--config_path", args.config_path]
-    return command("inference_gguf", *words, *(["--query", word] if word else []))
+    return [*words, *(["--query", word] if word else [])]

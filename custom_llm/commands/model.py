@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from custom_llm.data.choose import check_text
 
         chosen = ask("Choose sizes for your text:", Purpose, purpose, checks={"dataset_path": check_text})[0]
-        sizes, training = sizes_for(chosen, args.cache_dir)
+        sizes, training, _ = sizes_for(chosen, args.cache_dir)
         values = {**sizes, **values}
     elif is_interactive() and not values:
         print(f"({command('llm_model', '--preset', AUTO)} chooses sizes for your text and your minutes)")
@@ -115,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(line)
 
 
-def sizes_for(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of a model and of its training that suit a text and a time on this machine.
+def sizes_for(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Options of a model and of its training that suit a text and a time on this machine; and how the text begins.
 
     UserError where there is no such text. A dataset by name is downloaded.
     """
@@ -135,7 +135,7 @@ def sizes_for(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str,
     how_to_read = {name: getattr(purpose, name) for name in ("encoding", "text_field", "clean")}
     said = {name: value for name, value in how_to_read.items() if value != getattr(Purpose, name)}
     training = {"dataset_path": purpose.dataset_path, "minutes": purpose.minutes, **said, **training}
-    return {"vocab_size": tokens.tokenizer.vocab_size, **model}, training
+    return {"vocab_size": tokens.tokenizer.vocab_size, **model}, training, tokens.sample
 
 
 def _given(args: Namespace) -> dict[str, Any]:

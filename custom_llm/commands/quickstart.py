@@ -28,6 +28,7 @@ from custom_llm.common.notes import say
 from custom_llm.common.steps import QUICKSTART, STEPS, command, flags_of, on_a_road
 from custom_llm.config.presets import Purpose
 from custom_llm.data.stories.generate import generate_stories
+from custom_llm.export.about import first_word
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
 from custom_llm.llamacpp import is_available
 
@@ -137,7 +138,9 @@ def _options_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str,
         write_bytes(dataset, stories)
     args.dataset_path = dataset
     purpose = build(Purpose, given(Purpose, args))
-    model, training = sizes_for(purpose, args.cache_dir)
+    model, training, beginning = sizes_for(purpose, args.cache_dir)
+    # Of several documents the model knows how one begins, of a single one only what stands at the beginning of lines.
+    query = "" if args.file is None else first_word(beginning)
     config_path, model_path = folder / "model_config.pth", folder / "trained_model.pth"
     return {
         "llm_model": {**model, "config_path": config_path},
@@ -146,5 +149,5 @@ def _options_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str,
             "quant_type": args.quant_type, "model_path": model_path, "config_path": config_path,
             "output_dir": folder / "hf_model", "gguf_output": folder / "model.gguf",
         },
-        "inference_gguf": {"gguf_path": written, "query": "", "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE},
+        "inference_gguf": {"gguf_path": written, "query": query, "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE},
     }  # fmt: skip
