@@ -111,9 +111,8 @@ def _convert(
     start, folder = time.monotonic(), Path(args.output_dir)
     plan = plan_export(model.config)
     if not plan.exports:
-        raise UserError(
-            f"{args.model_path} does not export: {plan.refusal}. It runs as it is: {command('inference_gguf', *_flags_to_write(args, None))}"
-        )
+        as_it_is = command("inference_gguf", *_flags_to_write(args, None))
+        raise UserError(f"{args.model_path} does not export: {plan.refusal}. It runs as it is: {as_it_is}")
     name = args.name or title_of(saved.training.dataset) or Path(args.gguf_output).stem
     about = about_model(saved, model.n_parameters(), name, args.author or "", args.license or "")
     if about_license := license_note(about.license):

@@ -30,7 +30,7 @@ from custom_llm.export.share.companions import make_modelfile
 from custom_llm.inference.card import card_of
 from custom_llm.llamacpp import Model
 from custom_llm.model.files import Provenance, SavedConfig, load_config, save_config
-from custom_llm.training.run import public_name
+from custom_llm.training.provenance import public_name
 
 MODEL = ("trained_model.pth", "model_config.pth", "trained_model.loss.png")
 ORIGIN = Provenance(
