@@ -168,7 +168,8 @@ class Saver:
         self._best_model = checkpoint.best_model
         with self._processes.raising_together():
             if self._best_model is not None and self._processes.rank == 0:
-                self._bring_back(trainer)
+                with torch.random.fork_rng(devices=[]):  # which is where the training was stopped; a new model draws
+                    self._bring_back(trainer)
 
     def _bring_back(self, trainer: Trainer) -> None:
         """Write the best model of the checkpoint, unless the one that is there is of this training, and better."""

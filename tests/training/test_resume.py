@@ -198,6 +198,13 @@ def until_saved(process: subprocess.Popen, path: Path) -> None:
         time.sleep(0.005)
 
 
+def until_saved_behind_a_report(process: subprocess.Popen, path: Path) -> None:
+    """Wait for a checkpoint with a best model, which is there in a file as well."""
+    while process.poll() is None and not (path.parent / "trained_model.pth").exists():
+        time.sleep(0.005)
+    until_saved(process, path)
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGTERM))]
 )
@@ -207,7 +214,7 @@ def test_a_training_that_is_stopped_ends_as_if_it_was_not(folder, number):
     expected = weights(folder)
     for path in folder.glob("trained_model*"):
         path.unlink()
-    assert stopped(folder, number, until_saved)
+    assert stopped(folder, number, until_saved_behind_a_report)
     rest = run_script("train_llm.py", "--resume", "--cache_dir", "cache", cwd=folder)  # asks nothing
     assert rest.status == 0, rest.stderr
     assert weights(folder) == expected
