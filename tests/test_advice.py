@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from importlib import import_module
 
 import pytest
@@ -99,7 +100,9 @@ def test_what_a_message_says_to_type_works(situation, tmp_path):
     done = run_script(script, *flags.split(), cwd=tmp_path)
     commands = list(commands_in(done.stderr))
     assert commands, done.stderr
-    for script, words in commands:
+    for number, (script, words) in enumerate(commands):  # each is one of several that one may choose among
         words = [*SHORT.get(script, []), *words] if "--resume" not in words else words
-        followed = run_script(script, *words, cwd=tmp_path)
+        folder = tmp_path.with_name(f"{tmp_path.name}-{number}")
+        shutil.copytree(tmp_path, folder)
+        followed = run_script(script, *words, cwd=folder)
         assert followed.status == 0, f"{done.stderr}\n{script} {words}\n{followed.stderr}"

@@ -154,7 +154,7 @@ TOP = {  # what the options and the weights are is looked at by those who know t
     "text": text,
     "trainer": some(lambda value: True),
     "best_model": maybe(some(lambda value: True)),
-    "record": maybe({"tracker": text, "run": maybe(text)}),
+    "record": maybe({"tracker": text, "run": maybe(text), "untrained": maybe(text)}),
 }
 
 

@@ -336,6 +336,7 @@ def test_timings_take_the_place_of_the_figures(call):
     result = call("--query", "the cat " * 20, "--stats", "--max_tokens", "10")
     rate = r" +[\d.]+ ms / +{} tokens \([\d.]+ ms per token, [\d,]+ tokens/s\)"
     lines = [
+        r"note: cut after 10 tokens; --max_tokens 30 lets it go on",
         r" +load time = +[\d.]+ ms",
         r"prompt eval time =" + rate.format(64),
         r" +eval time =" + rate.format(10),

@@ -42,7 +42,7 @@ def judge(points: Sequence[Point], guessing: float) -> Verdict:
         return Verdict.UNKNOWN
     last, loss = measured[-1], _last_loss(points)
     if not last.held_out <= RISE * lowest.held_out:
-        return Verdict.MEMORISED if loss < ALIKE * last.held_out else Verdict.UNSTEADY
+        return Verdict.MEMORISED if loss < min(ALIKE * last.held_out, lowest.held_out) else Verdict.UNSTEADY
     if lowest.held_out > GUESSED * guessing:
         return Verdict.HARDLY_BEGUN
     if last is lowest and _still_falls(points, measured, loss):
