@@ -80,20 +80,22 @@ def commands_in(text):
 # What was done in a folder with a text, a model or nothing → what went wrong there.
 SITUATIONS = {
     "no model to train": ("text", "train_llm.py", "--dataset_path input.txt"),
-    "no model to convert": ("text", "convert_to_gguf.py", ""),
     "not trained": ("model", "convert_to_gguf.py", ""),
     "nothing to write with": ("text", "inference_gguf.py", "--query a"),
-    "nothing to serve": ("text", "serve_gguf.py", ""),
     "model too large": ("model", "train_llm.py", "--max_epochs 1"),
+}
+LONGER = {
+    "no model to convert": ("text", "convert_to_gguf.py", ""),
+    "nothing to serve": ("text", "serve_gguf.py", ""),
     "diverged": ("model", "train_llm.py", "--learning_rate 9 --grad_clip 0 --optimizer adamw --max_epochs 30"),
     "not enough training": ("model", "train_llm.py", "--max_iters 4"),
 }
 SHORT = {"quickstart.py": ["--minutes", "0.01"], "train_llm.py": ["--max_iters", "3"], "serve_gguf.py": ["--help"]}
 
 
-@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("situation", [*SITUATIONS, *(pytest.param(each, marks=pytest.mark.slow) for each in LONGER)])
 def test_what_a_message_says_to_type_works(situation, tmp_path):
-    there, script, flags = SITUATIONS[situation]
+    there, script, flags = (SITUATIONS | LONGER)[situation]
     (tmp_path / "input.txt").write_text(STORY * 8, encoding="utf-8")
     if there == "model":
         configure(tmp_path, n_embd=64, n_head=2, n_layer=2, block_size=16, dropout=0.0)

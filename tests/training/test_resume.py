@@ -336,6 +336,7 @@ def test_a_disk_that_is_full_for_a_while(folder):
     load_trained(folder / "trained_model.pth", folder / "model_config.pth")
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_at_the_end(folder):
     """What was trained is lost to the last checkpoint only, and the way out works."""
     code = """if True:
