@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from custom_llm.common.steps import step
+from custom_llm.common.steps import command, step
 from custom_llm.common.text import printable
 from custom_llm.data.token_file import Tokens
 from custom_llm.tokenizer.base import END_OF_TEXT
@@ -20,7 +20,7 @@ PLAIN, REVERSED = "\x1b[0m", "\x1b[7m"  # of a terminal
 NO_SCRIPT = ("Zyyy", "Zinh", "Zzzz")  # Unicode's names for common, inherited and unknown
 SCARCE = 5  # times a token should occur to be learned
 REPEATED = 0.3  # share of lines that stand elsewhere, too, from which on a model memorises
-FEW_TOKENS = 1.0  # tokens for each parameter below which a model memorises
+FEW_TOKENS = 0.1  # tokens for each parameter, below which a smaller model learns more of them
 # UTF-8 that was read as Latin-1 or Windows-1252: é as Ã©, ’ as â€™.
 MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd")
 
@@ -71,7 +71,7 @@ def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int, in_co
     if n_tokens < FEW_TOKENS * n_parameters:
         yield (
             f"warning: {n_parameters / n_tokens:,.0f} parameters for each token; a smaller model "
-            f"({step('llm_model')} --n_embd, --n_layer) learns the language instead of the text"
+            f"({command('llm_model', '--preset', 'auto')} chooses one) learns the language instead of the text"
         )
     if n_tokens < 20 * block_size:
         yield (

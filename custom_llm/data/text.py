@@ -124,9 +124,10 @@ def decode(contents: Iterable[bytes], path: Path, encoding: str = "utf-8") -> It
             text = decoder.decode(content, final=not content)
         except UnicodeDecodeError as error:
             offset = n_bytes - len(error.object) + error.start  # error.object begins with what was left from before
-            # No encoding makes text of what has a NUL in it.
+            # No encoding makes text of what has a NUL in it. What is no character in Latin-1 is one of Windows.
+            likely = "cp1252" if re.search(rb"[\x80-\x9f]", error.object[error.start :]) else "latin-1"
             way_out = (
-                AS_TEXT if b"\0" in start else "name its encoding, such as --encoding latin-1, or save it as UTF-8"
+                AS_TEXT if b"\0" in start else f"name its encoding, such as --encoding {likely}, or save it as UTF-8"
             )
             raise NoText(
                 f"{path} is not {encoding} text (byte {error.object[error.start]:#04x} at offset {offset}); {way_out}"

@@ -40,7 +40,7 @@ def test_a_text_is_described():
         (["a\ufffdb " * 99], "99 characters look damaged"),
         (["The same.\n"] * 9 + ["Another one.\n"], "one document stands 9 times among 10"),
         (["The same line.\n" * 500], "100% of the lines are repetitions"),
-        (["abcdefgh" * 3], "4 parameters for each token"),
+        (["abc"], "25 parameters for each token"),
         (["".join(map(chr, range(0x4E00, 0x4F00))) * 3], "257 of 257 tokens occur less than 5 times"),
         (["abc " * 30], "there are few windows of 8 tokens"),
     ],

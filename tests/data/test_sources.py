@@ -177,6 +177,10 @@ def test_a_folder_of_code_is_read_without_what_is_none(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"latin\.c is not utf-8 text .* name its encoding, such as --encoding latin-1"):
         read_text("latin.c")  # what was named is not left out
     assert "caf\xe9" in read_text("latin.c", "latin-1")
+    Path("windows.txt").write_bytes(b"a \x93quoted\x94 word")
+    with pytest.raises(UserError, match="such as --encoding cp1252"):
+        read_text("windows.txt")
+    assert read_text("windows.txt", "cp1252") == "a \u201cquoted\u201d word"
     Path("empty").mkdir()
     Path("empty/a.doc").write_bytes(b"\xd0\xcf\x11\xe0")
     with pytest.raises(
