@@ -34,6 +34,7 @@ from custom_llm.llamacpp import is_available
 
 ROAD = ("llm_model", "train_llm", "convert_to_gguf", "inference_gguf")
 TEXT_TOKENS = 1500
+OPENING = "Once upon a time"  # of many of the bundled stories
 TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the next sentence
 
 
@@ -139,8 +140,8 @@ def _options_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str,
     args.dataset_path = dataset
     purpose = build(Purpose, given(Purpose, args))
     model, training, beginning = sizes_for(purpose, args.cache_dir)
-    # Of several documents the model knows how one begins, of a single one only what stands at the beginning of lines.
-    query = "" if args.file is None else first_word(beginning)
+    # On an empty page a short training has seen too few beginnings to be sure of one.
+    query = OPENING if args.file is None else first_word(beginning)
     config_path, model_path = folder / "model_config.pth", folder / "trained_model.pth"
     return {
         "llm_model": {**model, "config_path": config_path},
