@@ -81,10 +81,10 @@ def commands_in(text):
 SITUATIONS = {
     "no model to train": ("text", "train_llm.py", "--dataset_path input.txt"),
     "not trained": ("model", "convert_to_gguf.py", ""),
-    "nothing to write with": ("text", "inference_gguf.py", "--query a"),
-    "model too large": ("model", "train_llm.py", "--max_epochs 1"),
 }
 LONGER = {
+    "nothing to write with": ("text", "inference_gguf.py", "--query a"),
+    "model too large": ("model", "train_llm.py", "--max_epochs 1"),
     "no model to convert": ("text", "convert_to_gguf.py", ""),
     "nothing to serve": ("text", "serve_gguf.py", ""),
     "diverged": ("model", "train_llm.py", "--learning_rate 9 --grad_clip 0 --optimizer adamw --max_epochs 30"),

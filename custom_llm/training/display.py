@@ -65,13 +65,15 @@ def write_sample(
 ) -> str:
     """A text as the model would write it behind `beginning` (default: the end of the document before).
 
+    A document that ends before it has begun is passed over: that a window begins with such an end is rarely seen.
     The randomness of training stays as it is.
     """
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     start = torch.tensor([beginning or [tokenizer.end_of_text_id]], device=device)
     ids = model.generate(start, n_tokens, temperature=0.8, generator=generator)[0, start.shape[1] :]
-    return tokenizer.decode(ids.tolist()).split(tokenizer.end_of_text)[0].strip("\n")
+    documents = tokenizer.decode(ids.tolist()).split(tokenizer.end_of_text)
+    return next((document.strip("\n") for document in documents if document.strip()), "")
 
 
 def beginning_of(ids: np.ndarray, tokenizer: Tokenizer) -> list[int]:

@@ -185,7 +185,7 @@ def test_a_report_that_is_ended_leaves_no_files(classic, tmp_path):
         [sys.executable, str(ROOT / "evaluate_llm.py"), *flags], cwd=tmp_path, stdout=subprocess.DEVNULL,
         env={**ENVIRONMENT, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
-    while process.poll() is None and not list(tmp_path.glob("custom-llm-*")):
+    while process.poll() is None and not list(tmp_path.glob("custom-llm-*/*")):
         time.sleep(0.01)
     process.terminate()
     assert process.wait(20) == 143

@@ -58,7 +58,14 @@ def ended_well(folder: Path, messages: str, resumes: bool = False) -> None:
         assert resumed.status == 0, resumed.stderr
 
 
-@pytest.mark.parametrize("lost,unbuffered", [("stdout", ""), ("stdout", "1"), ("stderr", "")])
+@pytest.mark.parametrize(
+    ("lost", "unbuffered"),
+    [
+        ("stdout", ""),
+        pytest.param("stdout", "1", marks=pytest.mark.slow),
+        pytest.param("stderr", "", marks=pytest.mark.slow),
+    ],
+)
 def test_a_reader_that_has_enough(folder, lost, unbuffered):
     """`train_llm.py | head -n 3`"""
     environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}
