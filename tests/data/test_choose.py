@@ -120,6 +120,7 @@ def test_only_who_can_fall_back_is_told_to(tmp_path, monkeypatch):
         assert ("--fallback" in str(caught.value)) == advised
 
 
+@pytest.mark.slow
 def test_without_the_hub_a_tokenizer_is_learnt_from_the_text_if_that_was_asked_for(folder):
     """As configs/tinystories.yaml with --fallback, where neither can be had."""
     flags = ["--dataset", "tinystories", "--max_chars", "20000", "--tokenizer", "gpt2", "--inspect", "--cache_dir", "c"]

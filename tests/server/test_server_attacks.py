@@ -362,6 +362,7 @@ def test_connections_leave_files_to_refuse_the_next(limit, connections):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files")
+@pytest.mark.slow
 def test_more_connections_than_files_are_refused_without_a_word_on_stderr(tmp_path):
     write_gpt2(tmp_path / "small.gguf", "ab")
     before = ("bash", "-c", 'ulimit -n 60 && exec "$@"', "-")

@@ -54,6 +54,7 @@ def assert_same(result: dict, expected: dict) -> None:
             torch.testing.assert_close(weight, theirs[name], rtol=1e-4, atol=1e-5, msg=lambda m, name=name: name + m)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does_and_go_on_with_each_others_work(tmp_path):
     ways = [("classic", "adamw", "ddp"), ("aux_free", "muon", "fsdp"), ("softmax", "muon", "ddp")]
     alone = [Case(architecture, optimizer).run() for architecture, optimizer, _ in ways]

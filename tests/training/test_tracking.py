@@ -380,6 +380,7 @@ def test_the_command_that_goes_on_with_a_short_training_makes_it_better(folder):
     assert held_out_losses(longer)[-1] < 0.9 * held_out_losses(short)[-1]
 
 
+@pytest.mark.slow
 def test_the_commands_after_a_training_that_memorised_train_another_model(folder):
     small = "--vocab_size 30 --n_embd 16 --n_head 2 --n_layer 1 --block_size 16 --dropout 0.1"
     assert run_script("llm_model.py", *small.split(), cwd=folder).status == 0
