@@ -185,7 +185,7 @@ def _inspect(config: TrainConfig, corpus: Corpus, config_path: str, cache: Path)
     text = "".join(replace(corpus, max_chars=min(LOOKED_AT, corpus.max_chars or LOOKED_AT)).read())
     print(corpus.name)
     n_parameters = GPTLanguageModel.outline(model).n_parameters()
-    in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    in_colour = is_terminal(sys.stdout) and not os.environ.get("NO_COLOR")
     print("\n".join(inspect(text, tokens, n_parameters, model.block_size, in_colour)))
     return 0
 

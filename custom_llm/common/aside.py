@@ -11,7 +11,7 @@ from pathlib import Path
 
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import LOCK, LOSSES, beside
-from custom_llm.common.notes import say
+from custom_llm.common.notes import is_terminal, say
 
 # How the files end that a step writes beside its output (`beside`).
 OF_CONFIG = (".yaml",)
@@ -22,7 +22,7 @@ _answers: list[bool] = []  # of this process: several steps of one command ask o
 
 def may_replace(what: str) -> bool:
     """Whether a person at a terminal says that what is there may go; nobody does elsewhere."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not is_terminal(sys.stdin, sys.stderr):
         return False
     if not _answers:
         print(f"There is {what}. Keep it under another name? (Enter: yes; no: replace it) ", end="", flush=True)

@@ -16,7 +16,7 @@ import torch
 from custom_llm.common.errors import UserError
 from custom_llm.common.files import Kind, beside, check_distinct, check_target
 from custom_llm.common.notes import note, say, warn
-from custom_llm.common.steps import command, step
+from custom_llm.common.steps import command, flags_of, step
 from custom_llm.common.terminal import Terminal
 from custom_llm.common.text import counted
 from custom_llm.config.model import ModelConfig
@@ -72,10 +72,9 @@ class _Job:
     @property
     def command(self) -> str:
         """What trains this model again."""
-        flags = [] if self.config_path == "model_config.pth" else ["--config_path", self.config_path]
-        flags += [] if self.model_path == "trained_model.pth" else ["--model_path", self.model_path]
-        flags += [] if self.cache == default_cache() else ["--cache_dir", str(self.cache)]
-        return command("train_llm", *flags)
+        said = {"config_path": self.config_path, "model_path": self.model_path, "cache_dir": self.cache}
+        usual = {"config_path": "model_config.pth", "model_path": "trained_model.pth", "cache_dir": default_cache()}
+        return command("train_llm", *flags_of(said, usual))
 
     @cached_property
     def beginning(self) -> list[int]:
