@@ -4,6 +4,8 @@
     tokenizer   the vocabulary, as its tokenizer describes itself
     sample      a few thousand characters of the training text, on which an exported file is proven
     training    a dict of what the cards of the model say about it (see `Provenance`)
+    base        what the training starts from, if that is another model (see `Origin`); its weights are in
+                `model_config.base.pth` beside it, and it has a tokenizer before it is trained
 `trained_model.pth` is a state dict. Both load with `weights_only=True`: no code of a stranger is ever run. Each says of
 which training it is (see `model/archive.py`).
 """
@@ -18,7 +20,7 @@ from typing import Any
 import torch
 
 from custom_llm.common.errors import UserError
-from custom_llm.common.files import replacing, write_bytes
+from custom_llm.common.files import beside, replacing, write_bytes
 from custom_llm.common.steps import command, quoted, step
 from custom_llm.config.model import ModelConfig
 from custom_llm.model.archive import Label, label_of, load_file, to_bytes
@@ -76,7 +78,24 @@ class Provenance:
         return cls(**kept)
 
 
-EXTRAS = ("tokenizer", "sample", "training")
+@dataclass(frozen=True)
+class Origin:
+    """The model that a training starts from, in words."""
+
+    name: str  # owner/name on the hub, or of its folder or file
+    license: str = ""  # as its card or file says
+    quantized: str = ""  # the type of its weights, where they were rounded to few bits
+
+    @classmethod
+    def from_dict(cls, values: object) -> Origin | None:
+        """What `asdict` gave; None for anything else."""
+        names = {item.name for item in fields(cls)}
+        if not isinstance(values, dict) or not values.get("name") or not names >= values.keys():
+            return None
+        return cls(**values) if all(isinstance(value, str) for value in values.values()) else None
+
+
+EXTRAS = ("tokenizer", "sample", "training", "base")
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,7 @@ class SavedConfig:
     sample: str = ""
     training: Provenance = field(default_factory=Provenance)
     training_id: str = ""  # by which the files of a training know each other
+    base: Origin | None = None  # what the training starts from; None: random weights
     from_tutorial: bool = False  # the weights were written by the original tutorial's scripts; not saved
 
 
@@ -104,9 +124,10 @@ def load_config(path: str | Path) -> SavedConfig:
     extras = {key: values.pop(key) for key in EXTRAS if key in values}
     if not isinstance(extras.get("sample", ""), str):
         raise UserError(f"{path}: its sample is not a text; train again with {command('train_llm')}")
-    training = Provenance.from_dict(extras.pop("training", {}))
+    training, base = Provenance.from_dict(extras.pop("training", {})), Origin.from_dict(extras.pop("base", None))
     try:
-        return SavedConfig(ModelConfig.from_dict(values), **extras, training=training, training_id=label.training)
+        model = ModelConfig.from_dict(values)
+        return SavedConfig(model, **extras, training=training, training_id=label.training, base=base)
     except ValueError as error:
         raise UserError(f"{path}: {error}; write a new one with {command('llm_model')}") from None
 
@@ -123,6 +144,32 @@ def save_trained(
     with replacing(model_path) as model_file, replacing(config_path) as config_file:
         config_file.write_bytes(_config_bytes(saved))
         model_file.write_bytes(to_bytes(weights, Label("weights", saved.training_id)))
+
+
+def base_path(config_path: str | Path) -> Path:
+    """The file of the weights that a training of this configuration starts from."""
+    return beside(config_path, ".base.pth")
+
+
+def save_base(config_path: str | Path, saved: SavedConfig, weights: dict[str, torch.Tensor]) -> None:
+    """Write the configuration of a model that starts from another one, and the weights of that one beside it.
+
+    They stay in the type they have. If one of both files cannot be written, neither is changed.
+    """
+    with replacing(base_path(config_path)) as weights_file, replacing(config_path) as config_file:
+        config_file.write_bytes(_config_bytes(saved))
+        weights_file.write_bytes(to_bytes(weights, Label("base", saved.training_id)))
+
+
+def load_base(config_path: str | Path, saved: SavedConfig) -> dict[str, torch.Tensor]:
+    """The weights that `saved`, read from `config_path`, starts from; UserError where they are gone or others."""
+    path = base_path(config_path)
+    again = command("llm_model", "--from", saved.base.name)
+    weights, label = load_file(path, again)
+    if not is_state_dict(weights):
+        raise UserError(f"{path} is not a state dict of numbers; make it anew with {again}")
+    check_weights(weights, saved.model, path, config_path)
+    return weights
 
 
 def load_model(model_path: str | Path, config_path: str | Path) -> tuple[GPTLanguageModel, SavedConfig]:
@@ -205,6 +252,8 @@ def _config_bytes(saved: SavedConfig) -> bytes:
     values = saved.model.to_dict()
     if saved.tokenizer is not None:
         values |= {"tokenizer": saved.tokenizer, "sample": saved.sample, "training": saved.training.to_dict()}
+    if saved.base is not None:
+        values["base"] = asdict(saved.base)
     return to_bytes(values, Label("config", saved.training_id))
 
 
