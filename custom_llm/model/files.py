@@ -165,7 +165,7 @@ def load_base(config_path: str | Path, saved: SavedConfig) -> dict[str, torch.Te
     """The weights that `saved`, read from `config_path`, starts from; UserError where they are gone or others."""
     path = base_path(config_path)
     again = command("llm_model", "--from", saved.base.name)
-    weights, label = load_file(path, again)
+    weights, _ = load_file(path, again)
     if not is_state_dict(weights):
         raise UserError(f"{path} is not a state dict of numbers; make it anew with {again}")
     check_weights(weights, saved.model, path, config_path)
