@@ -1,0 +1,1 @@
+"""What a training can start from, where that is another model."""
