@@ -23,8 +23,11 @@ BYTES_PER_TOKEN = 31
 BYTES_OF_METADATA = 750
 
 
-def summary(costs: Costs, plan: ExportPlan) -> list[str]:
-    """A few lines for a person who makes a first model."""
+def summary(costs: Costs, plan: ExportPlan, is_vocabulary_known: bool = False) -> list[str]:
+    """A few lines for a person who makes a first model.
+
+    is_vocabulary_known: the tokens are what they will be, and not only those of the text that is not there yet.
+    """
     share = costs.n_parameters / SMALLEST_GPT2
     size = f"{share:,.1f} times" if share >= 1 else f"1/{1 / share:,.0f} of"
     lines = [
@@ -34,7 +37,7 @@ def summary(costs: Costs, plan: ExportPlan) -> list[str]:
     if plan.exports:
         sizes = [_size(gguf_bytes(plan.shapes, name)) for name in ("Q8_0", "Q4_0")]
         lines.append(f"  file        about {sizes[0]} as Q8_0, which is nearly exact, {sizes[1]} as Q4_0")
-    if costs.config.vocab_size > CHARACTERS:
+    if costs.config.vocab_size > CHARACTERS and not is_vocabulary_known:
         of_characters = costs_of(replace(costs.config, vocab_size=CHARACTERS)).n_parameters
         lines.append(
             f"  vocabulary  {costs.config.vocab_size:,} until step 2 has the text: by characters, its default, about "
