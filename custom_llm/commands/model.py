@@ -35,10 +35,12 @@ from custom_llm.config.model import PER_LAYER, ModelConfig, check_choices, meani
 from custom_llm.config.presets import PRESETS, Purpose, choose_sizes, complete
 
 if TYPE_CHECKING:  # it imports torch
+    from custom_llm.data.sources import Corpus
     from custom_llm.model.files import SavedConfig
 
 CONFIG = "model_config.pth"
 AUTO = "auto"  # the preset whose sizes are chosen for a text and a time
+BEGINNING = 1000  # characters of a text, of which a story's first words are taken
 OF_A_BASE = ("block_size", "dropout")  # what a person may say of the architecture of another model
 
 
@@ -172,21 +174,38 @@ def sizes_for(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str,
     UserError where there is no such text. A dataset by name is downloaded.
     """
     choose_waiting()
-    from custom_llm.data.cache import default_cache
-    from custom_llm.data.choose import choose_corpus
     from custom_llm.data.token_file import open_tokens
     from custom_llm.tokenizer.load import find_recipe
 
-    cache = Path(cache_dir) if cache_dir else default_cache()
-    corpus = choose_corpus(
-        purpose.dataset_path, cache, encoding=purpose.encoding, field=purpose.text_field, clean=purpose.clean
-    )
+    corpus, cache = _corpus(purpose, cache_dir)
     tokens = open_tokens(corpus, find_recipe("char", 0), cache)  # which step 2 finds again
     model, training = choose_sizes(tokens.n_characters, purpose.minutes, os.cpu_count() or 1)
+    return {"vocab_size": tokens.tokenizer.vocab_size, **model}, {**_said(purpose), **training}, tokens.sample
+
+
+def text_of(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """As `sizes_for`, for a model that has its sizes: only which text is learnt, for how long, and how it begins."""
+    from custom_llm.tokenizer.cut import up_to
+
+    corpus, _ = _corpus(purpose, cache_dir)
+    return {}, _said(purpose), "".join(up_to(BEGINNING, corpus.read()))
+
+
+def _corpus(purpose: Purpose, cache_dir: str | None) -> tuple[Corpus, Path]:
+    """The text, and the folder where what is made of it is kept."""
+    from custom_llm.data.cache import default_cache
+    from custom_llm.data.choose import choose_corpus
+
+    cache = Path(cache_dir) if cache_dir else default_cache()
+    how = dict(encoding=purpose.encoding, field=purpose.text_field, clean=purpose.clean)
+    return choose_corpus(purpose.dataset_path, cache, **how), cache
+
+
+def _said(purpose: Purpose) -> dict[str, Any]:
+    """What is said to step 2 about text and time."""
     how_to_read = {name: getattr(purpose, name) for name in ("encoding", "text_field", "clean")}
     said = {name: value for name, value in how_to_read.items() if value != getattr(Purpose, name)}
-    training = {"dataset_path": purpose.dataset_path, "minutes": purpose.minutes, **said, **training}
-    return {"vocab_size": tokens.tokenizer.vocab_size, **model}, training, tokens.sample
+    return {"dataset_path": purpose.dataset_path, "minutes": purpose.minutes, **said}
 
 
 def _given(args: Namespace) -> dict[str, Any]:
