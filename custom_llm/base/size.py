@@ -7,10 +7,11 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from custom_llm.export.gguf.whole import read_header
+from gguf import GGML_QUANT_SIZES
+
+from custom_llm.common.gguf import VERSIONS, read_header
 
 BYTES = 12  # of memory for a number: in float32, and twice what is written of it
-VERSIONS = (2, 3)  # of GGUF, that its readers know
 
 
 def check_fits(n_parameters: int, what: str = "reading it") -> None:
@@ -44,15 +45,16 @@ def numbers_in_gguf(path: Path) -> int:
     with path.open("rb") as file:
         start = file.read(8)
     if len(start) < 8 or start[:4] != b"GGUF":
-        raise ValueError("it is no GGUF file; get it again")
-    little, big = (struct.unpack(f"{order}I", start[4:])[0] for order in "<>")
-    if little not in VERSIONS:
-        other = "it is for big-endian machines" if big in VERSIONS else f"it is of version {little} of GGUF"
-        raise ValueError(f"{other}, which cannot be read here; get a little-endian file of version 3")
-    try:
-        n_numbers, n_bytes = read_header(path)
-    except (struct.error, KeyError, ValueError, OverflowError, OSError):
-        raise ValueError("its header is damaged; get it again") from None
-    if n_bytes > path.stat().st_size:
-        raise ValueError(f"it ends after {path.stat().st_size:,} of {n_bytes:,} bytes; get it again")
+        raise ValueError("it is no GGUF file, or an empty one; get it again")
+    if struct.unpack(">I", start[4:])[0] in VERSIONS:
+        raise ValueError("it is for big-endian machines; get one for little-endian ones, which is the usual kind")
+    n_numbers = 0
+    for name, place in read_header(path).tensors.items():
+        n = math.prod(place.shape)
+        of_block, n_bytes = GGML_QUANT_SIZES.get(place.kind, (0, 0))
+        if not of_block:
+            raise ValueError(f"{name} is in a type ({place.kind}) that is not known here; get the file in another type")
+        if n % of_block or place.start + n // of_block * n_bytes > path.stat().st_size:
+            raise ValueError(f"it ends before {name} does; get it again")
+        n_numbers += n
     return n_numbers

@@ -11,7 +11,6 @@ from gguf import GGML_QUANT_SIZES, GGUFValueType
 
 from custom_llm.common.errors import UserError
 
-GGML_MAX_DIMS = 4
 ALIGNMENT = 32  # of the data, in all files that are written here
 WIDTHS = {
     **dict.fromkeys((GGUFValueType.UINT8, GGUFValueType.INT8, GGUFValueType.BOOL), 1),
@@ -27,34 +26,28 @@ def check_whole(path: Path, name: Path) -> None:
     On a full disk NumPy does not tell of the last few thousand bytes, which it writes when it closes a file.
     """
     try:
-        is_whole = read_header(path)[1] <= path.stat().st_size
+        with path.open("rb") as file:
+            is_whole = _size(file) <= path.stat().st_size
     except (struct.error, KeyError, ValueError):
         is_whole = False
     if not is_whole:
         raise UserError(f"cannot write {name}: it ends too early; is the disk full?")
 
 
-def read_header(path: Path) -> tuple[int, int]:
-    """How many numbers a file holds, and the bytes that it must have at least.
-
-    Raises struct.error, KeyError, ValueError, OverflowError or OSError for what is no header.
-    """
-    with path.open("rb") as file:
-        _, _, n_tensors, n_values = _read(file, "4sIQQ")
-        for _ in range(n_values):
-            _skip(file, GGUFValueType.STRING)
-            _skip(file, _read(file, "I")[0])
-        n_numbers, ends = 0, [0]
-        for _ in range(n_tensors):
-            _skip(file, GGUFValueType.STRING)
-            [n_dims] = _read(file, "I")
-            if n_dims > GGML_MAX_DIMS:
-                raise ValueError(f"a tensor of {n_dims} dimensions")
-            *shape, kind, start = _read(file, f"{n_dims}QIQ")
-            of_block, n_bytes = GGML_QUANT_SIZES[kind]
-            n_numbers += math.prod(shape)
-            ends.append(start + math.prod(shape) // of_block * n_bytes)
-        return n_numbers, -(-file.tell() // ALIGNMENT) * ALIGNMENT + max(ends)
+def _size(file: BinaryIO) -> int:
+    """The bytes that a file must have at least."""
+    _, _, n_tensors, n_values = _read(file, "4sIQQ")
+    for _ in range(n_values):
+        _skip(file, GGUFValueType.STRING)
+        _skip(file, _read(file, "I")[0])
+    ends = [0]
+    for _ in range(n_tensors):
+        _skip(file, GGUFValueType.STRING)
+        [n_dims] = _read(file, "I")
+        *shape, kind, start = _read(file, f"{n_dims}QIQ")
+        n_values, n_bytes = GGML_QUANT_SIZES[kind]
+        ends.append(start + math.prod(shape) // n_values * n_bytes)
+    return -(-file.tell() // ALIGNMENT) * ALIGNMENT + max(ends)
 
 
 def _skip(file: BinaryIO, kind: int) -> None:
