@@ -26,7 +26,13 @@ def read_config(folder: Path, name: str = "") -> dict[str, Any]:
         raise ValueError(f"it is an adapter, not a whole model; merge it first: {_merge(folder, name or str(folder))}")
     if not path.is_file():
         raise ValueError(f"it holds no model ({CONFIG} is missing){_instead(folder)}")
-    return read_json(path)
+    config = read_json(path)
+    if packed := config.get("quantization_config"):
+        method = packed.get("quant_method") if isinstance(packed, dict) else packed
+        raise ValueError(
+            f"its weights are packed in a way that is not read here ({shown(method)}); take the model it was made of"
+        )
+    return config
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from custom_llm.tokenizer.base import Tokenizer
 
 EXAMPLE = "HuggingFaceTB/SmolLM2-135M"
 LONGEST = 8192  # tokens a model sees at once, if nothing else is said; of more the keys and values would fill a machine
+PICKLES = (".bin", ".ckpt", ".pkl")  # endings of weights that may hold code
 FILES = (".gguf", ".pth", ".pt", ".bin", ".safetensors", ".zip", ".json", ".txt")  # endings of no name on the hub
 
 
@@ -55,9 +56,14 @@ def open_folder(folder: Path, name: str = "") -> Base:
     from custom_llm.base.huggingface import read_folder
     from custom_llm.tokenizer.carried import carried_from_folder
 
-    read_config(folder)
+    described = read_config(folder)
     check_fits(numbers_in_safetensors(weight_files(folder)))
-    config, weights = read_folder(folder)
+    try:
+        config, weights = read_folder(folder)
+    except ValueError as error:
+        if "auto_map" in described:
+            raise ValueError(f"{error} (it comes with code of its own, which is never run here)") from None
+        raise
     license, languages = read_card(folder)
     origin = Origin(name or folder.resolve().name, clean_line(license))
     return _base(config, weights, carried_from_folder(folder, config.vocab_size), origin, languages)
@@ -90,7 +96,7 @@ def _open(what: str, config_path: str | None) -> Base:
             start = file.read(4)
         if start == b"GGUF" or path.suffix == ".gguf":
             return _open_gguf(path)
-        if not start.startswith((b"PK", b"\x80")) and path.suffix != ".pth":
+        if path.suffix in PICKLES or not (start.startswith((b"PK", b"\x80")) or path.suffix == ".pth"):
             raise ValueError(f"it is no model{_other_file(path)}")
         from custom_llm.base.own import read_own
 
@@ -141,6 +147,6 @@ def _other_file(path: Path) -> str:
     """What to do with a file that is none of those."""
     if path.suffix == ".safetensors":
         return f" by itself; give the folder it is in: {path.parent}"
-    if path.suffix in (".bin", ".pt", ".ckpt"):
-        return " that is opened here; give a folder with model.safetensors"
+    if path.suffix in PICKLES:
+        return " that is opened here, since it may hold code of a stranger; give a folder with model.safetensors"
     return f"; a text to learn from is for {command('train_llm', '--dataset_path', str(path))}"
