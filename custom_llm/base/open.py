@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from custom_llm.base.folder import read_card, read_config, weight_files
+from custom_llm.base.folder import read_card, read_config, read_json, weight_files
 from custom_llm.base.size import check_fits, numbers_in_gguf, numbers_in_safetensors
 from custom_llm.common.errors import UserError
+from custom_llm.common.gguf import read_header
 from custom_llm.common.hub import is_name
 from custom_llm.common.steps import command
 from custom_llm.config.model import ModelConfig
@@ -66,7 +69,8 @@ def open_folder(folder: Path, name: str = "") -> Base:
         raise
     license, languages = read_card(folder)
     origin = Origin(name or folder.resolve().name, clean_line(license))
-    return _base(config, weights, carried_from_folder(folder, config.vocab_size), origin, languages)
+    tokenizer = _characters_of_folder(folder) or carried_from_folder(folder, config.vocab_size, name or str(folder))
+    return _base(config, weights, tokenizer, origin, languages)
 
 
 def shortened(base: Base, block_size: int | None) -> Base:
@@ -115,8 +119,6 @@ def _open(what: str, config_path: str | None) -> Base:
 
 
 def _open_gguf(path: Path) -> Base:
-    from gguf import GGUFReader
-
     from custom_llm.base.gguf import read_gguf
     from custom_llm.tokenizer.carried import carried_from_gguf
 
@@ -125,11 +127,44 @@ def _open_gguf(path: Path) -> Base:
         raise ValueError(f"it is one of {int(found[2])} parts; join them: llama-gguf-split --merge {first} {whole}")
     check_fits(numbers_in_gguf(path))
     config, weights, quantized = read_gguf(path)
-    reader = GGUFReader(path)
-    license, languages = (reader.get_field(f"general.{key}") for key in ("license", "languages"))
-    origin = Origin(path.name, clean_line(str(license.contents())) if license else "", quantized)
-    known = languages.contents() if languages else []
-    return _base(config, weights, carried_from_gguf(reader), origin, known if isinstance(known, list) else [])
+    metadata = read_header(path).metadata
+    tokenizer = _characters_of_gguf(metadata) or carried_from_gguf(metadata, config.vocab_size, path.name)
+    license, languages = metadata.get("general.license", ""), metadata.get("general.languages", [])
+    origin = Origin(path.name, clean_line(str(license)), quantized)
+    return _base(config, weights, tokenizer, origin, languages if isinstance(languages, list) else [])
+
+
+def _characters_of_folder(folder: Path) -> Tokenizer | None:
+    """The vocabulary of characters in a folder, which only this program writes; None where there is another one."""
+    from custom_llm.export.read_back import rebuild
+    from custom_llm.export.vocabulary import read_vocabulary
+
+    path = folder / "tokenizer.json"
+    content = read_json(path) if path.is_file() else {}
+    model = content.get("model")
+    if content.get("pre_tokenizer") or not isinstance(model, dict) or model.get("merges") != []:
+        return None
+    try:
+        return rebuild(read_vocabulary(folder))
+    except (UserError, ValueError):
+        return None
+
+
+def _characters_of_gguf(metadata: Mapping[str, Any]) -> Tokenizer | None:
+    """The same of a GGUF file, by its metadata."""
+    from custom_llm.export.read_back import rebuild
+    from custom_llm.export.vocabulary import GGUFVocabulary
+    from custom_llm.tokenizer.char import CharTokenizer
+
+    keys = ("tokens", "token_type", "merges", "eos_token_id", "pre")
+    parts = [metadata.get(f"tokenizer.ggml.{key}") for key in keys]
+    if "custom_llm.block_size" not in metadata or None in parts:  # a file of another program
+        return None
+    try:
+        tokenizer = rebuild(GGUFVocabulary(*parts))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+    return tokenizer if isinstance(tokenizer, CharTokenizer) else None
 
 
 def _base(

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.files import LOCK, LOSSES, beside
+from custom_llm.common.files import BASE_WEIGHTS, LOCK, LOSSES, beside
 from custom_llm.common.notes import is_terminal, say
 
 # How the files end that a step writes beside its output (`beside`).
-WEIGHTS_OF_BASE = ".base.pth"  # of the model that a training starts from
-OF_CONFIG = (".yaml", WEIGHTS_OF_BASE)
+OF_CONFIG = (".yaml", BASE_WEIGHTS)
 OF_MODEL = (".checkpoint.pth", ".yaml", LOSSES, ".loss.png", ".report.html", ".tensorboard", ".log")
 
 _answers: list[bool] = []  # of this process: several steps of one command ask once
@@ -57,7 +56,7 @@ def set_aside(families: Sequence[tuple[Path, Sequence[Path]]], copied: Sequence[
     size = sum(old.stat().st_size for old, _ in pairs) / 1e6
     try:
         for old, new in pairs:
-            if old in copied and old.name.endswith(WEIGHTS_OF_BASE):
+            if old in copied and old.name.endswith(BASE_WEIGHTS):
                 _link(old, new)
             elif old in copied or old.suffix == ".yaml":  # options, by which a person may want to do it again
                 shutil.copy2(old, new)
