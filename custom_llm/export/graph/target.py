@@ -13,7 +13,11 @@ from custom_llm.export.graph.tensor_names import Table
 EITHER = (False, True)
 SWIGLU = ("silu", True)  # an activation, with a gate
 REWRITTEN = ("relu", "relu2", "leaky_relu", "silu")  # activations that `rewrites` can express by another
-LASTING = {"positions", "attention", "qk_norm", "scoring", "renormalized"}  # fields about what no rewrite changes
+# Fields about what no rewrite changes.
+LASTING = {
+    "positions", "attention", "qk_norm", "qk_norm_over", "attn_softcap", "window", "partial_rotation", "rope_scaling",
+    "norm_place", "parallel", "logit_softcap", "scoring", "renormalized", "groups",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,16 @@ class Accepts:
     attention: tuple[str, ...] = ("heads",)  # or "latent"
     shared_keys: tuple[str, ...] = ("mha", "gqa", "mqa")
     qk_norm: tuple[bool, ...] = (False,)
+    qk_norm_over: tuple[str, ...] = ("head",)
+    attn_scaled: tuple[bool, ...] = (False,)  # scores by another factor than 1/√width
+    attn_softcap: tuple[bool, ...] = (False,)
+    window: tuple[bool, ...] = (False,)  # whether a layer has one
+    partial_rotation: tuple[bool, ...] = (False,)
+    rope_scaling: tuple[str | None, ...] = (None,)
+    norm_place: tuple[str, ...] = ("before",)
+    parallel: tuple[bool, ...] = (False,)
+    embedding_scaled: tuple[bool, ...] = (False,)
+    logit_softcap: tuple[bool, ...] = (False,)
     attn_bias: tuple[bool, ...] = (False,)
     out_bias: tuple[bool, ...] = (False,)
     equal_biases: tuple[bool, ...] = EITHER  # whether attention's are there if and only if its output's is
@@ -35,6 +49,8 @@ class Accepts:
     experts: Iterable[tuple[str, bool]] = ()  # activations of experts
     scoring: tuple[str, ...] = ("softmax",)
     renormalized: tuple[bool, ...] = EITHER  # not: one expert a token, weighed by its score as it is
+    routed_scale: tuple[bool, ...] = (False,)  # whether it is another one than 1
+    groups: tuple[bool, ...] = (False,)
     shared_expert: tuple[bool, ...] = (False,)
     selection_bias: tuple[bool, ...] = (False,)
     head_bias: tuple[bool, ...] = (False,)
@@ -75,12 +91,19 @@ class Accepts:
 def _facts(s: Structure) -> Iterator[tuple[str, Any]]:
     """(field of `Accepts`, what a structure has of it), over all layers."""
     yield "positions", "rope" if s.n_positions is None else "table"
-    for name in ("norm", "norm_bias", "head_bias", "tied"):
+    for name in ("norm", "norm_bias", "head_bias", "tied", "norm_place", "parallel", "rope_scaling"):
         yield name, getattr(s, name)
+    yield "embedding_scaled", s.embedding_scale != 1
+    yield "logit_softcap", s.logit_softcap is not None
     for layer in set(s.layers):
         a, ffn = layer.attn, layer.ffn
         yield "attention", "latent" if a.is_latent else "heads"
         yield "qk_norm", a.qk_norm
+        yield "qk_norm_over", a.qk_norm_over
+        yield "attn_scaled", a.scale is not None
+        yield "attn_softcap", a.softcap is not None
+        yield "window", a.window is not None
+        yield "partial_rotation", a.rotary_dim is not None
         yield "attn_bias", a.bias
         yield "out_bias", a.out_bias
         yield "equal_biases", a.bias == a.out_bias
@@ -94,6 +117,8 @@ def _facts(s: Structure) -> Iterator[tuple[str, Any]]:
             yield "experts", (ffn.activation, ffn.gated)
             yield "scoring", ffn.scoring
             yield "renormalized", ffn.renormalized
+            yield "routed_scale", ffn.routed_scale != 1
+            yield "groups", ffn.n_group > 1 and ffn.topk_group < ffn.n_group
             yield "shared_expert", bool(ffn.shared_width)
             yield "selection_bias", ffn.has_selection_bias
 

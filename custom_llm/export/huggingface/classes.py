@@ -19,7 +19,6 @@ from custom_llm.export.graph.rewrites.experts import some_selection_bias, some_s
 from custom_llm.export.graph.rewrites.norms import bias_as_head, centre, fold_head_bias, mirror, zero_biases
 from custom_llm.export.graph.target import CLASSIC, EITHER, MAYBE_BIASED, Accepts, Target, choose
 from custom_llm.export.graph.tensor_names import TensorRow
-from custom_llm.model.layers import EPS
 
 # ours → transformers' name of an activation
 ACTIVATIONS = {
@@ -72,9 +71,9 @@ def _transposed(x: torch.Tensor, attn: Attention) -> torch.Tensor:
 
 # DeepseekV3ForCausalLM normalises its latents with an epsilon of 1e-6, whatever its config says. Latents smaller by
 # the root of the ratio make up for it; the rotary head behind keys and values stays as it is.
-SHRINK = (1e-6 / EPS) ** 0.5
-SMALL_QUERY = dict(scale=lambda a: [SHRINK] * a.q_latent)
-SMALL_KEY = dict(scale=lambda a: [SHRINK] * a.kv_latent + [1.0] * a.rope_dim, layout=mla_key)
+LATENT_EPS = 1e-6
+SMALL_QUERY = dict(scale=lambda s, a: [(LATENT_EPS / s.eps) ** 0.5] * a.q_latent)
+SMALL_KEY = dict(scale=lambda s, a: [(LATENT_EPS / s.eps) ** 0.5] * a.kv_latent + [1.0] * a.rope_dim, layout=mla_key)
 
 # ---- names ----
 
