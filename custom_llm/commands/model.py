@@ -183,12 +183,12 @@ def sizes_for(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str,
     return {"vocab_size": tokens.tokenizer.vocab_size, **model}, {**_said(purpose), **training}, tokens.sample
 
 
-def text_of(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """As `sizes_for`, for a model that has its sizes: only which text is learnt, for how long, and how it begins."""
+def text_of(purpose: Purpose, cache_dir: str | None = None) -> tuple[dict[str, Any], str]:
+    """As `sizes_for`, for a model that has its sizes: which text is learnt and for how long, and how it begins."""
     from custom_llm.tokenizer.cut import up_to
 
     corpus, _ = _corpus(purpose, cache_dir)
-    return {}, _said(purpose), "".join(up_to(BEGINNING, corpus.read()))
+    return _said(purpose), "".join(up_to(BEGINNING, corpus.read()))
 
 
 def _corpus(purpose: Purpose, cache_dir: str | None) -> tuple[Corpus, Path]:

@@ -28,6 +28,7 @@ from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import say
 from custom_llm.common.steps import QUICKSTART, STEPS, command, flags_of, on_a_road
 from custom_llm.config.presets import Purpose
+from custom_llm.config.training import complete_from_base
 from custom_llm.data.stories.generate import generate_stories
 from custom_llm.export.about import first_word, first_words
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
@@ -71,7 +72,7 @@ def _take_steps(args: Namespace, folder: Path, quant_type: str, others: dict[str
     """One after the other, each with its `others`; the exit status."""
     # What writes the text: where llama.cpp is not installed, the weights do, in PyTorch.
     written = folder / (f"model.gguf.{quant_type}.gguf" if is_available() else "trained_model.pth")
-    options = _options_of_steps(args, folder, written)
+    options = _options_of_steps(args, folder, written, has_lora="--lora" in others["train_llm"])
     steps = {script: [*flags_of(options[script]), *others[script]] for script in ROAD}
     for place, (script, flags) in enumerate(steps.items(), start=1):
         print(f"\n[{place}/{len(steps)}] {command(script, *flags)}", flush=True)
@@ -131,7 +132,7 @@ def _make_folder(name: str) -> Path:
     return folder
 
 
-def _options_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str, dict[str, object]]:
+def _options_of_steps(args: Namespace, folder: Path, written: Path, has_lora: bool) -> dict[str, dict[str, object]]:
     """What each step is told, for the text and the time."""
     dataset = args.file
     if dataset is None:
@@ -141,8 +142,12 @@ def _options_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str,
         write_bytes(dataset, stories)
     args.dataset_path = dataset
     purpose, base = build(Purpose, given(Purpose, args)), getattr(args, "from")
-    model, training, beginning = text_of(purpose, args.cache_dir) if base else sizes_for(purpose, args.cache_dir)
-    model = {"from": base} if base else model
+    if base:
+        model, (training, beginning) = {"from": base}, text_of(purpose, args.cache_dir)
+        usual = complete_from_base({"lora": has_lora})
+        training |= {name: usual[name] for name in ("batch_size", "learning_rate")}  # or they were asked for
+    else:
+        model, training, beginning = sizes_for(purpose, args.cache_dir)
     # On an empty page a short training has seen too few beginnings to be sure of one.
     query = OPENING if args.file is None else first_words(beginning) if base else first_word(beginning)
     config_path, model_path = folder / "model_config.pth", folder / "trained_model.pth"

@@ -95,13 +95,12 @@ def first_word(text: str) -> str:
 
 
 def first_words(text: str) -> str:
-    """The first few words of a text, as they stand in it, for a model that continues sentences.
+    """The first few words of a text, for a model that continues sentences.
 
-    >>> first_words("First Citizen:\\nBefore we proceed any further, hear me speak.")
-    'First Citizen:\\nBefore we proceed any'
+    >>> first_words("Before we proceed any further, hear me speak.")
+    'Before we proceed any further, hear'
     """
-    found = re.match(r"\S+(?:\s+\S+){,5}", text.strip())
-    return clean_text(found[0]) if found else ""
+    return clean_line(" ".join(text.strip().partition("\n")[0].split()[:6]))
 
 
 def describe_training(origin: Provenance) -> str:
