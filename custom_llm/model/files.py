@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from custom_llm.common.errors import UserError
-from custom_llm.common.files import beside, replacing, write_bytes
+from custom_llm.common.files import BASE_WEIGHTS, beside, replacing, write_bytes
 from custom_llm.common.steps import command, quoted, step
 from custom_llm.config.model import ModelConfig
 from custom_llm.model.archive import Label, label_of, load_file, to_bytes
@@ -148,7 +148,7 @@ def save_trained(
 
 def base_path(config_path: str | Path) -> Path:
     """The file of the weights that a training of this configuration starts from."""
-    return beside(config_path, ".base.pth")
+    return beside(config_path, BASE_WEIGHTS)
 
 
 def save_base(config_path: str | Path, saved: SavedConfig, weights: dict[str, torch.Tensor]) -> None:
