@@ -367,7 +367,7 @@ ARCHITECTURES = (
         "gemma2",
         Accepts(
             norm_place=("both",), embedding_scaled=(True,), attn_softcap=EITHER, logit_softcap=EITHER,
-            window=ANY_WINDOW, dense=[("gelu", True)],
+            window=ANY_WINDOW, tied=(True,), dense=[("gelu", True)],
         ),
         NORMED_AFTER, (), _gemma,
     ),
