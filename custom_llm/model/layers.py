@@ -117,7 +117,7 @@ class Rotary(nn.Module):
     Of heads wider than `width`, the numbers behind it stay as they are.
     """
 
-    def __init__(self, n_positions: int, width: int, rope: Rope = Rope()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, n_positions: int, width: int, rope: Rope = Rope()) -> None:
         super().__init__()
         self.width = width
         sin, cos = _angles(n_positions, width, rope)
@@ -134,7 +134,7 @@ class Rotary(nn.Module):
         return torch.cat(parts if still is None else [*parts, still], dim=-1)
 
 
-def _angles(n_positions: int, width: int, rope: Rope = Rope()) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: B008
+def _angles(n_positions: int, width: int, rope: Rope = Rope()) -> tuple[torch.Tensor, torch.Tensor]:
     """Sine and cosine of the angle of each pair at each position, times the gain; (n_positions, width/2) each."""
     if torch.get_default_device().type == "meta":  # where computing anything imports a compiler for seconds
         return torch.empty(n_positions, width // 2), torch.empty(n_positions, width // 2)

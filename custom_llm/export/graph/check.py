@@ -15,7 +15,8 @@ Shapes = Iterator[tuple[str, Shape]]
 TYPES = {"int": int, "bool": bool, "str": str, "float": float}
 CHOICES = {
     "norm_place": ("before", "after", "both"), "qk_norm_over": ("head", "all"),
-    "rope_scaling": ("linear", "llama3", "yarn"), "norm": ("layer", "rms"), "scoring": ("softmax", "sigmoid"), "activation": PLAIN,
+    "rope_scaling": ("linear", "llama3", "yarn"), "norm": ("layer", "rms"), "scoring": ("softmax", "sigmoid"),
+    "activation": PLAIN,
 }  # fmt: skip
 MAY_BE_ZERO = ("q_latent", "rope_dim", "shared_width", "dropout")
 MOST = 1 << 24  # of any number; the largest that makes sense is a vocabulary

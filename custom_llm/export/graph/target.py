@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from custom_llm.export.graph.graph import Experts, FeedForward, Graph, Structure
@@ -11,12 +11,13 @@ from custom_llm.export.graph.rewrites.parts import Rewrite
 from custom_llm.export.graph.tensor_names import Table
 
 EITHER = (False, True)
+ANY_WINDOW = ("no", "every layer", "some layers")
 SWIGLU = ("silu", True)  # an activation, with a gate
 REWRITTEN = ("relu", "relu2", "leaky_relu", "silu")  # activations that `rewrites` can express by another
 # Fields about what no rewrite changes.
 LASTING = {
-    "positions", "attention", "qk_norm", "qk_norm_over", "attn_softcap", "window", "partial_rotation", "rope_scaling",
-    "norm_place", "parallel", "logit_softcap", "scoring", "renormalized", "groups",
+    "positions", "attention", "qk_norm", "qk_norm_over", "attn_softcap", "window", "local_base", "partial_rotation",
+    "rope_scaling", "norm_place", "parallel", "logit_softcap", "scoring", "renormalized", "groups",
 }  # fmt: skip
 
 
@@ -33,7 +34,8 @@ class Accepts:
     qk_norm_over: tuple[str, ...] = ("head",)
     attn_scaled: tuple[bool, ...] = (False,)  # scores by another factor than 1/√width
     attn_softcap: tuple[bool, ...] = (False,)
-    window: tuple[bool, ...] = (False,)  # whether a layer has one
+    window: tuple[str, ...] = ("no",)  # how many layers have one
+    local_base: tuple[bool, ...] = (False,)  # whether these rotate by another base
     partial_rotation: tuple[bool, ...] = (False,)
     rope_scaling: tuple[str | None, ...] = (None,)
     norm_place: tuple[str, ...] = ("before",)
@@ -75,8 +77,10 @@ class Accepts:
         """Whether layers differ only where they may; nothing has more than one activation."""
         if len({layer.ffn.activation for layer in s.layers}) > 1:
             return False
+        if len({layer.attn.window for layer in s.layers} - {None}) > 1:
+            return False
         if self.layers == "equal":
-            return len(set(s.layers)) == 1
+            return len({replace(layer, attn=replace(layer.attn, window=None)) for layer in s.layers}) == 1
         one_width = len({(layer.attn.head_dim, layer.attn.qk_norm) for layer in s.layers}) == 1
         if self.layers == "any heads and widths":
             return one_width and not s.mixtures
@@ -95,6 +99,9 @@ def _facts(s: Structure) -> Iterator[tuple[str, Any]]:
         yield name, getattr(s, name)
     yield "embedding_scaled", s.embedding_scale != 1
     yield "logit_softcap", s.logit_softcap is not None
+    windows = {layer.attn.window is not None for layer in s.layers}
+    yield "window", ANY_WINDOW[2 if len(windows) > 1 else windows == {True}]
+    yield "local_base", s.rope_base_local is not None and True in windows
     for layer in set(s.layers):
         a, ffn = layer.attn, layer.ffn
         yield "attention", "latent" if a.is_latent else "heads"
@@ -102,7 +109,6 @@ def _facts(s: Structure) -> Iterator[tuple[str, Any]]:
         yield "qk_norm_over", a.qk_norm_over
         yield "attn_scaled", a.scale is not None
         yield "attn_softcap", a.softcap is not None
-        yield "window", a.window is not None
         yield "partial_rotation", a.rotary_dim is not None
         yield "attn_bias", a.bias
         yield "out_bias", a.out_bias
