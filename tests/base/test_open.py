@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -38,6 +39,7 @@ def hf(tmp_path_factory):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     return tmp_path
 
 
@@ -133,6 +135,7 @@ def test_nothing_that_was_made_is_lost_and_no_stale_weights_stay(hf, here):
     assert load_base(own, load_config(own)), "it is the base of the configuration that was kept"
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_kept_with_its_base(hf, here):
     (here / "input.txt").write_text(STORY * 9, encoding="utf-8")
     configure(["--from", str(hf)])
@@ -185,6 +188,7 @@ def test_what_is_stopped_changes_nothing(hf, here, code, status):
     assert {path.name: digest(path) for path in here.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_quickstart_from_a_base(hf, here):
     (here / "notes.txt").write_text("Buy milk and bread today, Anna said. " * 60, encoding="utf-8")
     done = run_script("quickstart.py", "notes.txt", "--from", hf, "--minutes", "0.02", "--lora", "4", cwd=here)
@@ -261,6 +265,7 @@ def follow(command: str) -> None:
     subprocess.run([sys.executable, *words[1:]], check=True, env=ENVIRONMENT, capture_output=True)
 
 
+@pytest.mark.slow
 def test_the_command_that_makes_safetensors_of_pickles_works(hf, here):
     shutil.copytree(hf, "old")
     torch.save(load_file("old/model.safetensors"), "old/pytorch_model.bin")
@@ -272,6 +277,7 @@ def test_the_command_that_makes_safetensors_of_pickles_works(hf, here):
     assert all(torch.equal(found.weights[name], x) for name, x in expected.weights.items())
 
 
+@pytest.mark.slow
 def test_the_command_that_merges_an_adapter_works(hf, here):
     peft = pytest.importorskip("peft")
     model = AutoModelForCausalLM.from_pretrained(hf)
