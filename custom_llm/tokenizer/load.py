@@ -8,11 +8,12 @@ from typing import Any
 
 from custom_llm.tokenizer.base import Recipe, Tokenizer
 from custom_llm.tokenizer.bpe import BPETokenizer, PretrainedTokenizer
+from custom_llm.tokenizer.carried import CarriedTokenizer
 from custom_llm.tokenizer.char import CharTokenizer
 from custom_llm.tokenizer.pretrained import load_pretrained
 
 LEARNED = (CharTokenizer, BPETokenizer)  # from the text, by their kinds as names: these have a `recipe`
-TOKENIZERS = {tokenizer.kind: tokenizer for tokenizer in (*LEARNED, PretrainedTokenizer)}
+TOKENIZERS = {tokenizer.kind: tokenizer for tokenizer in (*LEARNED, PretrainedTokenizer, CarriedTokenizer)}
 
 
 def load_tokenizer(values: dict[str, Any]) -> Tokenizer:
