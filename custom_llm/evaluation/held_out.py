@@ -94,9 +94,8 @@ def training_held_out(model: Scorer, training: TrainConfig, cache: Path) -> Held
 
 
 def _readable(text: str, model: Scorer) -> str:
-    """`text` with what ends a document as the model spells it."""
-    end = model.text_of([model.end_of_text]) if model.end_of_text >= 0 else END_OF_TEXT
-    return text.replace(END_OF_TEXT, end)
+    """`text` with what separates documents as the model spells it."""
+    return text.replace(END_OF_TEXT, model.separator if model.end_of_text >= 0 else END_OF_TEXT)
 
 
 def _unknown(text: str, ids: Sequence[int], model: Scorer) -> list[str]:

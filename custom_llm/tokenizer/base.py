@@ -22,6 +22,7 @@ class Tokenizer(Protocol):
 
     kind: str
     vocab_size: int
+    bytes: list[bytes]  # what each token stands for in UTF-8, by id; of control tokens their names
     end_of_text: str  # what it reads as the end of a document: `<|endoftext|>` in all that is made from a text
     end_of_text_id: int | None  # the id of that; None where it is no token
     begin_of_text_id: int | None  # of the token that stands before each document; None where there is none

@@ -139,9 +139,13 @@ class BPETokenizer:
         """The characters of `text` that cannot be encoded: halves of surrogate pairs, and what lacks a byte."""
         return sorted(set(text) - set(self._readable(text)))
 
+    def spell(self, ids: Iterable[int]) -> bytes:
+        """The text of `ids` in UTF-8; maybe it begins or ends in the middle of a character."""
+        return b"".join([self.bytes[int(i)] for i in ids])
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; U+FFFD where they begin or end in the middle of a character."""
-        return b"".join([self.bytes[int(i)] for i in ids]).decode("utf-8", "replace")
+        return self.spell(ids).decode("utf-8", "replace")
 
     @property
     def tokens(self) -> list[str]:

@@ -37,10 +37,15 @@ from custom_llm.tokenizer.spm import MERGED, SentencePieceBPE, keys_of_json, key
 # What `AutoTokenizer` reads of a folder, beside tokenizer.json.
 FILES = """
     tokenizer_config.json special_tokens_map.json added_tokens.json chat_template.jinja chat_template.json
-    additional_chat_templates/tool_use.jinja
 """.split()
 # Special tokens in a tokenizer_config.json → their names in a GGUF file.
-SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator"}
+SPECIAL = {
+    "bos_token": "bos",
+    "eos_token": "eos",
+    "unk_token": "unknown",
+    "pad_token": "padding",
+    "sep_token": "seperator",
+}
 KNOWN = "a byte-level BPE (as of GPT-2, Llama 3, Qwen, SmolLM) or SentencePiece's (as of Llama 2, Mistral, Gemma)"
 
 
@@ -68,25 +73,33 @@ class CarriedTokenizer:
         self._reader = _make_reader(keys, self.end_of_text)
 
     def encode(self, text: str, continued: bool = False) -> np.ndarray:
-        """The ids of `text`, int32 of shape (n,), as llama.cpp reads it; halves of surrogate pairs are left out."""
-        return self._reader.encode(text.encode("utf-8", "ignore").decode(), continued)
+        """The ids of `text`, int32 of shape (n,), as llama.cpp reads it; what is `unknown` is left out.
+
+        continued: `text` goes on where another ended, so no space is put before it.
+        """
+        return self._reader.encode(text, continued)
 
     def unknown(self, text: str) -> list[str]:
         """The characters of `text` that cannot be encoded."""
-        if isinstance(self._reader, BPETokenizer):
-            return self._reader.unknown(text)
-        return sorted({char for char in text if "\ud800" <= char <= "\udfff"})
+        return self._reader.unknown(text)
+
+    def spell(self, ids: Iterable[int]) -> bytes:
+        """The text of `ids` in UTF-8, without spaces that `encode` puts into it."""
+        return self._reader.spell(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; U+FFFD where they begin or end in the middle of a character."""
-        if isinstance(self._reader, BPETokenizer):
-            return self._reader.decode(ids)
-        return self._reader.decode(ids).decode("utf-8", "replace")
+        """The same as text; U+FFFD where they begin or end in the middle of a character."""
+        return self._reader.decode(ids)
+
+    @property
+    def bytes(self) -> list[bytes]:
+        """What each token stands for, by id."""
+        return self._reader.bytes
 
     @cached_property
     def tokens(self) -> list[str]:
         """The text of every token, by id; U+FFFD for a part of a character."""
-        return [token.decode("utf-8", "replace") for token in self._reader.bytes]
+        return [token.decode("utf-8", "replace") for token in self.bytes]
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "keys": self.keys, "files": self.files}
@@ -105,9 +118,6 @@ class CarriedTokenizer:
 
         block_size: the longest text of the model, in tokens.
         """
-        if self.files:
-            return self.files
-        content = json.loads(self._reader.to_json()) if isinstance(self._reader, BPETokenizer) else self._reader.to_json()
         tokens = self.keys["tokenizer.ggml.tokens"]
         settings: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -122,11 +132,13 @@ class CarriedTokenizer:
             settings["chat_template"] = template
         if self.begin_of_text_id is not None:
             settings["add_bos_token"] = True
+        made = {"tokenizer_config.json": json.dumps(settings, indent=2)}
+        if self.files:
+            return {**made, **self.files}
+        content = json.loads(self._reader.to_json())
+        if self.begin_of_text_id is not None:
             content["post_processor"] = _begins_with(tokens[self.begin_of_text_id], self.begin_of_text_id)
-        return {
-            "tokenizer.json": json.dumps(content, ensure_ascii=False),
-            "tokenizer_config.json": json.dumps(settings, indent=2),
-        }
+        return {**made, "tokenizer.json": json.dumps(content, ensure_ascii=False)}
 
 
 def carried_from_gguf(metadata: Mapping[str, Any], n_rows: int, name: str = "its GGUF file") -> CarriedTokenizer:
@@ -135,10 +147,9 @@ def carried_from_gguf(metadata: Mapping[str, Any], n_rows: int, name: str = "its
     name: of the file, for errors. UserError where there is none, or it cannot be read here as llama.cpp reads it.
     """
     try:
-        keys = {key: value for key, value in metadata.items() if key.startswith("tokenizer.") and "hugging" not in key}
+        keys = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
         if "tokenizer.ggml.model" not in keys:
             raise ValueError("it holds no vocabulary")
-        check(keys)
         return CarriedTokenizer(padded(keys, n_rows))
     except (ValueError, KeyError, TypeError) as error:
         raise _unfit(name, error) from None
@@ -169,7 +180,9 @@ def carried_from_folder(folder: str | Path, n_rows: int | None = None, name: str
             files["tokenizer.json"] = json.dumps(content, ensure_ascii=False)
             keys = _byte_level_keys(content, settings)
         else:
-            raise UserError(f"{name}: it has no tokenizer.json, tokenizer.model, or vocab.json and merges.txt; get it whole")
+            raise UserError(
+                f"{name}: it has no tokenizer.json, tokenizer.model, or vocab.json and merges.txt; get it whole"
+            )
         keys |= _special_ids(keys["tokenizer.ggml.tokens"], content, settings)
         if (template := _chat_template(files, settings)) is not None:
             keys["tokenizer.chat_template"] = template

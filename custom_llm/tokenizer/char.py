@@ -80,6 +80,11 @@ class CharTokenizer:
         return "".join(tokens[int(i)] for i in ids)
 
     @property
+    def bytes(self) -> list[bytes]:
+        """What each token stands for, by id."""
+        return [token.encode() for token in self.tokens]
+
+    @property
     def tokens(self) -> list[str]:
         """The text of every token, by id."""
         return [*self.chars, *([END_OF_TEXT] if self.end_of_text_id is not None else [])]

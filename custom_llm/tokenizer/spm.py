@@ -8,14 +8,16 @@ pre-tokenizer `sarvam-moe`, which puts no space before a text.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 
+from custom_llm.common.text import without_added_spaces
 from custom_llm.tokenizer.added_tokens import Added
 from custom_llm.tokenizer.bpe import CHUNK, CHUNKS_PER_CORE
 from custom_llm.tokenizer.cut import split
@@ -62,9 +64,7 @@ class SentencePieceBPE:
         vocabulary = {token: i for i, token in enumerate(self.tokens)}
         self._hf = Tokenizer(models.BPE(vocabulary, self.merges, byte_fallback=True))
         self._hf.normalizer = normalizers.Replace(" ", SPACE)
-        self._hf.add_tokens(
-            [AddedToken(i.content, special=i.special, normalized=False) for i in self.added.values()]
-        )
+        self._hf.add_tokens([AddedToken(i.content, special=i.special, normalized=False) for i in self.added.values()])
 
     def _joined(self) -> dict[str, int]:
         """Token → id, of those that are made of others."""
@@ -72,6 +72,7 @@ class SentencePieceBPE:
 
     def encode(self, text: str, continued: bool = False) -> np.ndarray:
         """See `tokenizer.base.Tokenizer`."""
+        text = text.encode("utf-8", "ignore").decode()
         if self._special is not None:
             text = "".join(self._with_spaces(text, continued))
         chunks = split(text, CHUNK, self._cut)
@@ -87,16 +88,22 @@ class SentencePieceBPE:
                 yield " "
             yield part
 
-    def decode(self, ids: Any) -> bytes:
+    def spell(self, ids: Iterable[int]) -> bytes:
         """The text of `ids`, without the spaces that `encode` puts into it."""
-        spelled, starts = [], self.adds_space
-        for i in map(int, ids):
-            spelled.append(self.bytes[i][1:] if starts and self.bytes[i][:1] == b" " else self.bytes[i])
-            starts = self.adds_space and i in self.added
-        return b"".join(spelled)
+        if not self.adds_space:
+            return b"".join([self.bytes[int(i)] for i in ids])
+        return without_added_spaces((self.bytes[i], i in self.added) for i in map(int, ids))
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of the tokenizer.json that gives the same ids."""
+    def decode(self, ids: Iterable[int]) -> str:
+        """The same as text; U+FFFD for a part of a character."""
+        return self.spell(ids).decode("utf-8", "replace")
+
+    def unknown(self, text: str) -> list[str]:
+        """Halves of surrogate pairs, which nothing stands for."""
+        return sorted({char for char in text if "\ud800" <= char <= "\udfff"})
+
+    def to_json(self) -> str:
+        """The tokenizer.json that gives the same ids."""
         vocabulary = {token: i for i, token in enumerate(self.tokens)}
         unknown = [token for token, kind in zip(self.tokens, self.types, strict=True) if kind == UNKNOWN]
         spaces = _replace(" ", SPACE)
@@ -105,7 +112,7 @@ class SentencePieceBPE:
         decoders = [_replace(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
         if self.adds_space:
             decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-        return {
+        content = {
             "version": "1.0",
             "truncation": None,
             "padding": None,
@@ -120,6 +127,7 @@ class SentencePieceBPE:
                 "ignore_merges": False, "vocab": vocabulary, "merges": self.merges,
             },
         }  # fmt: skip
+        return json.dumps(content, ensure_ascii=False)
 
 
 def merges_of_scores(ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
@@ -134,7 +142,7 @@ def merges_of_scores(ids: dict[str, int], scores: list[float]) -> list[tuple[str
         if halves := [(token[:cut], token[cut:]) for cut in cuts if token[:cut] in ids and token[cut:] in ids]:
             made.append((-scores[i], token, halves))
     made.sort(key=lambda item: item[0])
-    for (score, token, _), (next_score, next_token, _) in zip(made, made[1:], strict=False):
+    for (score, token, _), (next_score, next_token, _) in pairwise(made):
         if not score < next_score:
             raise ValueError(f"its tokens {token!r} and {next_token!r} have the same score")
     return [pair for _, _, halves in made for pair in halves]
@@ -286,8 +294,10 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _has_cut(token: str) -> bool:
-    return len(token) > 1 and (SPACE in token[1:] or " " in token[1:] or "\n" in token) and any(
-        1 < found.start() <= len(token) for found in BETWEEN_WORDS.finditer(f"x{token.replace(SPACE, ' ')}x")
+    return (
+        len(token) > 1
+        and (SPACE in token[1:] or " " in token[1:] or "\n" in token)
+        and any(1 < found.start() <= len(token) for found in BETWEEN_WORDS.finditer(f"x{token.replace(SPACE, ' ')}x"))
     )
 
 

@@ -226,9 +226,9 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
     if processes.rank:
         torch.manual_seed(config.seed + processes.rank)  # weights began the same; what is dropped must not be
 
-    held_out_text = tokenizer.decode(job.held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a byte
+    held_out_text = tokenizer.decode(job.held_out.tolist()).replace(tokenizer.separator, "\n")  # counts as a byte
     bytes_per_token = len(held_out_text.encode(errors="replace")) / len(job.held_out)
-    beginning = job.beginning
+    beginning, begin = job.beginning, tokenizer.begin_of_text_id
     sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed, beginning), SAMPLE_SHARE)
     # Only one process writes, which it cannot with a part of the model.
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
@@ -236,7 +236,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
     saver = Saver(training, job.config_path, job.model_path, processes, job.record, job.saved_config, job.command)
     history = History(bytes_per_token, job.record.add if processes.rank == 0 else None)
     trainer = Trainer(
-        model, loader, config, job.device, lambda model: held_out_loss(model, job.held_out, processes),
+        model, loader, config, job.device, lambda model: held_out_loss(model, job.held_out, processes, begin),
         n_held_out=len(job.held_out), on_lowest=saver.save_best, save=saver.save_checkpoint, history=history,
         write_sample=sample if writes else None, processes=processes,
     )  # fmt: skip
