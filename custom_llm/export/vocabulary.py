@@ -82,8 +82,8 @@ def tokenizer_files(tokenizer: Tokenizer, block_size: int) -> dict[str, str]:
 def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
     """The vocabulary of a Hugging Face directory that `tokenizer_files` wrote.
 
-    Of one that came with another model the keys are there. Of the others only a vocabulary of characters has no pre-tokenizer. Which token ends a document stands in config.json where it is
-    not `<|endoftext|>`.
+    Of one that came with another model the keys are there. Of the others only a vocabulary of characters has no
+    pre-tokenizer, and which token ends a document stands in config.json where it is not `<|endoftext|>`.
 
     Raises:
         UserError: there is no tokenizer.json, or it is not one of ours.

@@ -34,9 +34,9 @@ CHUNK = 1 << 16  # characters encoded as one; each costs some 100 bytes of memor
 CHUNKS_PER_CORE = 4  # in a batch
 SAMPLE_PART = 1 << 16  # characters
 SAMPLE_PARTS = 256  # 16 million characters, of which merges are learned; more give hardly other ones
-# Bytes of characters that hardly any text has, with the first and the last of those characters: from U+40000 on next to
-# nothing is assigned, and the others steered teletypes. Vocabularies that were learned from a text without (StarCoder's,
-# SmolLM's) lack one or the other; such characters are then unknown.
+# Bytes of characters that hardly any text has, with the first and the last of those characters: from U+40000 on next
+# to nothing is assigned, and the others steered teletypes. Vocabularies that were learned from a text without
+# (StarCoder's, SmolLM's) lack one or the other; such characters are then unknown.
 RARE = {0xF0 + i: (i << 18, min((i + 1 << 18) - 1, 0x10FFFF)) for i in (1, 2, 3, 4)}
 RARE |= {byte: (byte, byte) for byte in range(ord(" ")) if not chr(byte).isspace() or byte >= 0x1C}
 NOT_IN_UTF_8 = {0xC0, 0xC1, *range(0xF5, 0x100)}

@@ -150,6 +150,9 @@ def carried_from_gguf(metadata: Mapping[str, Any], n_rows: int, name: str = "its
         keys = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
         if "tokenizer.ggml.model" not in keys:
             raise ValueError("it holds no vocabulary")
+        n_tokens = len(keys["tokenizer.ggml.tokens"]) if "tokenizer.ggml.tokens" in keys else 0
+        # llama.cpp, too, takes no notice of a number that is too large, by which some files say that there is none.
+        keys = {key: value for key, value in keys.items() if not key.endswith("_token_id") or 0 <= value < n_tokens}
         return CarriedTokenizer(padded(keys, n_rows))
     except (ValueError, KeyError, TypeError) as error:
         raise _unfit(name, error) from None
@@ -171,19 +174,19 @@ def carried_from_folder(folder: str | Path, n_rows: int | None = None, name: str
             files["tokenizer.json"] = (folder / "tokenizer.json").read_text(encoding="utf-8")
             content = json.loads(files["tokenizer.json"])
             is_byte_level = _is_byte_level(content)
-            keys = _byte_level_keys(content, settings) if is_byte_level else keys_of_json(_checked(content))
+            keys = _byte_level_keys(content) if is_byte_level else keys_of_json(_checked(content))
         elif (folder / "tokenizer.model").is_file():
             content, files = {}, {}  # AutoTokenizer would need `sentencepiece` for it
             keys = keys_of_model((folder / "tokenizer.model").read_bytes())
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             content = _byte_level_content(folder)
             files["tokenizer.json"] = json.dumps(content, ensure_ascii=False)
-            keys = _byte_level_keys(content, settings)
+            keys = _byte_level_keys(content)
         else:
             raise UserError(
                 f"{name}: it has no tokenizer.json, tokenizer.model, or vocab.json and merges.txt; get it whole"
             )
-        keys |= _special_ids(keys["tokenizer.ggml.tokens"], content, settings)
+        keys |= _special_ids(keys, content, settings)
         if (template := _chat_template(files, settings)) is not None:
             keys["tokenizer.chat_template"] = template
         check(keys)
@@ -236,7 +239,7 @@ def _byte_level_content(folder: Path) -> dict[str, Any]:
     return json.loads(load_backend(str(folder), folder).backend_tokenizer.to_str())
 
 
-def _byte_level_keys(content: dict[str, Any], settings: dict[str, Any]) -> Keys:
+def _byte_level_keys(content: dict[str, Any]) -> Keys:
     """The keys of a byte-level BPE. ValueError where llama.cpp would read text as other ids."""
     check_model(content["model"])
     # Text is read as llama.cpp reads it: it does not normalize, and what it takes for a control token is one.
@@ -261,10 +264,10 @@ def _byte_level_keys(content: dict[str, Any], settings: dict[str, Any]) -> Keys:
     }  # fmt: skip
 
 
-def _special_ids(tokens: list[str], content: dict[str, Any], settings: dict[str, Any]) -> Keys:
-    """The ids of special tokens, and which of them stands before each text."""
-    ids = {token: i for i, token in enumerate(tokens)}
-    named = {}
+def _special_ids(keys: Keys, content: dict[str, Any], settings: dict[str, Any]) -> Keys:
+    """The ids of special tokens, and whether one stands before each text."""
+    ids = {token: i for i, token in enumerate(keys["tokenizer.ggml.tokens"])}
+    named = {key: i for key in SPECIAL.values() if (i := keys.get(f"tokenizer.ggml.{key}_token_id")) is not None}
     for name, key in SPECIAL.items():
         token = settings.get(name)
         token = token.get("content") if isinstance(token, dict) else token
@@ -278,8 +281,8 @@ def _special_ids(tokens: list[str], content: dict[str, Any], settings: dict[str,
         named.setdefault("bos", ids[first])
     adds = settings.get("add_bos_token")
     adds = adds if isinstance(adds, bool) else first is not None if content else True
-    keys: Keys = {f"tokenizer.ggml.{key}_token_id": i for key, i in named.items()}
-    return {**keys, "tokenizer.ggml.add_bos_token": adds and "bos" in named, "tokenizer.ggml.add_eos_token": False}
+    found: Keys = {f"tokenizer.ggml.{key}_token_id": i for key, i in named.items()}
+    return {**found, "tokenizer.ggml.add_bos_token": adds and "bos" in named, "tokenizer.ggml.add_eos_token": False}
 
 
 def _put_first(content: dict[str, Any]) -> str | None:

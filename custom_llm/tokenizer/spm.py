@@ -241,7 +241,7 @@ def keys_of_model(content: bytes) -> Keys:
     https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
     """
     tokens, scores, types = [], [], []
-    kind, adds_space = 1, True
+    kind, adds_space, named = 1, True, {}
     for field, value in _fields(content):
         if field == 1:  # a piece: its text, its score and its type, which llama.cpp counts alike
             piece = dict(_fields(value))
@@ -249,7 +249,10 @@ def keys_of_model(content: bytes) -> Keys:
             scores.append(float(np.frombuffer(piece.get(2, bytes(4)), "<f4")[0]))
             types.append(piece.get(3, NORMAL))
         elif field == 2:
-            kind = dict(_fields(value)).get(3, kind)
+            trained = dict(_fields(value))
+            kind = trained.get(3, kind)
+            numbers = (trained.get(field, default) for field, default in ((40, 0), (41, 1), (42, 2)))
+            named = dict(zip(("unknown", "bos", "eos"), numbers, strict=True))
         elif field == 3:
             adds_space = bool(dict(_fields(value)).get(3, True))
     if kind != 2:
@@ -260,6 +263,8 @@ def keys_of_model(content: bytes) -> Keys:
         "tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": "default", "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.scores": scores, "tokenizer.ggml.token_type": types,
         "tokenizer.ggml.add_space_prefix": adds_space,
+        # Those that are not there are -1, which is here a very large number.
+        **{f"tokenizer.ggml.{name}_token_id": i for name, i in named.items() if i < len(tokens)},
     }  # fmt: skip
 
 
