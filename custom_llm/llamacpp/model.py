@@ -10,7 +10,9 @@ from pathlib import Path
 
 from custom_llm.common.errors import UserError
 from custom_llm.common.steps import step
+from custom_llm.common.text import without_added_spaces
 from custom_llm.llamacpp.bindings import REDO, Owned, c, error_lines, ggml, load_failure
+from custom_llm.tokenizer.base import ENDS_OF_TEXT
 
 _MIN_PIECE_BYTES = 64
 # Bytes of a file that is read. A larger one is mapped, which begins to write up to 2 ms sooner for each MB; but if it
@@ -59,9 +61,28 @@ class Model(Owned):
         trained = self.metadata("custom_llm.block_size") or ""
         window = int(trained) if re.fullmatch("[0-9]{1,9}", trained) else 0
         self.block_size: int = min(window or self.n_ctx_train, self.n_ctx_train)
-        # llama.cpp assumes id 11 when a file names no end token: in a character vocabulary, some letter.
+        self.adds_space: bool = (
+            c.llama_vocab_type(self.vocab) == c.LLAMA_VOCAB_TYPE_SPM
+            and self.metadata("tokenizer.ggml.add_space_prefix") != "false"
+        )
+        self.eos = self._end_of_text()  # -1 where there is none
+        # What it expects before each text; -1 where that is nothing.
+        self.begin_of_text: int = c.llama_vocab_bos(self.vocab) if c.llama_vocab_get_add_bos(self.vocab) else -1
+
+    def _end_of_text(self) -> int:
+        """The token that ends a document: not that which ends a turn of a chat, which many files name."""
+        for name in ENDS_OF_TEXT:
+            token, *more = self.tokenize(name)
+            if not more and self._special(token) == c.LLAMA_TOKEN_ATTR_CONTROL:
+                return token
+        # llama.cpp assumes id 11 when a file names none: in a character vocabulary, some letter.
         eos = c.llama_vocab_eos(self.vocab)
-        self.eos: int = eos if eos >= 0 and c.llama_vocab_is_control(self.vocab, eos) else -1
+        return eos if eos >= 0 and c.llama_vocab_is_control(self.vocab, eos) else -1
+
+    def _special(self, token: int) -> int:
+        """By which of llama.cpp's attributes a token is found in a text before all others; 0 for the others."""
+        attributes = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED | c.LLAMA_TOKEN_ATTR_UNKNOWN
+        return c.llama_vocab_get_attr(self.vocab, token) & attributes
 
     def _spells_all_bytes(self) -> bool:
         """Whether a vocabulary of SentencePiece has a token for each byte; without one, to read a text is fatal."""
@@ -118,6 +139,8 @@ class Model(Owned):
 
     def spell(self, tokens: Sequence[int]) -> bytes:
         """What `tokenize` read to give `tokens`."""
+        if self.adds_space:
+            return without_added_spaces((self.token_bytes(token), bool(self._special(token))) for token in tokens)
         return b"".join([self.token_bytes(token) for token in tokens])
 
     def is_control(self, token: int) -> bool:

@@ -20,6 +20,7 @@ from custom_llm.common.logits import windows_per_batch
 from custom_llm.common.progress import Progress
 from custom_llm.common.signals import StopRequest
 from custom_llm.config.training import TrainConfig
+from custom_llm.data.dataset import begun
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.costs import costs_of
 from custom_llm.training.clock import Clock, learning_rate_at
@@ -290,12 +291,16 @@ class Trainer:
 
 @torch.no_grad()
 def held_out_loss(
-    model: GPTLanguageModel, data: torch.Tensor, processes: Processes = ALONE, window: int | None = None
-) -> float:
+    model: GPTLanguageModel, data: torch.Tensor, processes: Processes = ALONE, window: int | None = None,
+    begin: int | None = None,
+) -> float:  # fmt: skip
     """Mean cross-entropy in nats over every token of `data`, int64 (n,), but the first, read in windows side by side.
 
-    They have `window` tokens (default: as many as the model reads). The processes share the work: all of them call the
-    model equally often, and get the same loss.
+    The processes share the work: all of them call the model equally often, and get the same loss.
+
+    Args:
+        window: tokens of a window (default: as many as the model reads).
+        begin: the token that each window begins with, if the model expects one (`data.dataset.begun`).
     """
     was_training, block_size = model.training, window or model.config.block_size
     model.eval()
@@ -310,7 +315,7 @@ def held_out_loss(
     for start in range(0, len(batches), processes.size):
         mine = start + processes.rank
         x, y = batches[min(mine, len(batches) - 1)]
-        logits, _ = model(x.to(device))
+        logits, _ = model(begun(x, begin).to(device))
         if mine < len(batches):
             total += F.cross_entropy(logits.flatten(0, 1), y.to(device).flatten(), reduction="sum").item()
     model.train(was_training)

@@ -265,7 +265,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
 
     held_out = job.held_out if job.saved.base is None else job.held_out[:BASE_HELD_OUT]
     general = None if job.saved.base is None else general_text(tokenizer)
-    beginning = job.beginning
+    beginning, begin = job.beginning, tokenizer.begin_of_text_id
     sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed, beginning), SAMPLE_SHARE)
     # Only one process writes, which it cannot with a part of the model.
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
@@ -279,7 +279,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
     history = History(bytes_per_token(held_out, tokenizer), job.record.add if processes.rank == 0 else None)
 
     def loss_on(data: torch.Tensor) -> Callable[[GPTLanguageModel], float]:
-        return lambda model: held_out_loss(model, data, processes, config.window)
+        return lambda model: held_out_loss(model, data, processes, config.window, begin)
 
     trainer = Trainer(
         model, loader, config, job.device, loss_on(held_out), general=None if general is None else loss_on(general),
@@ -338,7 +338,7 @@ def _checksum(weights: dict[str, torch.Tensor]) -> int:
 
 def bytes_per_token(ids: torch.Tensor, tokenizer: Tokenizer) -> float:
     """Bytes of UTF-8 that a token stands for, on average; the end of a text counts as one."""
-    text = tokenizer.decode(ids.tolist()).replace(tokenizer.end_of_text, "\n")
+    text = tokenizer.decode(ids.tolist()).replace(tokenizer.separator, "\n")
     return len(text.encode(errors="replace")) / len(ids)
 
 
@@ -425,13 +425,12 @@ def _finish(job: _Job, trainer: Trainer, saver: Saver, about: About) -> None:
     device = torch.device("cpu") if is_divided(trainer.model.head.weight) else job.device
     model = load_model(job.model_path, job.config_path)[0].to(device)
     if trainer.before is not None:
-        general = general_text(job.tokens.tokenizer)
+        general, begin = general_text(job.tokens.tokenizer), job.tokens.tokenizer.begin_of_text_id
         with autocast(device, trainer.step.precision):
-            after = {
-                "held_out": trainer.best.loss, "general": held_out_loss(model, general, window=job.config.window)
-            }  # fmt: skip
-        of_general = bytes_per_token(general, job.tokens.tokenizer)
-        about = with_gain(about, job.saved.base, trainer.before, after, trainer.history.bits_per_byte, of_general)
+            of_general = held_out_loss(model, general, window=job.config.window, begin=begin)
+        after = {"held_out": trainer.best.loss, "general": of_general}
+        of_token = bytes_per_token(general, job.tokens.tokenizer)
+        about = with_gain(about, job.saved.base, trainer.before, after, trainer.history.bits_per_byte, of_token)
         for line in about.gain:
             say(line)
     print("Generated text:")
