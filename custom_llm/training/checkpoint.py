@@ -189,7 +189,7 @@ def form_of_state(trainer: Trainer) -> dict[str, Any]:
         "sampler": {"before": like(generator), "read": count},
         "losses": {"total": amount, "tokens": count},
         "history": {"points": [of_points], "since": (amount, count, number, number, number)},
-        "before": maybe({"held_out": amount, "general": amount}),
+        "before": dict.fromkeys(("held_out", "general"), amount) if trainer.general else {},
         "lowest": {"loss": number, "step": count, "epoch": count, "since": count, "last": number},
         # Of other devices than the CPU there are as many as there were.
         "random": [lambda value: isinstance(value, dict) and like(generator)(value.get("cpu"))],

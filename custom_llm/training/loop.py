@@ -114,13 +114,13 @@ class Trainer:
         self.model, self.loader, self.config, self.processes = model, loader, config, processes
         self._validate, self._on_lowest, self._save, self._write_sample = validate, on_lowest, save, write_sample
         self.step = Step(model, config, device, processes)
-        self._general = general
+        self.general = general
         window = config.window or model.config.block_size
         self._n_batches = config.accumulation(window, processes.size)  # of a step
         processes.sum()  # the clock begins now
         self.clock = Clock(config, -(-len(loader) // self._n_batches), processes.now, n_held_out, general is not None)
         self.best = Best()
-        self.before: dict[str, float] | None = None  # losses of a base before the first step: held_out, general
+        self.before: dict[str, float] = {}  # losses of a base before the first step: held_out, general
         self.history = History() if history is None else history
         self._updates: deque[tuple[int, float, Update]] = deque()  # not looked at yet; with number and learning rate
         self._loss, self._n_targets = 0.0, 0  # sum of the losses since the last report, in nats, and of how many
@@ -131,14 +131,9 @@ class Trainer:
     def try_base(self) -> None:
         """Before the first step: how good the model is already. Nothing worse than that will be its best."""
         with autocast(self.step.device, self.step.precision):
-            self.before = {"held_out": self._validate(self.model), "general": self._general(self.model)}
+            self.before = {"held_out": self._validate(self.model), "general": self.general(self.model)}
         if self.best.add(self.before["held_out"], 0, 0) and self._on_lowest is not None:
             self._on_lowest(self)
-
-    def general_loss(self) -> float:
-        """The loss on general text of the model as it is."""
-        with autocast(self.step.device, self.step.precision):
-            return self._general(self.model)
 
     def run(self, stops: Callable[[], bool] = lambda: False) -> None:
         """Train to the end, unless Interrupted or Diverged is raised (see `train_model`), or `stops` says so."""

@@ -31,7 +31,7 @@ from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.costs import training_bytes
 from custom_llm.model.earlier import EarlierModel
-from custom_llm.model.files import SavedConfig, load_base, load_config, load_model, save_config
+from custom_llm.model.files import SavedConfig, base_path, load_base, load_config, load_model, save_config
 from custom_llm.model.lora import adapter_of, add_lora, freeze, merge
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.bpe import SMALLEST_VOCABULARY
@@ -174,7 +174,7 @@ def _prepare(
 
     saved = load_config(config_path)
     architecture = saved.model
-    config = _fit_to_base(config, saved)
+    config = _fit_to_base(config, saved, config_path)
     tokens = processes.rank_0_first(lambda: encode_text(config, corpus, saved, cache))
     if len(set(processes.gather(tokens.key))) > 1:
         raise UserError(f"{corpus.name} is not the same text on all machines; copy it from one to the others")
@@ -194,9 +194,12 @@ def _prepare(
     except ValueError as error:
         raise UserError(f"--{error}") from None
     vocab_size = tokens.tokenizer.vocab_size
-    if saved.base is not None:
-        vocab_size = architecture.vocab_size  # of some it is larger than that of the tokenizer
-    elif vocab_size != architecture.vocab_size:
+    if vocab_size != architecture.vocab_size:
+        if saved.base is not None:
+            again, sizes = command("llm_model", "--from", saved.base.name), f"{vocab_size} tokens and its model"
+            raise UserError(
+                f"{config_path}: its tokenizer has {sizes} {architecture.vocab_size}; make it anew with {again}"
+            )
         what = _WHAT.get(tokens.tokenizer.kind, f"that of {config.tokenizer}")
         say(f"vocab_size becomes {vocab_size}, {what}")
     return _Job(
@@ -205,7 +208,7 @@ def _prepare(
     )  # fmt: skip
 
 
-def _fit_to_base(config: TrainConfig, saved: SavedConfig) -> TrainConfig:
+def _fit_to_base(config: TrainConfig, saved: SavedConfig, config_path: str) -> TrainConfig:
     """The same with a window; UserError where it does not fit to the base that there is, or to there being none."""
     n_layer, block_size = saved.model.n_layer, saved.model.block_size
     if config.window is not None and config.window > block_size:
@@ -216,6 +219,11 @@ def _fit_to_base(config: TrainConfig, saved: SavedConfig) -> TrainConfig:
                 start = command("llm_model", "--from", "WHAT")
                 raise UserError(f"--{name} {getattr(config, name)} needs a model to start from; {start} gives one")
         return config
+    if not base_path(config_path).exists():
+        again = command("llm_model", "--from", saved.base.name)
+        raise UserError(
+            f"{base_path(config_path)}, from which training starts, is not there; make it anew with {again}"
+        )
     if config.train_layers and config.train_layers > n_layer:
         raise UserError(f"--train_layers {config.train_layers}: this model has {n_layer}; give that or less")
     return replace(config, window=config.window or min(block_size, BASE_WINDOW))
@@ -386,7 +394,7 @@ def _begin(
     say(f"Loss: how far off the model is with what comes next. Knowing nothing it is {guessing:.4f}; lower is better.")
     say("Held-out: its loss on a part of the text that it never learns from, which is what counts.")
     say("Bits per byte: the same for each byte of text, by which it compares with other models.")
-    if trainer.before is not None:
+    if trainer.before:
         bits = trainer.history.bits_per_byte(trainer.before["held_out"])
         say(f"Before: {bits:.3f} bits per byte, which {job.saved.base.name} has on the held-out text without training.")
     if job.record.page.is_file():
@@ -424,7 +432,7 @@ def _finish(job: _Job, trainer: Trainer, saver: Saver, about: About) -> None:
     # Of a model that was divided, the whole need not fit on a GPU.
     device = torch.device("cpu") if is_divided(trainer.model.head.weight) else job.device
     model = load_model(job.model_path, job.config_path)[0].to(device)
-    if trainer.before is not None:
+    if trainer.before:
         general, begin = general_text(job.tokens.tokenizer), job.tokens.tokenizer.begin_of_text_id
         with autocast(device, trainer.step.precision):
             of_general = held_out_loss(model, general, window=job.config.window, begin=begin)
