@@ -257,7 +257,7 @@ def rename_pairs(pairs: Pairs, s: Structure, table: Table) -> Pairs:
         blocks = [pair.B if pair else torch.zeros(shapes[x][0], 0) for x, pair in zip(row.ours, found, strict=True)]
         b = len(a) * torch.block_diag(*blocks)
         if row.scale:
-            b = b * torch.tensor(row.scale(attn))[:, None]
+            b = b * torch.tensor(row.scale(s, attn))[:, None]
         # Layouts move rows; that of GPT-2's Conv1D turns the matrix, and then neither A nor B.
         is_transposed = row.layout is not None and len(row.layout(b[:, :1], attn)) == 1
         if row.layout and not is_transposed:
