@@ -87,7 +87,8 @@ def _completed(folder: Path, raw: dict[str, Any], name: str) -> dict[str, Any]:
         logging.set_verbosity(verbosity)
     if name in INSIDE:
         config = getattr(config, INSIDE[name][1])
-    return {**raw.get(INSIDE[name][1] if name in INSIDE else "", {}), **vars(config), **config.to_dict()}
+    values = {**vars(config), **config.to_dict()}
+    return values | {ours: values[theirs] for ours, theirs in config.attribute_map.items() if theirs in values}
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
