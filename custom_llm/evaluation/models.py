@@ -25,7 +25,7 @@ from custom_llm.common.steps import QUICKSTART, command
 from custom_llm.evaluation.metrics.quality import LogProbs
 from custom_llm.inference.engine import MAX_WINDOW, Engine
 from custom_llm.inference.open import WEIGHTS
-from custom_llm.llamacpp import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_adapter, is_available
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +106,7 @@ def _models_here() -> list[str]:
         marks = {folder / WEIGHTS: folder / WEIGHTS, folder / DIRECTORY: folder / DIRECTORY / "config.json"}
         found = [path for path, mark in marks.items() if mark.is_file()]
         ggufs = sorted(path for path in folder.glob("*.gguf") if path.is_file() and not path.name.startswith("."))
+        ggufs = [path for path in ggufs if not is_adapter(path)]
         if ggufs and not is_available():
             note(f"{', '.join(map(str, ggufs))}: {MISSING}, so .gguf files are left out")
             ggufs = []

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from custom_llm.inference.grammar import Vocabulary
     from custom_llm.inference.sampler import Sampler  # or llama.cpp's
-    from custom_llm.llamacpp import Context, Model  # or what is like them over PyTorch
+    from custom_llm.llamacpp import Context, Lora, Model  # or what is like them over PyTorch
 
 MAX_WINDOW = 4096  # tokens; models trained on more would fill the memory with their cache
 MAX_BATCH = 64  # tokens decoded in one call; a small buffer is quicker to set up and stays in the CPU's cache
@@ -54,11 +54,14 @@ class Engine:
     Raises UserError when the file is no model that llama.cpp can read, or there is no llama.cpp.
     """
 
-    def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None) -> None:
-        """n_gpu_layers: -1 means all. n_threads: None chooses by the size of the model."""
+    def __init__(
+        self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None,
+        loras: Sequence[Lora] = (),
+    ) -> None:  # fmt: skip
+        """n_gpu_layers: -1 means all. n_threads: None chooses by the size of the model. loras: adapters to apply."""
         from custom_llm.llamacpp import Context, Model
 
-        model = Model(path, n_gpu_layers)
+        model = Model(path, n_gpu_layers, loras=loras)
         n_threads = n_threads or choose_threads(model.n_params)
         window = min(model.block_size, MAX_WINDOW)
         # The cache is as exact as the weights: what was not rounded computes what PyTorch does.

@@ -97,10 +97,12 @@ class Generation:
         start = perf_counter()
         self._read_again()
         if np.isnan(reader.logits()).any():
-            raise UserError(
-                f"{self._model.path}: the model computes no numbers (nan), because its training went wrong; train it "
-                "again with a smaller --learning_rate"
-            )
+            reason = "its training went wrong; train it again with a smaller --learning_rate"
+            if self._model.loras:
+                reason = (
+                    "an adapter is too strong or damaged; give --lora FILE:SCALE with a smaller scale, or leave it out"
+                )
+            raise UserError(f"{self._model.path}: the model computes no numbers (nan), because {reason}")
         statistics.prompt_seconds = perf_counter() - start
         statistics.prompt_read = len(self._history)
         start = perf_counter()

@@ -76,6 +76,8 @@ class TorchEngine(Engine):
 class TokenizerVocabulary:
     """A tokenizer as llama.cpp's `Model` shows the vocabulary of its GGUF file; its methods are described there."""
 
+    loras = ()  # what was trained is in the weights
+
     def __init__(self, tokenizer: Tokenizer, path: Path) -> None:
         """path: of the model, which errors name."""
         self.path, self.n_vocab = path, tokenizer.vocab_size
