@@ -154,9 +154,10 @@ def test_a_trained_model_is_kept_with_its_base(hf, here):
 
 FULL = """
 import resource, sys
+sys.dont_write_bytecode = True
+from custom_llm.base import huggingface, open
 from custom_llm.commands.model import main
 from custom_llm.common.errors import run
-sys.argv[0] = "llm_model.py"
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a write that fails, as on a full disk
 sys.exit(run(main, ["--from", sys.argv[1]]))
 """
