@@ -134,7 +134,9 @@ def _open_gguf(path: Path) -> Base:
     tokenizer = _characters_of_gguf(metadata) or carried_from_gguf(metadata, config.vocab_size, path.name)
     license, languages = metadata.get("general.license", ""), metadata.get("general.languages", [])
     origin = Origin(path.name, clean_line(str(license)), quantized)
-    return _base(config, weights, tokenizer, origin, languages if isinstance(languages, list) else [])
+    base = _base(config, weights, tokenizer, origin, languages if isinstance(languages, list) else [])
+    trained = metadata.get("custom_llm.block_size")  # a table of positions is exported with more rows than that
+    return shortened(base, trained) if type(trained) is int and 0 < trained < config.block_size else base
 
 
 def _characters_of_folder(folder: Path) -> Tokenizer | None:
@@ -159,12 +161,10 @@ def _characters_of_gguf(metadata: Mapping[str, Any]) -> Tokenizer | None:
     from custom_llm.export.vocabulary import GGUFVocabulary
     from custom_llm.tokenizer.char import CharTokenizer
 
-    keys = ("tokens", "token_type", "merges", "eos_token_id", "pre")
-    parts = [metadata.get(f"tokenizer.ggml.{key}") for key in keys]
-    if "custom_llm.block_size" not in metadata or None in parts:  # a file of another program
+    if "custom_llm.block_size" not in metadata:  # a file of another program
         return None
     try:
-        tokenizer = rebuild(GGUFVocabulary(*parts))
+        tokenizer = rebuild(GGUFVocabulary({key: x for key, x in metadata.items() if key.startswith("tokenizer.")}))
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
     return tokenizer if isinstance(tokenizer, CharTokenizer) else None

@@ -117,6 +117,7 @@ def test_a_gguf_file_of_ours(here, capsys):
     for path in ("whole.pth", "folder.pth"):
         assert (logits(path, ids) - expected).abs().max() < 1e-5
     rounded = load_config("rounded.pth")
+    assert rounded.model.block_size == 8, "and not the 256 rows of the file's table"
     assert rounded.base.quantized == "Q8_0" and rounded.tokenizer["kind"] == "char" and rounded.base.license == "mit"
     assert "its weights were rounded when that file was made (Q8_0)" in capsys.readouterr().out
 

@@ -168,7 +168,7 @@ def untrained(folder: Path) -> None:
 
     weights = torch.load(folder / "trained_model.pth", weights_only=True)
     torch.save(weights, folder / "trained_model.pth")  # without its label
-    configure(folder, vocab_size=4, n_embd=8, n_head=2, n_layer=1, block_size=8, dropout=0.0)
+    configure(folder, vocab_size=4, n_embd=32, n_head=2, n_layer=1, block_size=8, dropout=0.0)
 
 
 def archive(folder: Path) -> None:
