@@ -25,8 +25,9 @@ OPERATORS = {
 # were found: docs/training.md.
 BASE = "base"
 FROM_BASE: dict[str, Any] = dict(
-    tokenizer=BASE, batch_size=2, learning_rate=1e-4, max_epochs=2, optimizer="adamw", weight_decay=0.0, ema=0.0
-)
+    tokenizer=BASE, batch_size=2, learning_rate=1e-4, max_epochs=2, optimizer="adamw", weight_decay=0.0, ema=0.0,
+    patience=3,
+)  # fmt: skip
 WITH_LORA: dict[str, Any] = dict(learning_rate=1e-3)
 BASE_WINDOW = 512  # tokens at most, of those that a base could read at once
 

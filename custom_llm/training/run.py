@@ -91,7 +91,7 @@ class _Job:
 
     def saved_config(self, trainer: Trainer, text: str = "") -> SavedConfig:
         """The content of `model_config.pth` with the training as far as it has come; `text` is the model's."""
-        training = provenance(trainer, public_name(self.corpus.name), self.tokens, text)
+        training = provenance(trainer, public_name(self.corpus.name), self.tokens, text, self.saved.base)
         tokenizer = self.tokens.tokenizer.to_dict()
         return SavedConfig(self.architecture, tokenizer, self.tokens.sample, training, base=self.saved.base)
 
