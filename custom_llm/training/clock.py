@@ -56,8 +56,8 @@ class Clock:
         self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic, n_held_out: int = 0,
         starts_from_base: bool = False,
     ) -> None:  # fmt: skip
-        """`starts_from_base`: `max_epochs` ends a training by the clock, too, if it is over sooner; and there are reports
-        within epochs, which are few and long then.
+        """`starts_from_base`: `max_epochs` ends a training by the clock, too, if it is over sooner, and there are
+        reports within epochs, which are few and long then.
         """
         self.now, self.n_held_out = now, n_held_out  # tokens that a report reads; 0: not known
         self.steps = self.epochs = self.tokens = 0  # finished so far
