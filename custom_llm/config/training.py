@@ -25,8 +25,9 @@ OPERATORS = {
 # were found: docs/training.md.
 BASE = "base"
 FROM_BASE: dict[str, Any] = dict(
-    tokenizer=BASE, batch_size=2, learning_rate=1e-4, max_epochs=2, optimizer="adamw", weight_decay=0.0, ema=0.0
-)
+    tokenizer=BASE, batch_size=2, learning_rate=1e-4, max_epochs=2, optimizer="adamw", weight_decay=0.0, ema=0.0,
+    patience=3,
+)  # fmt: skip
 WITH_LORA: dict[str, Any] = dict(learning_rate=1e-3)
 BASE_WINDOW = 512  # tokens at most, of those that a base could read at once
 
@@ -166,9 +167,9 @@ class TrainConfig:
             raise ValueError("tokenizer is empty; give char, bpe, or the folder or name of a pretrained one")
 
     @property
-    def lora_scale(self) -> float:
-        """What the products of LoRA's matrices are multiplied by; 0 without LoRA."""
-        return (self.lora_alpha or LORA_ALPHA * self.lora) / self.lora if self.lora else 0.0
+    def alpha(self) -> float:
+        """`lora_alpha`, or what it is if nobody said: what LoRA learns is multiplied by alpha / rank."""
+        return self.lora_alpha or float(LORA_ALPHA * (self.lora or 0))
 
     @property
     def is_partial(self) -> bool:

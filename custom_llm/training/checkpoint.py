@@ -51,7 +51,7 @@ class Checkpoint:
         """What is to stand as the same training in all its files; the same training has the same when it is repeated.
 
         >>> Checkpoint({name: 1 for name in IDENTITY}, {}, "text").identify()
-        'c37a0b1bb6ba0edd'
+        'a64f7abf75bdb843'
         """
         what = (self.model, self.text, [self.config.get(name) for name in IDENTITY])
         return blake2b(repr(what).encode(), digest_size=8).hexdigest()

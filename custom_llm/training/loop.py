@@ -228,7 +228,9 @@ class Trainer:
                     self._on_lowest(self)
             line += f", Held-out: {held_out:.4f} ({self.history.bits_per_byte(held_out):.3f} bits per byte)"
         line += self.step.expert_use.pop()
-        with self.step.averaged():
+        # Frozen matrices in bfloat16 would be made float32 for each token.
+        casts = self.config.is_partial and self.step.precision == "bfloat16"
+        with self.step.averaged(), autocast(self.step.device, "bfloat16" if casts else "float32"):
             sample = None if self._write_sample is None else self._write_sample()
         self.processes.sum()
         self.clock.reported(start)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import zlib
@@ -91,7 +90,7 @@ class _Job:
 
     def saved_config(self, trainer: Trainer, text: str = "") -> SavedConfig:
         """The content of `model_config.pth` with the training as far as it has come; `text` is the model's."""
-        training = provenance(trainer, public_name(self.corpus.name), self.tokens, text)
+        training = provenance(trainer, public_name(self.corpus.name), self.tokens, text, self.saved.base)
         tokenizer = self.tokens.tokenizer.to_dict()
         return SavedConfig(self.architecture, tokenizer, self.tokens.sample, training, base=self.saved.base)
 
@@ -261,8 +260,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
         n = min(UNTRAINED_TOKENS, config.sample_tokens, work // model.n_parameters())
         job.record.untrained = write_sample(model, tokenizer, n, config.seed) if n else None
     if config.lora:
-        alpha = config.lora_scale * config.lora
-        add_lora(model, config.lora, alpha, config.lora_dropout, config.lora_targets, config.train_layers)
+        add_lora(model, config.lora, config.alpha, config.lora_dropout, config.lora_targets, config.train_layers)
     elif config.train_layers:
         freeze(model, config.train_layers)
     loader = WindowLoader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
@@ -282,7 +280,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
     saver = Saver(
         training, job.config_path, job.model_path, processes, job.record, job.saved_config, job.command,
         _completing(job) if config.is_partial else dict,
-        (lambda trained: adapter_of(trained, config.lora, config.lora_scale * config.lora)) if config.lora else None,
+        (lambda trained: adapter_of(trained, config.lora, config.alpha)) if config.lora else None,
     )  # fmt: skip
     history = History(bytes_per_token(held_out, tokenizer), job.record.add if processes.rank == 0 else None)
 
@@ -330,7 +328,7 @@ def _check_memory(job: _Job) -> None:
 
 def _completing(job: _Job) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     """What makes all weights of those that training has changed; the others are those in the file of the base."""
-    return lambda trained: merge(load_base(job.config_path, job.saved), trained, job.config.lora_scale)
+    return lambda trained: merge(load_base(job.config_path, job.saved), trained, job.config.alpha)
 
 
 def _in_gigabytes(n_bytes: int) -> str:
@@ -339,9 +337,10 @@ def _in_gigabytes(n_bytes: int) -> str:
 
 def _checksum(weights: dict[str, torch.Tensor]) -> int:
     """A number that other weights hardly have."""
-    return functools.reduce(
-        lambda sum, weight: zlib.crc32(weight.contiguous().view(torch.uint8).numpy(), sum), weights.values(), 0
-    )
+    checksum = 0
+    for weight in weights.values():
+        checksum = zlib.crc32(weight.contiguous().view(torch.uint8).numpy(), checksum)
+    return checksum
 
 
 def bytes_per_token(ids: torch.Tensor, tokenizer: Tokenizer) -> float:

@@ -62,7 +62,7 @@ def test_an_adapter_begins_as_nothing_and_merged_is_what_it_is_applied(architect
     applied = model.eval()(x)[0]
     assert (applied - base(x)[0]).abs().max() > 0.01
     merged = tiny(**architecture).eval()
-    merged.load_state_dict(merge(base.state_dict(), trained_state(model), 2.0))
+    merged.load_state_dict(merge(base.state_dict(), trained_state(model), 8.0))
     torch.testing.assert_close(merged(x)[0], applied, rtol=1e-5, atol=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_frozen_matrices_in_bfloat16_give_what_autocast_gives_to_the_bit(partial
 
 def with_frozen(model: GPTLanguageModel, config: TrainConfig) -> GPTLanguageModel:
     if config.lora:
-        add_lora(model, config.lora, config.lora * config.lora_scale, config.lora_dropout, last=config.train_layers)
+        add_lora(model, config.lora, config.alpha, config.lora_dropout, last=config.train_layers)
     else:
         freeze(model, config.train_layers)
     return model
