@@ -38,13 +38,24 @@ from custom_llm.tokenizer.char import CharTokenizer
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind.\n" * 20
 LLAMA = dict(pos_emb="rope", norm="rms", non_linearity="swiglu", bias=False, attn="gqa", n_kv_heads=2)
+GEMMA = {
+    **LLAMA, "norm_place": "both", "scale_embeddings": True, "non_linearity": "geglu",
+    "sliding_window": 16, "full_every": 2,
+}  # fmt: skip
 MODELS = {
     "gpt2": {},  # query, key and value in one matrix, and all of them turned
     "llama": LLAMA,  # rows of queries and keys in another order in GGUF
     "qwen3": {**LLAMA, "qk_norm": True},
     "starcoder2": dict(pos_emb="rope"),
     "mixtral": {**LLAMA, "moe": True, "n_exp": 4, "n_act": 2},
+    "gpt_neox": dict(pos_emb="rope", parallel_residual=True),  # query, key and value of each head together
+    "qwen2": {**LLAMA, "qkv_bias": True},
+    "phi3": {**LLAMA, "rotary_dim": 8},  # gate and up in one matrix, too
+    "olmo2": {**LLAMA, "qk_norm": True, "qk_norm_over": "all", "norm_place": "after"},
+    "gemma2": {**GEMMA, "tie_embeddings": True, "attn_softcap": 50.0, "logit_softcap": 30.0},
+    "gemma3": {**GEMMA, "qk_norm": True, "rope_base_local": 1000.0},
 }
+QUICK = ("gpt2", "llama", "qwen3", "phi3")
 LATENT = dict(attn="mla", q_latent_dim=32, kv_latent_dim=32, rope_head_dim=16)
 MLA = {**{name: value for name, value in LLAMA.items() if name != "n_kv_heads"}, **LATENT}
 
@@ -112,7 +123,10 @@ def export(trained: Trained, *flags: str) -> str:
     return printed.getvalue()
 
 
-@pytest.fixture(scope="module", params=MODELS)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name not in QUICK]
+
+
+@pytest.fixture(scope="module", params=[*QUICK, *SLOW])
 def exported(request, tmp_path_factory) -> Trained:
     trained = train(tmp_path_factory.mktemp(request.param) / "x", **MODELS[request.param])
     printed = export(trained)
