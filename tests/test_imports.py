@@ -27,7 +27,7 @@ ALLOWED = {
     "data": "common tokenizer",
     "model": "common config tokenizer",
     "training": "common config tokenizer data model",
-    "llamacpp": "common config",
+    "llamacpp": "common config tokenizer",
     "export": "common config tokenizer model llamacpp",
     "base": "common config tokenizer model export",
     "inference": "common cli config tokenizer model export llamacpp",

@@ -22,6 +22,7 @@ from conftest import STORY
 from custom_llm.config.training import TrainConfig
 from custom_llm.data.dataset import TextDataset, WindowLoader
 from custom_llm.model.gpt import NOT_TRAINED_ON
+from custom_llm.model.lora import add_lora, freeze
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.loop import Trainer, held_out_loss
 
@@ -53,6 +54,7 @@ class Case:
         batches: of a step.
         resumed: the state to resume.
         masked: whether a third of the targets, spread unevenly, is not trained on.
+        partial: options of a training of some weights, such as `lora`.
     """
 
     architecture: str
@@ -62,6 +64,7 @@ class Case:
     dropout: float = 0.0
     resumed: dict[str, Any] | None = field(default=None, repr=False)
     masked: bool = False
+    partial: dict[str, Any] = field(default_factory=dict)
 
     def run(self, processes: Processes = ALONE) -> dict[str, Any]:
         """Train; `losses` of each step, the `states` after each, and the `held_out` loss of averaged weights."""
@@ -70,9 +73,14 @@ class Case:
         config = TrainConfig(
             batch_size=BATCH_SIZE, learning_rate=0.001, max_epochs=2, ckpt_interval=1, optimizer=self.optimizer,
             strategy=self.strategy, ema=0.9, total_batch_size=str(self.batches * BATCH_SIZE * BLOCK_SIZE),
+            **self.partial,
         )  # fmt: skip
         changes = dict(vocab_size=dataset.vocab_size, block_size=BLOCK_SIZE, dropout=self.dropout)
         model = tiny(**{**ARCHITECTURES[self.architecture], **changes})
+        if config.lora:
+            add_lora(model, config.lora, 2.0 * config.lora, last=config.train_layers)
+        elif config.train_layers:
+            freeze(model, config.train_layers)
         torch.manual_seed(processes.rank)
         loader = WindowLoader(dataset, BATCH_SIZE, None, 3, processes.rank, processes.size)
         states: list[dict[str, Any]] = []

@@ -12,6 +12,7 @@ from custom_llm.common.text import shown
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, ADAPTER, CARD = "config.json", "adapter_config.json", "README.md"
 PICKLES = ("*.bin", "*.pt", "*.bin.index.json", "*.ckpt", "*.h5", "*.msgpack")  # of weights, by other names
+LAYERS, MOST_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers"), 512
 MOST_CARD = 1 << 16  # characters of a card that are looked at
 TEXTS = (".txt", ".md", ".jsonl", ".csv", ".parquet", ".html", ".pdf", ".docx", ".epub")
 
@@ -25,8 +26,11 @@ def read_config(folder: Path, name: str = "") -> dict[str, Any]:
     if not any((folder / file).is_file() for file in (WEIGHTS, INDEX)) and (folder / ADAPTER).is_file():
         raise ValueError(f"it is an adapter, not a whole model; merge it first: {_merge(folder, name or str(folder))}")
     if not path.is_file():
-        raise ValueError(f"it holds no model ({CONFIG} is missing){_instead(folder)}")
+        raise ValueError(f"it holds no model ({CONFIG} is missing){'; give another one' if name else _instead(folder)}")
     config = read_json(path)
+    for key in LAYERS:  # of which lists are made before anything else is looked at
+        if isinstance(config.get(key), int) and config[key] > MOST_LAYERS:
+            raise ValueError(f"{CONFIG} says {key} {shown(config[key])}, where {MOST_LAYERS} are the most")
     if packed := config.get("quantization_config"):
         method = packed.get("quant_method") if isinstance(packed, dict) else packed
         raise ValueError(

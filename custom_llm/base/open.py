@@ -18,10 +18,11 @@ from custom_llm.common.hub import is_name
 from custom_llm.common.steps import command
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.about import clean_line
-from custom_llm.model.files import Origin
+from custom_llm.model.files import Origin, is_finite
 from custom_llm.tokenizer.base import Tokenizer
 
 EXAMPLE = "HuggingFaceTB/SmolLM2-135M"
+WAY_OUT = "; take another model, or get this one again"
 LONGEST = 8192  # tokens a model sees at once, if nothing else is said; of more the keys and values would fill a machine
 PICKLES = (".bin", ".ckpt", ".pkl")  # endings of weights that may hold code
 FILES = (".gguf", ".pth", ".pt", ".bin", ".safetensors", ".zip", ".json", ".txt")  # endings of no name on the hub
@@ -64,9 +65,8 @@ def open_folder(folder: Path, name: str = "") -> Base:
     try:
         config, weights = read_folder(folder)
     except ValueError as error:
-        if "auto_map" in described:
-            raise ValueError(f"{error} (it comes with code of its own, which is never run here)") from None
-        raise
+        own_code = " (it comes with code of its own, which is never run here)" if "auto_map" in described else ""
+        raise ValueError(f"{error}{own_code}{WAY_OUT}") from None
     license, languages = read_card(folder)
     origin = Origin(name or folder.resolve().name, clean_line(license))
     tokenizer = _characters_of_folder(folder) or carried_from_folder(folder, config.vocab_size, name or str(folder))
@@ -126,12 +126,17 @@ def _open_gguf(path: Path) -> Base:
         first, whole = (path.name[: found.start()] + end for end in (f"-00001-of-{found[2]}.gguf", ".gguf"))
         raise ValueError(f"it is one of {int(found[2])} parts; join them: llama-gguf-split --merge {first} {whole}")
     check_fits(numbers_in_gguf(path))
-    config, weights, quantized = read_gguf(path)
+    try:
+        config, weights, quantized = read_gguf(path)
+    except ValueError as error:
+        raise ValueError(f"{error}{WAY_OUT}") from None
     metadata = read_header(path).metadata
     tokenizer = _characters_of_gguf(metadata) or carried_from_gguf(metadata, config.vocab_size, path.name)
     license, languages = metadata.get("general.license", ""), metadata.get("general.languages", [])
     origin = Origin(path.name, clean_line(str(license)), quantized)
-    return _base(config, weights, tokenizer, origin, languages if isinstance(languages, list) else [])
+    base = _base(config, weights, tokenizer, origin, languages if isinstance(languages, list) else [])
+    trained = metadata.get("custom_llm.block_size")  # a table of positions is exported with more rows than that
+    return shortened(base, trained) if type(trained) is int and 0 < trained < config.block_size else base
 
 
 def _characters_of_folder(folder: Path) -> Tokenizer | None:
@@ -156,12 +161,10 @@ def _characters_of_gguf(metadata: Mapping[str, Any]) -> Tokenizer | None:
     from custom_llm.export.vocabulary import GGUFVocabulary
     from custom_llm.tokenizer.char import CharTokenizer
 
-    keys = ("tokens", "token_type", "merges", "eos_token_id", "pre")
-    parts = [metadata.get(f"tokenizer.ggml.{key}") for key in keys]
-    if "custom_llm.block_size" not in metadata or None in parts:  # a file of another program
+    if "custom_llm.block_size" not in metadata:  # a file of another program
         return None
     try:
-        tokenizer = rebuild(GGUFVocabulary(*parts))
+        tokenizer = rebuild(GGUFVocabulary({key: x for key, x in metadata.items() if key.startswith("tokenizer.")}))
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
     return tokenizer if isinstance(tokenizer, CharTokenizer) else None
@@ -173,7 +176,7 @@ def _base(
 ) -> Base:  # fmt: skip
     """The base of its parts; ValueError where a weight is no number."""
     for name, x in weights.items():
-        if not torch.isfinite(x).all():
+        if not is_finite(x):
             raise ValueError(f"{name} holds NaN or infinity; get it again")
     return Base(config, weights, tokenizer, origin, tuple(clean_line(str(each)) for each in languages))
 

@@ -2,6 +2,7 @@
 
     python convert_to_gguf.py --quant_type Q8_0         one type
     python convert_to_gguf.py --quant_type Q4_0,Q8_0    several
+    python convert_to_gguf.py --adapter                 after a LoRA training: the adapter alone as well
     python convert_to_gguf.py HF_FOLDER                 a Hugging Face model from elsewhere, or one fine-tuned there
     python convert_to_gguf.py --name "Tiny tales" --author Mia --license mit --push_to_hub mia/tiny-tales
 
@@ -58,6 +59,7 @@ def make_parser() -> StepParser:
     add("--dataset_path", metavar="FILE", help="training text, for a model of the tutorial, which kept no vocabulary")
     add("--encoding", metavar="NAME", default="utf-8", help="encoding of --dataset_path (default: utf-8)")
     add("--text_field", metavar="NAME", help="key or column of the text in --dataset_path (default: text)")
+    add("--adapter", action="store_true", help="after a LoRA training, write the adapter alone as well")
     add("--no_verify", action="store_true", help="do not compare the files with PyTorch")
     add("--verbose", action="store_true", help="say how near the files are to PyTorch in the terms of the field")
     add("--name", type=parse_line, metavar="TEXT", help="the model's title in all files (default: as its text)")
@@ -88,6 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_push(args.push_to_hub)
 
     if args.hf_folder is not None:
+        if args.adapter:
+            raise UserError(
+                f"--adapter is about a LoRA training here, and {args.hf_folder} is whole; leave one of them out"
+            )
         surplus = {name: getattr(args, name) for name in OF_WEIGHTS if getattr(args, name) != parser.get_default(name)}
         if surplus:
             flag = " ".join(flags_of(surplus)[:2])
@@ -161,7 +167,7 @@ def _convert(
     from custom_llm.export.huggingface.directory import write_hf_directory
     from custom_llm.export.pipeline import convert_to_gguf
     from custom_llm.export.plan import plan_export
-    from custom_llm.export.proof import FileTable
+    from custom_llm.export.proof import FileTable, share
     from custom_llm.export.share.card import ModelCard, license_note
     from custom_llm.export.share.companions import write_companions
 
@@ -172,6 +178,12 @@ def _convert(
     if not plan.exports:
         as_it_is = command("inference_gguf", *_flags_to_write(args, None))
         raise UserError(f"{args.model_path} does not export: {plan.refusal}. It runs as it is: {as_it_is}")
+    adapter = None
+    if args.adapter:
+        from custom_llm.export.adapter import AdapterExport, adapter_path, load_adapter
+
+        check_target(adapter_path(args.gguf_output), Kind.GGUF)
+        adapter = AdapterExport.of(load_adapter(args.model_path, args.config_path, model, saved))
     title = saved.base.name if args.hf_folder is not None else title_of(saved.training.dataset)
     name = args.name or title or Path(args.gguf_output).stem
     about = about_model(saved, model.n_parameters(), name, args.author or "", args.license or "")
@@ -202,6 +214,13 @@ def _convert(
             flags = _flags_to_write(args, table.rows[-1].path, word)
             say(f"what is there already runs: {command('inference_gguf', *flags)}")
         raise
+    if adapter:
+        written, parity = adapter.write(folder, args.gguf_output, about, expected)
+        print(f"{folder / 'adapter'}/ and {written}: the adapter alone, for {saved.base.name}", end="")
+        unit = "character" if tokenizer.kind == "char" else "piece of text"
+        measured = f"{share(parity.top1_text)} the same next {unit} as the trained model" if parity else ""
+        figure = f" (KL {parity.kl:.1e})" if parity and args.verbose else ""
+        print(f"; applied to it, {measured}{figure}" if parity else "")
     write_beside(args.gguf_output, parser, vars(args))
     card = ModelCard(
         about, saved.training, model.config, model.n_parameters(), plan.architecture, hf_class, table.rows,

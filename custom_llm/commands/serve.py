@@ -2,6 +2,7 @@
 
     python serve_gguf.py                                     # the newest .gguf here, on http://127.0.0.1:8000
     python serve_gguf.py --gguf_path model.gguf.Q8_0.gguf --port 8080
+    python serve_gguf.py --gguf_path base.gguf --lora model.lora.gguf
     CUSTOM_LLM_API_KEY=secret python serve_gguf.py --host 0.0.0.0
     curl http://127.0.0.1:8000/v1/completions -H "Content-Type: application/json" -d '{"prompt": "Once"}'
 
@@ -52,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "or leave --host out"
             )
         path = choose_model(args.gguf_path)
-        with open_engine(path, args.use_gpu, args.n_gpu_layers, args.threads, warn=warn, thorough=True) as engine:
+        with open_engine(
+            path, args.use_gpu, args.n_gpu_layers, args.threads, warn=warn, thorough=True, lora=args.lora
+        ) as engine:
             for _ in engine.generate("", 1):  # a model that cannot write says so now
                 pass
             worker = Worker(args.queue)

@@ -6,6 +6,7 @@
     python inference_gguf.py --query "ROMEO:" --stop "JULIET:" --use_gpu
     python inference_gguf.py --prompts prompts.jsonl --json > texts.jsonl
     python inference_gguf.py --gguf_path trained_model.pth    # the same in PyTorch, to compare
+    python inference_gguf.py --gguf_path base.gguf --lora model.lora.gguf
 
 The text, starting with the query, goes to stdout as it is written; speed, memory and warnings go to stderr
 and to inference.log. Ctrl-C ends the text early. docs/inference.md tells more.
@@ -48,15 +49,15 @@ LIKELIEST, MAX_LIKELIEST = 5, 100  # that --logprobs shows
 def run_inference(
     gguf_path: str | os.PathLike[str], query: str, max_tokens: int = 100, use_gpu: bool = False, *,
     n_gpu_layers: int | None = None, threads: int | None = None, stop: Sequence[str] = (), ignore_eos: bool = False,
-    **sampling: float | None,
+    lora: Sequence[str] = (), **sampling: float | None,
 ) -> str:  # fmt: skip
     """Return `query` followed by up to `max_tokens` tokens of the model's text.
 
-    sampling: fields of `Sampling`. use_gpu puts all layers on the GPU, n_gpu_layers that many. Raises UserError for a
-    file or a setting that cannot be used.
+    sampling: fields of `Sampling`. use_gpu puts all layers on the GPU, n_gpu_layers that many. lora: adapters, each
+    FILE or FILE:SCALE. Raises UserError for a file or a setting that cannot be used.
     """
     settings = Sampling(**sampling)
-    with open_engine(gguf_path, use_gpu, n_gpu_layers, threads, warn=_warn) as engine:
+    with open_engine(gguf_path, use_gpu, n_gpu_layers, threads, warn=_warn, lora=lora) as engine:
         _warn_of_unknown(query, engine.read(query))
         return as_read(query) + "".join(engine.generate(query, max_tokens, settings, stop, ignore_eos))
 
@@ -105,7 +106,9 @@ def _start(args: argparse.Namespace, sampling: Sampling, parser: StepParser, sta
         before = perf_counter()
         query = _query_from_stdin()
         started += perf_counter() - before  # to wait for what is piped in is not to load
-    with open_engine(gguf_path, args.use_gpu, args.n_gpu_layers, args.threads, args.config_path, warn=_warn) as engine:
+    with open_engine(
+        gguf_path, args.use_gpu, args.n_gpu_layers, args.threads, args.config_path, warn=_warn, lora=args.lora
+    ) as engine:
         load_seconds = perf_counter() - started
         engine.check(settings.sampling, settings.ignore_eos)
         if is_chat:

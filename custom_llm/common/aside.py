@@ -15,7 +15,7 @@ from custom_llm.common.notes import is_terminal, say
 
 # How the files end that a step writes beside its output (`beside`).
 OF_CONFIG = (".yaml", BASE_WEIGHTS)
-OF_MODEL = (".lora.pth", ".checkpoint.pth", ".yaml", LOSSES, ".loss.png", ".report.html", ".tensorboard", ".log")
+OF_MODEL = (".checkpoint.pth", ".lora.pth", ".yaml", LOSSES, ".loss.png", ".report.html", ".tensorboard", ".log")
 
 _answers: list[bool] = []  # of this process: several steps of one command ask once
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 SHOWN = 40  # characters of a value in an error message
@@ -86,6 +87,18 @@ def as_read(text: str | bytes, errors: str = "strict") -> str:
     """
     text = text.decode(encoding_of(text), errors) if isinstance(text, bytes) else clean(text)
     return unix_lines(text.removeprefix("\ufeff"))
+
+
+def without_added_spaces(pieces: Iterable[tuple[bytes, bool]]) -> bytes:
+    """What a text was before a tokenizer put a space before it, and one behind each of its special tokens.
+
+    pieces: of the text, and whether each is a special token.
+    """
+    spelled, begins = [], True
+    for piece, is_special in pieces:
+        spelled.append(piece.removeprefix(b" ") if begins and not is_special else piece)
+        begins = is_special
+    return b"".join(spelled)
 
 
 def printable(text: str) -> str:

@@ -25,10 +25,11 @@ OPERATORS = {
 # were found: docs/training.md.
 BASE = "base"
 FROM_BASE: dict[str, Any] = dict(
-    tokenizer=BASE, batch_size=4, learning_rate=1e-4, max_epochs=3, optimizer="adamw", weight_decay=0.0, ema=0.0
-)
+    tokenizer=BASE, batch_size=2, learning_rate=1e-4, max_epochs=2, optimizer="adamw", weight_decay=0.0, ema=0.0,
+    patience=3,
+)  # fmt: skip
 WITH_LORA: dict[str, Any] = dict(learning_rate=1e-3)
-BASE_WINDOW = 256  # tokens at most, of those that a base could read at once
+BASE_WINDOW = 512  # tokens at most, of those that a base could read at once
 
 
 def complete_from_base(values: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class TrainConfig:
         None, "tokens of a step, such as 2**15, read in several batches of batch_size windows (default: one batch)"
     )
     window: int | None = option(
-        None, "tokens that are read at once (default: block_size; of a base, 256 at most)", low=1, high=1_048_576
+        None, "tokens that are read at once (default: block_size; of a base, 512 at most)", low=1, high=1_048_576
     )
     lora: int | None = option(
         None, "train only small matrices of this rank beside those of a base, such as 16: less memory; 0: all weights",
@@ -166,9 +167,9 @@ class TrainConfig:
             raise ValueError("tokenizer is empty; give char, bpe, or the folder or name of a pretrained one")
 
     @property
-    def lora_scale(self) -> float:
-        """What the products of LoRA's matrices are multiplied by; 0 without LoRA."""
-        return (self.lora_alpha or LORA_ALPHA * self.lora) / self.lora if self.lora else 0.0
+    def alpha(self) -> float:
+        """`lora_alpha`, or what it is if nobody said: what LoRA learns is multiplied by alpha / rank."""
+        return self.lora_alpha or float(LORA_ALPHA * (self.lora or 0))
 
     @property
     def is_partial(self) -> bool:

@@ -131,8 +131,22 @@ class TextDataset(Dataset):
         """The windows with their targets, int64 (B, block_size + 1)."""
         size = self.block_size + 1
         if isinstance(self.data, Ids):
-            return torch.from_numpy(self.data.windows(starts, size))
-        return self.data[torch.as_tensor(starts).unsqueeze(1) + torch.arange(size)].long()
+            windows = torch.from_numpy(self.data.windows(starts, size))
+        else:
+            windows = self.data[torch.as_tensor(starts).unsqueeze(1) + torch.arange(size)].long()
+        return begun(windows, self.tokenizer.begin_of_text_id)
+
+
+def begun(windows: torch.Tensor, begin: int | None) -> torch.Tensor:
+    """Windows of a text, int64 (B, T), that begin as the model will see every text: with the token `begin`, if any.
+
+    It takes the place of the first token, as in llama.cpp's measure of perplexity. Some models (Gemma) find nothing
+    likely in a text without it.
+    """
+    if begin is not None:
+        windows = windows.clone()
+        windows[:, 0] = begin
+    return windows
 
 
 class WindowSampler(Sampler[int]):

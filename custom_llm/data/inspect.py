@@ -43,7 +43,7 @@ def inspect(text: str, tokens: Tokens, n_parameters: int, block_size: int, in_co
     yield f"  rarest      {', '.join(f'{char!r} {count}×' for char, count in rarest)}"
     yield f"  scripts     {_scripts(counts)}"
     yield f"  lines       {lines.total():,}, {repeated:.0%} of which stand elsewhere, too"
-    part = text[:ENCODED].replace(END_OF_TEXT, tokens.tokenizer.end_of_text)
+    part = text[:ENCODED].replace(END_OF_TEXT, tokens.tokenizer.separator)
     size = len(part.encode()) / max(1, len(tokens.tokenizer.encode(part)))  # bytes per token
     yield f"  tokens      {n_tokens:,} of {size:.2f} bytes, {n_tokens / block_size:,.1f} windows of {block_size}"
     occurrences, vocab_size = _occurrences(tokens), tokens.tokenizer.vocab_size

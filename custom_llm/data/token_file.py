@@ -43,7 +43,7 @@ SECONDS_UNSEEN = 1.0  # work that takes less shows no progress
 
 @dataclass(frozen=True)
 class Tokens:
-    """An encoded text; the end of text stands before each document."""
+    """An encoded text; before each document stands what separates it from the one before."""
 
     ids: Ids | np.ndarray  # (n,) of uint8, uint16 or int32
     tokenizer: Tokenizer  # which made them
@@ -123,9 +123,11 @@ def _encode(corpus: Corpus, on_read: OnRead, tokenizer: Tokenizer, path: Path, m
     sample, distinct = "", set()
     with replacing(path.with_suffix(".json")) as about, replacing(path) as temporary, temporary.open("wb") as file:
         _write_header(file, dtype, 0)
+        begins = True
         for part in chain([END_OF_TEXT], rechunk(corpus.read(on_read, left_out), PART)):
-            text = part.replace(END_OF_TEXT, tokenizer.end_of_text)
-            ids = tokenizer.encode(text)[: None if max_tokens is None else max_tokens - n_tokens]
+            text = part.replace(END_OF_TEXT, tokenizer.separator)
+            ids = tokenizer.encode(text, not begins)[: None if max_tokens is None else max_tokens - n_tokens]
+            begins = part.endswith(END_OF_TEXT)
             content = ids.astype(dtype).tobytes()
             file.write(content)
             checksum = zlib.crc32(content, checksum)

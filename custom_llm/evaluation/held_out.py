@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
@@ -14,8 +12,9 @@ from custom_llm.data.choose import choose_corpus
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import open_tokens
 from custom_llm.evaluation.models import Scorer
-from custom_llm.tokenizer.base import END_OF_TEXT, Recipe
+from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.cut import up_to
+from custom_llm.tokenizer.load import recipe_of
 
 LOOKED_AT = 1 << 20  # characters of a long text that are searched for what a model does not know
 DECODED = 1 << 18  # tokens at a time
@@ -63,9 +62,8 @@ def held_out_tenth(model: Scorer, corpus: Corpus, cache: Path, max_tokens: int |
     beginning = _readable("".join(up_to(LOOKED_AT, corpus.read())), model)
     unknown = _unknown(beginning, model.encode(beginning), model)
     if model.tokenizer is not None:
-        description = json.dumps(model.tokenizer.to_dict()).encode()
-        recipe = Recipe(blake2b(description, digest_size=16).hexdigest(), lambda pieces: model.tokenizer)
-        dataset = TextDataset.of_tokens(open_tokens(corpus, recipe, cache, max_tokens), model.window)
+        tokens = open_tokens(corpus, recipe_of(model.tokenizer), cache, max_tokens)
+        dataset = TextDataset.of_tokens(tokens, model.window)
     elif corpus.size > MOST_IN_MEMORY:
         raise UserError(
             f"{corpus.name} is long; give --model trained_model.pth as well, whose tokens of it are in a file"
@@ -94,9 +92,8 @@ def training_held_out(model: Scorer, training: TrainConfig, cache: Path) -> Held
 
 
 def _readable(text: str, model: Scorer) -> str:
-    """`text` with what ends a document as the model spells it."""
-    end = model.text_of([model.end_of_text]) if model.end_of_text >= 0 else END_OF_TEXT
-    return text.replace(END_OF_TEXT, end)
+    """`text` with what separates documents as the model spells it."""
+    return text.replace(END_OF_TEXT, model.separator if model.end_of_text >= 0 else END_OF_TEXT)
 
 
 def _unknown(text: str, ids: Sequence[int], model: Scorer) -> list[str]:

@@ -25,7 +25,7 @@ from custom_llm.common.steps import QUICKSTART, command
 from custom_llm.evaluation.metrics.quality import LogProbs
 from custom_llm.inference.engine import MAX_WINDOW, Engine
 from custom_llm.inference.open import WEIGHTS
-from custom_llm.llamacpp import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_adapter, is_available
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,7 @@ class Scorer:
     window: int  # tokens that it reads at once
     n_vocab: int  # tokens that it knows
     end_of_text: int  # the id of that token; -1 where there is none
+    begin_of_text: int  # of that which the model expects before each text; -1 where there is none
     encode: Callable[[str], list[int]]  # what is not in the vocabulary is left out
     spell: Callable[[Sequence[int]], bytes]  # what ids stand for in UTF-8
     logprobs: LogProbs  # PART rows at a time
@@ -62,10 +63,15 @@ class Scorer:
         return self.spell(ids).decode("utf-8", "replace")
 
     def n_bytes(self, ids: Sequence[int]) -> int:
-        """Bytes of ids in UTF-8; the end of a text counts as one, as in training."""
-        end = [self.end_of_text]
-        too_many = (len(self.spell(end)) - 1) * list(ids).count(end[0]) if end[0] >= 0 else 0
+        """Bytes of ids in UTF-8; the end of a text counts as one, as in training, and its beginning as none."""
+        ends = {self.end_of_text: 1, self.begin_of_text: 0}
+        too_many = sum((len(self.spell([i])) - n) * list(ids).count(i) for i, n in ends.items() if i >= 0)
         return len(self.spell(ids)) - too_many
+
+    @property
+    def separator(self) -> str:
+        """What stands between two documents in a text."""
+        return self.text_of([i for i in (self.end_of_text, self.begin_of_text) if i >= 0])
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +106,7 @@ def _models_here() -> list[str]:
         marks = {folder / WEIGHTS: folder / WEIGHTS, folder / DIRECTORY: folder / DIRECTORY / "config.json"}
         found = [path for path, mark in marks.items() if mark.is_file()]
         ggufs = sorted(path for path in folder.glob("*.gguf") if path.is_file() and not path.name.startswith("."))
+        ggufs = [path for path in ggufs if not is_adapter(path)]
         if ggufs and not is_available():
             note(f"{', '.join(map(str, ggufs))}: {MISSING}, so .gguf files are left out")
             ggufs = []
@@ -149,8 +156,8 @@ def open_gguf(path: str | Path, threads: int | None = None) -> Scorer:
             while part := [row.copy() for row in islice(rows, PART)]:
                 yield log_softmax(np.stack(part))
 
-    about = str(path), f"llama.cpp, {model.quantization}", engine.window, model.n_vocab, model.eos
-    return Scorer(*about, model.tokenize, model.spell, logprobs, engine)
+    about = str(path), f"llama.cpp, {model.quantization}", engine.window, model.n_vocab, model.eos, model.begin_of_text
+    return Scorer(*about, model.tokenize, model.spell, _begun(logprobs, model.begin_of_text), engine)
 
 
 def check_same_tokens(models: Sequence[Scorer], ids: Sequence[int]) -> None:
@@ -184,8 +191,9 @@ def _open_weights(path: str, config_path: str | None, threads: int | None) -> Sc
     engine = TorchEngine(path, config_path, n_threads=threads)
     network, tokenizer, model = engine.torch_model, engine.tokenizer, engine.model
     return Scorer(
-        path, "PyTorch", engine.window, model.n_vocab, model.eos, lambda text: tokenizer.encode(text).tolist(),
-        model.spell, _in_batches(lambda idx: network(idx)[0], model.n_vocab), engine, tokenizer,
+        path, "PyTorch", engine.window, model.n_vocab, model.eos, model.begin_of_text,
+        lambda text: tokenizer.encode(text).tolist(), model.spell,
+        _begun(_in_batches(lambda idx: network(idx)[0], model.n_vocab), model.begin_of_text), engine, tokenizer,
     )  # fmt: skip
 
 
@@ -193,16 +201,17 @@ def _open_directory(path: str) -> Scorer:
     from custom_llm.export.graph.check import check_structure
     from custom_llm.export.graph.graph import Structure
     from custom_llm.export.huggingface.directory import AGAIN, OURS, check_sums, read_config
-    from custom_llm.export.vocabulary import NORMAL, read_vocabulary
+    from custom_llm.export.vocabulary import read_carried, read_vocabulary
 
     config = read_config(path)
     check_sums(path)
     if config["architectures"][0] == OURS:
         raise NotEvaluated(f"{path}: no Hugging Face class computes this model; leave it out")
-    vocabulary = read_vocabulary(path)
+    carried, vocabulary = read_carried(path), read_vocabulary(path)
     import transformers
 
     from custom_llm.tokenizer.bpe import unspell
+    from custom_llm.tokenizer.gguf_keys import NORMAL
 
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     transformers.logging.disable_progress_bar()
@@ -223,18 +232,26 @@ def _open_directory(path: str) -> Scorer:
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise UserError(f"{path}: transformers cannot load it ({reason}); {AGAIN}") from None
     spelled = [
-        unspell(token) if kind == NORMAL else token.encode()
+        unspell(token) if kind == NORMAL and not carried else token.encode()
         for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)
     ]
+    begin = -1 if carried is None or carried.begin_of_text_id is None else carried.begin_of_text_id
     end = -1 if config["eos_token_id"] is None else config["eos_token_id"]
     if structure.vocab_size != len(spelled) or end not in range(-1, len(spelled)):
         raise UserError(f"{path}: config.json and tokenizer.json do not belong together; {AGAIN}")
     return Scorer(
         path, f"Hugging Face, {config['architectures'][0]}", min(structure.block_size, MAX_WINDOW), len(spelled), end,
-        lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
-        lambda ids: b"".join(spelled[i] for i in ids),
-        _in_batches(lambda idx: network(idx, use_cache=False).logits, len(spelled)),
+        begin, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+        carried.spell if carried else lambda ids: b"".join(spelled[i] for i in ids),
+        _begun(_in_batches(lambda idx: network(idx, use_cache=False).logits, len(spelled)), begin),
     )  # fmt: skip
+
+
+def _begun(logprobs: LogProbs, begin: int) -> LogProbs:
+    """`logprobs` of windows that begin with the token `begin` (where there is one, not -1) in place of their first."""
+    if begin < 0:
+        return logprobs
+    return lambda windows: logprobs([begin, *window[1:]] for window in windows)
 
 
 def _in_batches(forward: Callable[[torch.Tensor], torch.Tensor], n_vocab: int) -> LogProbs:

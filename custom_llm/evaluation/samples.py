@@ -47,7 +47,9 @@ def write_samples(
             start = _line_start(model, ids, place * (len(ids) - prompt_tokens) // n, len(ids) - prompt_tokens)
             prompt = list(ids[start : start + prompt_tokens])
             settings = replace(sampling, seed=(sampling.seed + place) % (MAX_SEED + 1))
-            text = "".join(piece.text for piece in model.engine.stream(prompt, max_tokens, settings))
+            text = "".join(
+                piece.text for piece in model.engine.stream(model.engine.begun(prompt), max_tokens, settings)
+            )
             follows = list(ids[start + prompt_tokens : start + prompt_tokens + max_tokens])
             if model.end_of_text in follows:
                 follows = follows[: follows.index(model.end_of_text)]

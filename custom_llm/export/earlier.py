@@ -7,6 +7,7 @@ from pathlib import Path
 from custom_llm.common.aside import family, may_replace, set_aside
 from custom_llm.common.errors import UserError
 from custom_llm.export.about import About
+from custom_llm.export.adapter import adapter_path
 from custom_llm.export.huggingface.directory import read_about
 
 WORDS = ("description", "dataset", "training", "example")  # by which a model is known; the others a person gives
@@ -20,7 +21,7 @@ def keep_others(about: About, gguf_output: str | Path, hf_dir: str | Path) -> No
     base, folder = Path(gguf_output), Path(hf_dir)
     ours = {name: getattr(about, name) for name in WORDS}
     families = []
-    files = [*family(base, (".yaml",)), *sorted(base.parent.glob(f"{base.name}.*.gguf"))]
+    files = [*family(base, (".yaml",)), *sorted(base.parent.glob(f"{base.name}.*.gguf")), adapter_path(base)]
     files = [path for path in files if path.is_file()]
     if any(path.suffix == ".gguf" and _words_of_gguf(path) not in (None, ours) for path in files):
         families.append((base, files))

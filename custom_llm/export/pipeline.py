@@ -20,7 +20,7 @@ from custom_llm.export.gguf.quantize import check_possible, parse_quant_types, q
 from custom_llm.export.gguf.whole import check_whole
 from custom_llm.export.gguf.writer import write_gguf
 from custom_llm.export.huggingface.directory import model_files, read_about, read_hf_directory, write_hf_directory
-from custom_llm.export.vocabulary import read_vocabulary
+from custom_llm.export.vocabulary import KEYS, read_vocabulary
 from custom_llm.model.files import load_trained
 
 # What llama.cpp's converter would guess from the name of the folder it reads.
@@ -116,7 +116,8 @@ def _write_f32(hf_dir: str, path: Path, title: str, checkout: str) -> None:
         for file, content in {**files, "metadata.json": json.dumps(NOT_GUESSED).encode()}.items():
             write_bytes(folder / file, content)
         try:
-            shutil.copy(Path(hf_dir) / "tokenizer.json", folder)
+            for file in filter(Path.exists, (Path(hf_dir) / "tokenizer.json", Path(hf_dir) / KEYS)):
+                shutil.copy(file, folder)
         except OSError as error:
             raise UserError(f"cannot write {describe_os_error(error)}") from None
         run_converter(checkout, folder, path, name)

@@ -15,6 +15,7 @@ from custom_llm.common.errors import UserError
 from custom_llm.common.logits import log_softmax
 from custom_llm.export.gguf.quantize import Shapes, fallback_note
 from custom_llm.export.read_back import Agreement, Original
+from custom_llm.llamacpp import Lora
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import Tokenizer
 
@@ -73,15 +74,18 @@ class Reference:
             losses.append(-log_softmax(logits[:-1])[np.arange(len(window) - 1), window[1:]])
         return float(np.concatenate(losses).sum() / max(1, sum(map(len, losses))))
 
-    def compare(self, path: str | Path) -> Parity:
-        """Hold a GGUF file against PyTorch. Raises UserError where it does not load, or reads text as other ids."""
+    def compare(self, path: str | Path, loras: Sequence[Lora] = ()) -> Parity:
+        """Hold a GGUF file, with adapters, against PyTorch.
+
+        Raises UserError where it does not load, or reads text as other ids.
+        """
         from custom_llm.llamacpp import Model, score_windows
 
         with Model(path) as model:
             if list(model.tokenize(self.text)) != self.tokenizer.encode(self.text).tolist():
                 raise UserError(f"{path}: llama.cpp reads the training text as other token ids than PyTorch")
         kls, same, untied, worst = [], [], [], 0.0
-        for expected, actual in zip(self.logits, score_windows(path, self.windows), strict=True):
+        for expected, actual in zip(self.logits, score_windows(path, self.windows, loras=loras), strict=True):
             worst = max(worst, float(np.abs(expected - actual).max()))
             log_p, log_q = log_softmax(expected), log_softmax(actual)
             kls.append((np.exp(log_p) * (log_p - log_q)).sum(-1))  # KL(PyTorch ‖ file) at each position

@@ -6,7 +6,6 @@ does is shown where llama.cpp runs (`proof`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,19 @@ import numpy as np
 from gguf import GGUFReader, quants
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.gguf import read_header
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.graph.graph import Graph
 from custom_llm.export.huggingface.classes import in_directory
-from custom_llm.export.vocabulary import CONTROL, NORMAL, USER_DEFINED, GGUFVocabulary, gguf_vocabulary, merges
+from custom_llm.export.vocabulary import GGUFVocabulary, gguf_vocabulary, merges
 from custom_llm.llamacpp import MISSING, is_available
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.added_tokens import Added
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.bpe import BPETokenizer, unspell
+from custom_llm.tokenizer.carried import CarriedTokenizer
 from custom_llm.tokenizer.char import CharTokenizer
+from custom_llm.tokenizer.gguf_keys import CONTROL, NORMAL, USER_DEFINED
 from custom_llm.tokenizer.pre_tokenizers import PRE_TOKENIZERS
 
 # The directory that files are made of holds them multiplied for its class (`huggingface.classes.SHRINK`), and they are
@@ -71,7 +73,7 @@ class Original:
         try:
             reader = GGUFReader(path)
             self._check_metadata(reader)
-            self._check_vocabulary(reader)
+            self._check_vocabulary(path)
             return self._compare_tensors(reader)
         except (ValueError, KeyError, IndexError, AttributeError, UnicodeDecodeError) as error:
             raise UserError(f"{name}: read back, {error}, so the file is not kept; --no_verify keeps it") from None
@@ -82,14 +84,15 @@ class Original:
             if not np.allclose(found, expected, rtol=1e-6) if isinstance(expected, float) else found != expected:
                 raise ValueError(f"{key} is {found!r} and not {expected!r}")
 
-    def _check_vocabulary(self, reader: GGUFReader) -> None:
-        found = read_gguf_vocabulary(reader)
+    def _check_vocabulary(self, path: str | Path) -> None:
+        found = read_gguf_vocabulary(path)
         if found != self.vocabulary:
             raise ValueError("its vocabulary is not the trained one")
-        for i, (token, text) in enumerate(zip(_bytes_of(found), self.tokenizer.tokens, strict=True)):
-            if token.decode("utf-8", "replace") != text:
-                raise ValueError(f"token {i} is {token!r} and not {text!r}")
-        if rebuild(found).encode(self.text).tolist() != self.tokenizer.encode(self.text).tolist():
+        rebuilt = CarriedTokenizer(found.keys) if self.tokenizer.kind == CarriedTokenizer.kind else rebuild(found)
+        for i, (token, expected) in enumerate(zip(rebuilt.bytes, self.tokenizer.bytes, strict=True)):
+            if token != expected:
+                raise ValueError(f"token {i} is {token!r} and not {expected!r}")
+        if rebuilt.encode(self.text).tolist() != self.tokenizer.encode(self.text).tolist():
             raise ValueError("its vocabulary reads the training text as other token ids")
 
     def _compare_tensors(self, reader: GGUFReader) -> Agreement:
@@ -140,21 +143,17 @@ def rounding(x: np.ndarray, kind: str) -> np.ndarray | float:
     return np.broadcast_to(allowed, blocks.shape).reshape(x.shape)
 
 
-def read_gguf_vocabulary(reader: GGUFReader) -> GGUFVocabulary:
-    """The vocabulary of a file that `writer.add_vocabulary` wrote. Raises ValueError for other settings."""
-    settings = {"model": "gpt2", "add_bos_token": False, "add_eos_token": False, "add_space_prefix": False}
-    read = {key: _value(reader, f"tokenizer.ggml.{key}") for key in settings}
-    end = {_value(reader, f"tokenizer.ggml.{key}_token_id") for key in ("bos", "eos")}
-    if read != settings or len(end) != 1:
-        raise ValueError(f"its tokenizer is {read} with the ends {end}")
-    values = (_value(reader, f"tokenizer.ggml.{key}") for key in ("tokens", "token_type", "merges"))
-    return GGUFVocabulary(*values, end.pop(), _value(reader, "tokenizer.ggml.pre"))
+def read_gguf_vocabulary(path: str | Path) -> GGUFVocabulary:
+    """The vocabulary of a GGUF file. Raises UserError where it cannot be read."""
+    metadata = read_header(path).metadata
+    return GGUFVocabulary({key: value for key, value in metadata.items() if key.startswith("tokenizer.")})
 
 
 def rebuild(vocabulary: GGUFVocabulary) -> Tokenizer:
     """Our tokenizer of a file's vocabulary. Raises ValueError where there is none that llama.cpp reads alike."""
     tokens, types = vocabulary.tokens, vocabulary.types
-    normal = [token for token, kind in zip(_bytes_of(vocabulary), types, strict=True) if kind == NORMAL]
+    pre, end = vocabulary.keys["tokenizer.ggml.pre"], vocabulary.keys["tokenizer.ggml.eos_token_id"]
+    normal = [unspell(token) for token, kind in zip(tokens, types, strict=True) if kind == NORMAL]
     chars = [token.decode("utf-8", "ignore") for token in normal]
     joined = [] if vocabulary.merges == merges("") else vocabulary.merges
     if all(len(char) == 1 for char in chars):  # a byte-level BPE has bytes that are no characters
@@ -163,13 +162,7 @@ def rebuild(vocabulary: GGUFVocabulary) -> Tokenizer:
         return CharTokenizer("".join(chars), end_of_text=CONTROL in types)
     added = {i: Added(tokens[i], kind == CONTROL) for i, kind in enumerate(types) if kind in (CONTROL, USER_DEFINED)}
     pairs = [tuple(merge.split(" ")) for merge in joined]
-    return BPETokenizer(tokens, pairs, added, PRE_TOKENIZERS[vocabulary.pre], tokens[vocabulary.end_of_text_id])
-
-
-def _bytes_of(vocabulary: GGUFVocabulary) -> Iterator[bytes]:
-    """What each token stands for."""
-    for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True):
-        yield unspell(token) if kind == NORMAL else token.encode()
+    return BPETokenizer(tokens, pairs, added, PRE_TOKENIZERS[pre], tokens[end])
 
 
 def _value(reader: GGUFReader, key: str) -> Any:

@@ -18,20 +18,43 @@ from custom_llm.common.errors import UserError
 from custom_llm.common.steps import step
 from custom_llm.tokenizer.base import END_OF_TEXT, Tokenizer
 from custom_llm.tokenizer.bpe import BYTE_LETTERS, BPETokenizer, PretrainedTokenizer
+from custom_llm.tokenizer.carried import CarriedTokenizer
 from custom_llm.tokenizer.char import CharTokenizer
+from custom_llm.tokenizer.gguf_keys import CONTROL, NORMAL, UNUSED, USER_DEFINED, Keys, check
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's token types
+KEYS = "gguf_tokenizer.json"  # in a directory: what GGUF files say about a vocabulary that came with another model
 
 
 @dataclass(frozen=True)
 class GGUFVocabulary:
-    """What goes under `tokenizer.ggml` in a GGUF file."""
+    """What goes under `tokenizer` in a GGUF file."""
 
-    tokens: list[str]
-    types: list[int]
-    merges: list[str]
-    end_of_text_id: int
-    pre: str = "gpt-2"  # llama.cpp's type of pre-tokenizer
+    keys: Keys
+
+    @classmethod
+    def of_bytes(
+        cls, tokens: list[str], types: list[int], merges: list[str], end_of_text_id: int, pre: str = "gpt-2"
+    ) -> GGUFVocabulary:
+        """A vocabulary in GPT-2's alphabet of bytes; `pre`: llama.cpp's type of pre-tokenizer."""
+        values = {
+            "model": "gpt2", "pre": pre, "tokens": tokens, "token_type": types, "merges": merges,
+            "bos_token_id": end_of_text_id, "eos_token_id": end_of_text_id,
+            "add_bos_token": False, "add_eos_token": False, "add_space_prefix": False,
+        }  # fmt: skip
+        return cls({f"tokenizer.ggml.{key}": value for key, value in values.items()})
+
+    @property
+    def tokens(self) -> list[str]:
+        return self.keys["tokenizer.ggml.tokens"]
+
+    @property
+    def types(self) -> list[int]:
+        """llama.cpp's, of each token (`tokenizer.gguf_keys`)."""
+        return self.keys["tokenizer.ggml.token_type"]
+
+    @property
+    def merges(self) -> list[str]:
+        return self.keys["tokenizer.ggml.merges"]
 
 
 def tokenizer_files(tokenizer: Tokenizer, block_size: int) -> dict[str, str]:
@@ -40,6 +63,8 @@ def tokenizer_files(tokenizer: Tokenizer, block_size: int) -> dict[str, str]:
     Texts of several lengths in a batch are padded in front, as a model that writes on needs it, with the token that
     ends a text: there is no row for one more.
     """
+    if isinstance(tokenizer, CarriedTokenizer):
+        return {**tokenizer.to_files(block_size), KEYS: json.dumps(tokenizer.keys)}
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": block_size,
@@ -57,12 +82,14 @@ def tokenizer_files(tokenizer: Tokenizer, block_size: int) -> dict[str, str]:
 def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
     """The vocabulary of a Hugging Face directory that `tokenizer_files` wrote.
 
-    Only a vocabulary of characters has no pre-tokenizer. Which token ends a document stands in config.json where it is
-    not `<|endoftext|>`.
+    Of one that came with another model the keys are there. Of the others only a vocabulary of characters has no
+    pre-tokenizer, and which token ends a document stands in config.json where it is not `<|endoftext|>`.
 
     Raises:
         UserError: there is no tokenizer.json, or it is not one of ours.
     """
+    if keys := _read_keys(hf_dir):
+        return GGUFVocabulary(keys)
     path = Path(hf_dir) / "tokenizer.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -75,8 +102,28 @@ def read_vocabulary(hf_dir: str | Path) -> GGUFVocabulary:
         raise UserError(f"{path}: {error}; export the model anew with {step('convert_to_gguf')}") from None
 
 
+def read_carried(hf_dir: str | Path) -> CarriedTokenizer | None:
+    """The tokenizer of such a directory if it came with another model. Raises UserError where it is damaged."""
+    keys = _read_keys(hf_dir)
+    return CarriedTokenizer(keys) if keys else None
+
+
+def _read_keys(hf_dir: str | Path) -> Keys | None:
+    path = Path(hf_dir) / KEYS
+    try:
+        keys = json.loads(path.read_text(encoding="utf-8"))
+        check(keys)
+        return keys
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: {error}; export the model anew with {step('convert_to_gguf')}") from None
+
+
 def gguf_vocabulary(tokenizer: Tokenizer) -> GGUFVocabulary:
     """What goes into a GGUF file of a model with this tokenizer."""
+    if isinstance(tokenizer, CarriedTokenizer):
+        return GGUFVocabulary(tokenizer.keys)
     content = json.loads(WRITERS[tokenizer.kind](tokenizer))
     if not content.get("pre_tokenizer"):
         return _read_characters(content)
@@ -110,7 +157,7 @@ def _read_characters(content: dict[str, Any]) -> GGUFVocabulary:
     # Without an entry llama.cpp ends every text at token 11. A vocabulary with no end token (the tutorial's) names
     # its last character; our own runtime sees that this is no control token and does not stop at it.
     end_of_text_id = added[0]["id"] if added else len(tokens) - 1
-    return GGUFVocabulary(tokens, types, merges(vocabulary), end_of_text_id)
+    return GGUFVocabulary.of_bytes(tokens, types, merges(vocabulary), end_of_text_id)
 
 
 def _read_bpe(content: dict[str, Any], end_of_text: str) -> GGUFVocabulary:
@@ -121,7 +168,9 @@ def _read_bpe(content: dict[str, Any], end_of_text: str) -> GGUFVocabulary:
     for i in tokenizer.unused:
         types[i] = UNUSED
     joined = [f"{left} {right}" for left, right in tokenizer.merges] or merges("")
-    return GGUFVocabulary(tokenizer.spelled_tokens, types, joined, tokenizer.end_of_text_id, tokenizer.pre.name)
+    return GGUFVocabulary.of_bytes(
+        tokenizer.spelled_tokens, types, joined, tokenizer.end_of_text_id, tokenizer.pre.name
+    )
 
 
 def _end_of_text(content: dict[str, Any], config: Path) -> str:

@@ -25,6 +25,7 @@ class Card:
     context: int  # tokens that it reads at once
     n_vocab: int  # tokens that it knows
     quantization: str  # the type of its weights, as llama.cpp calls it
+    adapters: str = ""  # those applied to it, each with its strength where that is not 1
     description: str = ""  # what it is, in a sentence
     trained_on: str = ""  # the text
     training: str = ""  # how long, and how well it did, in a line
@@ -42,6 +43,7 @@ def card_of(model: Model) -> Card:
         context=model.block_size,
         n_vocab=model.n_vocab,
         quantization=model.quantization,
+        adapters=", ".join(clean(path.name) + f" × {scale:g}" * (scale != 1) for path, scale in model.loras),
         description=model.metadata("general.description") or "",
         trained_on=model.metadata("general.dataset.0.name") or "",
         training=model.metadata("custom_llm.training") or "",
@@ -65,6 +67,7 @@ def card_lines(card: Card, columns: int) -> list[str]:
         "context": f"{card.context:,} tokens",
         "vocabulary": f"{card.n_vocab:,} tokens",
         "quantization": card.quantization,
+        "adapter": card.adapters,
         "trained on": card.trained_on,
         "training": card.training,
         "author": card.author,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from custom_llm.inference.grammar import Vocabulary
     from custom_llm.inference.sampler import Sampler  # or llama.cpp's
-    from custom_llm.llamacpp import Context, Model  # or what is like them over PyTorch
+    from custom_llm.llamacpp import Context, Lora, Model  # or what is like them over PyTorch
 
 MAX_WINDOW = 4096  # tokens; models trained on more would fill the memory with their cache
 MAX_BATCH = 64  # tokens decoded in one call; a small buffer is quicker to set up and stays in the CPU's cache
@@ -43,7 +43,7 @@ THREADS_BY_PARAMETERS = ((30_000_000, 1), (100_000_000, 2), (400_000_000, 4))
 class Query(NamedTuple):
     """A text as the model reads it."""
 
-    tokens: list[int]
+    tokens: list[int]  # first that which the model expects before each text, if any
     text: str  # the part of it that they spell
     unknown: list[str]  # the characters that the model's vocabulary does not have
 
@@ -54,11 +54,14 @@ class Engine:
     Raises UserError when the file is no model that llama.cpp can read, or there is no llama.cpp.
     """
 
-    def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None) -> None:
-        """n_gpu_layers: -1 means all. n_threads: None chooses by the size of the model."""
+    def __init__(
+        self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None,
+        loras: Sequence[Lora] = (),
+    ) -> None:  # fmt: skip
+        """n_gpu_layers: -1 means all. n_threads: None chooses by the size of the model. loras: adapters to apply."""
         from custom_llm.llamacpp import Context, Model
 
-        model = Model(path, n_gpu_layers)
+        model = Model(path, n_gpu_layers, loras=loras)
         n_threads = n_threads or choose_threads(model.n_params)
         window = min(model.block_size, MAX_WINDOW)
         # The cache is as exact as the weights: what was not rounded computes what PyTorch does.
@@ -107,7 +110,7 @@ class Engine:
         text = as_read(text)
         tokens = model.tokenize(text)
         if model.spell(tokens) == text.encode():
-            return Query(tokens, text, [])
+            return Query(self.begun(tokens), text, [])
         # Control tokens are no characters: at odd places stand theirs, if there are any.
         names = sorted(
             {model.token_bytes(token).decode("utf-8", "replace") for token in tokens if model.is_control(token)},
@@ -118,7 +121,12 @@ class Engine:
         unknown = [c for c in characters if c.encode() not in model.spell(model.tokenize(c))]
         table = str.maketrans(dict.fromkeys(unknown))
         known = "".join(part if place % 2 else part.translate(table) for place, part in enumerate(parts))
-        return Query(model.tokenize(known), known, unknown)
+        return Query(self.begun(model.tokenize(known)), known, unknown)
+
+    def begun(self, tokens: Sequence[int]) -> list[int]:
+        """`tokens`, with that before them which the model expects before each text, if any."""
+        begin = self.model.begin_of_text
+        return [begin, *tokens] if begin >= 0 and tokens[:1] != [begin] else list(tokens)
 
     def stream(
         self, tokens: Sequence[int], max_tokens: int, sampling: Sampling | None = None, stop: Sequence[str] = (),
@@ -137,7 +145,9 @@ class Engine:
             sampling = replace(sampling, seed=secrets.randbelow(MAX_SEED + 1))
         sampler = self._sampler_for(sampling, ignore_eos, logit_bias or {})
         if not tokens:  # what stands before a text: the end of the one before it, else a new line
-            tokens = [self.model.eos] if self.model.eos >= 0 else (self.model.tokenize("\n") or [0])[:1]
+            tokens = (
+                self.begun([]) or [self.model.eos] if self.model.eos >= 0 else (self.model.tokenize("\n") or [0])[:1]
+            )
         return Generation(self.model, self.reader, sampler, sampling.seed, tokens, max_tokens, stops, n_top, start)
 
     def check(self, sampling: Sampling, ignore_eos: bool = False) -> None:
@@ -146,10 +156,12 @@ class Engine:
 
     def score(self, tokens: Sequence[int], n_top: int = 0) -> Iterator[Score]:
         """How likely the model finds each token of a text after those before it, in windows side by side."""
-        spell = self.model.token_bytes
-        if tokens:
+        spell, begin = self.model.token_bytes, self.model.begin_of_text
+        if tokens and tokens[0] != begin:  # which is no part of the text
             yield Score(tokens[0], spell(tokens[0]), None)
-        for inputs, targets in windows(tokens, self.window):
+        for place, (inputs, targets) in enumerate(windows(tokens, self.window)):
+            if place and begin >= 0:
+                inputs = [begin, *inputs[1:]]
             for logits, target in zip(self.logits(inputs), targets, strict=True):
                 yield score_of(target, logits, n_top, spell)
 

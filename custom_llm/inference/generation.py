@@ -55,7 +55,8 @@ class Generation:
         self._model, self._reader, self._sampler, self._start = model, reader, sampler, start
         self._stop = StopStrings(stop)
         self._ended = False  # by the model
-        self._history = list(tokens[-reader.n_ctx :])  # what counts for the next token
+        self._begin = [t for t in tokens[:1] if t == model.begin_of_text]  # which stays in front, whatever is forgotten
+        self._history = self._latest(list(tokens), reader.n_ctx)  # what counts for the next token
         self._n_cleared = -1  # of the reader, when it read the history
         sampler.accept(tokens)
         self._pieces = self._stop.cut(self._characters(max_tokens, n_top))
@@ -96,10 +97,12 @@ class Generation:
         start = perf_counter()
         self._read_again()
         if np.isnan(reader.logits()).any():
-            raise UserError(
-                f"{self._model.path}: the model computes no numbers (nan), because its training went wrong; train it "
-                "again with a smaller --learning_rate"
-            )
+            reason = "its training went wrong; train it again with a smaller --learning_rate"
+            if self._model.loras:
+                reason = (
+                    "an adapter is too strong or damaged; give --lora FILE:SCALE with a smaller scale, or leave it out"
+                )
+            raise UserError(f"{self._model.path}: the model computes no numbers (nan), because {reason}")
         statistics.prompt_seconds = perf_counter() - start
         statistics.prompt_read = len(self._history)
         start = perf_counter()
@@ -121,13 +124,19 @@ class Generation:
         finally:
             statistics.seconds = perf_counter() - start
 
+    def _latest(self, tokens: list[int], n: int) -> list[int]:
+        """The last `n` of them, or fewer."""
+        if len(tokens) <= n or n == 1:
+            return tokens[-n:]
+        return self._begin + tokens[len(self._begin) - n :]
+
     def _read_again(self) -> None:
         """Let the reader begin anew with this text: it was full, or has read another one."""
         reader = self._reader
         if len(self._history) > reader.n_ctx:
             # Cached keys carry their positions with them, so the last half of the window is read again from position
             # 0. One such batch every window / 2 tokens costs little.
-            self._history = self._history[-max(1, reader.n_ctx // 2) :]
+            self._history = self._latest(self._history, max(1, reader.n_ctx // 2))
         reader.clear()
         self._n_cleared = reader.n_cleared
         reader.decode(self._history)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from custom_llm.cli.parser import StepParser, number
+from custom_llm.cli.parser import Repeatable, StepParser, number
 from custom_llm.common.errors import UserError
 from custom_llm.common.notes import say
 from custom_llm.common.seal import check_seal
 from custom_llm.common.steps import QUICKSTART, command, quoted, step
-from custom_llm.llamacpp import MISSING, is_available
+from custom_llm.llamacpp import MISSING, is_adapter, is_available, parse_lora
 
 if TYPE_CHECKING:
     from custom_llm.inference.engine import Engine
@@ -24,11 +25,21 @@ WEIGHTS = "trained_model.pth"
 
 
 def add_model_flags(parser: StepParser) -> None:
-    """Where a model is computed, for `open_engine`."""
+    """What is added to a model and where it is computed, for `open_engine`."""
     add = parser.add_argument
+    add("--lora", type=_lora, action=Repeatable, default=(), metavar="FILE[:SCALE]",
+        help="apply a LoRA adapter to a GGUF model, SCALE times as strongly; repeatable")  # fmt: skip
     add("--use_gpu", action="store_true", help="compute all layers on the GPU")
     add("--n_gpu_layers", type=number(int, 0, 2**31 - 1), metavar="N", help="compute N layers on the GPU")
     add("--threads", type=number(int, 1, 512), metavar="N", help="CPU threads (default: by the model's size)")
+
+
+def _lora(typed: str) -> str:
+    try:
+        parse_lora(typed)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}") from None
+    return typed
 
 
 def choose_model(path: str | None) -> Path:
@@ -56,22 +67,32 @@ def choose_model(path: str | None) -> Path:
 def newest(pattern: str) -> Path | None:
     """The file of such a name that was written last, in this folder or in that of quickstart."""
     found = [path for folder in (Path(), Path(QUICKSTART)) for path in folder.glob(pattern)]
-    found = [path for path in found if path.is_file() and not path.name.startswith(".")]
+    found = [path for path in found if path.is_file() and not path.name.startswith(".") and not is_adapter(path)]
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
 
 def open_engine(
     path: str | os.PathLike[str], use_gpu: bool = False, n_gpu_layers: int | None = None, n_threads: int | None = None,
-    config_path: str | None = None, *, warn: Callable[[str], None], thorough: bool = False,
+    config_path: str | None = None, *, warn: Callable[[str], None], thorough: bool = False, lora: Sequence[str] = (),
 ) -> Engine:  # fmt: skip
     """Load a model. Raises UserError when the file cannot be used, or not with these settings.
 
     n_gpu_layers: how many layers of a GGUF are on the GPU; use_gpu: all of them. n_threads: None chooses by the size of
     the model. config_path: of a .pth; None: model_config.pth beside it. warn: is told when there is no GPU to use.
-    thorough: a large GGUF file, too, is read to see whether it is what was written.
+    thorough: a large GGUF file, too, is read to see whether it is what was written. lora: adapters as `parse_lora`
+    reads them.
     """
     path = Path(path)
+    try:
+        loras = [parse_lora(typed) for typed in lora]
+    except ValueError as error:
+        raise UserError(f"--lora {error}") from None
     if path.suffix == ".pth":
+        if loras:
+            raise UserError(
+                "--lora is for GGUF files, and a .pth holds what its training learned; leave it out, or give the .gguf "
+                "that the adapter was trained on"
+            )
         if n_gpu_layers is not None:
             raise UserError("--n_gpu_layers is for GGUF files; --use_gpu puts all of a .pth on the GPU")
         config = Path(config_path) if config_path else path.with_name("model_config.pth")
@@ -91,7 +112,7 @@ def open_engine(
     if layers and not gpu_available():
         warn("this build of llama-cpp-python has no GPU support; computing on the CPU")
         layers = 0
-    return Engine(path, layers, n_threads)
+    return Engine(path, layers, n_threads, loras)
 
 
 def _open_torch(path: Path, config: Path, use_gpu: bool, n_threads: int | None, warn: Callable[[str], None]) -> Engine:

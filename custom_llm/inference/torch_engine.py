@@ -16,7 +16,7 @@ from custom_llm.common.text import clean
 from custom_llm.config.sampling import Sampling
 from custom_llm.export.about import about_model
 from custom_llm.export.plan import plan_export
-from custom_llm.export.vocabulary import CONTROL, NORMAL, UNUSED, gguf_vocabulary
+from custom_llm.export.vocabulary import gguf_vocabulary
 from custom_llm.inference.card import Card
 from custom_llm.inference.engine import MAX_WINDOW, Engine, choose_threads
 from custom_llm.inference.sampler import Sampler
@@ -25,7 +25,8 @@ from custom_llm.model.attention import Cache
 from custom_llm.model.files import load_trained
 from custom_llm.tokenizer.added_tokens import TAKEN_FOR_CONTROL
 from custom_llm.tokenizer.base import Tokenizer
-from custom_llm.tokenizer.bpe import unspell
+from custom_llm.tokenizer.carried import CarriedTokenizer
+from custom_llm.tokenizer.gguf_keys import CONTROL, TAKEN_FOR_TEXT, UNUSED
 
 # Special tokens by which llama.cpp ends a text, beside the one that a file names.
 ENDS = frozenset(
@@ -36,8 +37,6 @@ ENDS = frozenset(
     <|file_sep|>
     """.split()
 )
-# Special tokens that it takes for text, so that none of them ends one.
-TAKEN_FOR_TEXT = frozenset("<|channel|> <|message|> <|start|> <|constrain|>".split())
 
 
 class TorchEngine(Engine):
@@ -77,25 +76,33 @@ class TorchEngine(Engine):
 class TokenizerVocabulary:
     """A tokenizer as llama.cpp's `Model` shows the vocabulary of its GGUF file; its methods are described there."""
 
+    loras = ()  # what was trained is in the weights
+
     def __init__(self, tokenizer: Tokenizer, path: Path) -> None:
         """path: of the model, which errors name."""
         self.path, self.n_vocab = path, tokenizer.vocab_size
         self.eos = -1 if tokenizer.end_of_text_id is None else tokenizer.end_of_text_id
+        self.begin_of_text = -1 if tokenizer.begin_of_text_id is None else tokenizer.begin_of_text_id
         self._tokenizer = tokenizer
         described = gguf_vocabulary(tokenizer)
+        named_end = described.keys["tokenizer.ggml.eos_token_id"]
         self._spelled: list[bytes] = []
         self._controls, self._ends = set(), set()
-        for i, (token, kind) in enumerate(zip(described.tokens, described.types, strict=True)):
-            self._spelled.append(unspell(token) if kind == NORMAL else b"" if kind == UNUSED else token.encode())
+        for i, (token, kind, spelled) in enumerate(
+            zip(described.tokens, described.types, tokenizer.bytes, strict=True)
+        ):
+            self._spelled.append(b"" if kind == UNUSED else spelled)
             if (kind == CONTROL or token in TAKEN_FOR_CONTROL) and token not in TAKEN_FOR_TEXT:
                 self._controls.add(i)
-                if i == self.eos or token in ENDS:
+                if i in (self.eos, named_end) or token in ENDS:
                     self._ends.add(i)
 
     def tokenize(self, text: str) -> list[int]:
         return self._tokenizer.encode(text).tolist()
 
     def spell(self, tokens: Sequence[int]) -> bytes:
+        if isinstance(self._tokenizer, CarriedTokenizer):
+            return self._tokenizer.spell(tokens)
         return b"".join([self._spelled[token] for token in tokens])
 
     def token_bytes(self, token: int) -> bytes:

@@ -13,9 +13,12 @@ from custom_llm.common.steps import install, program
 
 LATER = {
     "Context": "custom_llm.llamacpp.context",
+    "Lora": "custom_llm.llamacpp.adapter",
     "Model": "custom_llm.llamacpp.model",
     "Sampler": "custom_llm.llamacpp.sampler",
     "gpu_available": "custom_llm.llamacpp.bindings",
+    "is_adapter": "custom_llm.llamacpp.adapter",
+    "parse_lora": "custom_llm.llamacpp.adapter",
     "quantize_file": "custom_llm.llamacpp.model",
     "score_windows": "custom_llm.llamacpp.context",
 }

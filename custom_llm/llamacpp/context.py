@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from custom_llm.common.errors import UserError
+from custom_llm.llamacpp.adapter import Lora
 from custom_llm.llamacpp.bindings import Owned, c, error_lines
 from custom_llm.llamacpp.model import Model
 from custom_llm.llamacpp.sampler import Sampler
@@ -41,6 +42,12 @@ class Context(Owned):
         self.ptr = c.llama_init_from_model(model.ptr, params)
         if not self.ptr:
             raise UserError(f"{model.path}: not enough memory to read {n_ctx} tokens at once; close other programs")
+        if model.adapters:
+            adapters, scales = zip(*model.adapters, strict=True)
+            n = len(adapters)
+            c.llama_set_adapters_lora(
+                self.ptr, (c.llama_adapter_lora_p_ctypes * n)(*adapters), n, (ctypes.c_float * n)(*scales)
+            )
         self.model = model  # also keeps the weights alive as long as the context
         self.n_ctx, self.n_batch = n_ctx, n_batch
         self.n_past = 0  # positions 0 … n_past - 1 are in the cache
@@ -111,17 +118,20 @@ def _gains_by_flash(model: Model, n_ctx: int) -> bool:
 
 
 def score_windows(
-    path: str | os.PathLike[str], windows: Sequence[Sequence[int]], f32_cache: bool = True
+    path: str | os.PathLike[str], windows: Sequence[Sequence[int]], f32_cache: bool = True, loras: Sequence[Lora] = ()
 ) -> Iterator[np.ndarray]:
     """Yield (len(window), n_vocab) float32 logits for each window of token ids, read from position 0 alone.
 
-    The file is loaded once. Raises UserError for an unreadable file, ValueError for an empty window or one
-    that is longer than the model's positions.
+    The file is loaded once, with the adapters `loras`. Raises UserError for an unreadable file, ValueError for an empty
+    window or one that is longer than the model's positions.
     """
     if not windows:
         return
     longest = max(len(window) for window in windows)
-    with Model(path) as model, Context(model, longest, longest, n_threads=1, f32_cache=f32_cache) as context:
+    with (
+        Model(path, loras=loras) as model,
+        Context(model, longest, longest, n_threads=1, f32_cache=f32_cache) as context,
+    ):
         for window in windows:
             context.clear()
             context.decode(window, all_logits=True)

@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.seal import check_seal
 from custom_llm.common.steps import step
+from custom_llm.common.text import without_added_spaces
+from custom_llm.llamacpp.adapter import Lora, is_adapter
 from custom_llm.llamacpp.bindings import REDO, Owned, c, error_lines, ggml, load_failure
+from custom_llm.tokenizer.base import ENDS_OF_TEXT
 
 _MIN_PIECE_BYTES = 64
 # Bytes of a file that is read. A larger one is mapped, which begins to write up to 2 ms sooner for each MB; but if it
@@ -26,10 +30,17 @@ class Model(Owned):
 
     _free = staticmethod(c.llama_model_free)
 
-    def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, vocab_only: bool = False) -> None:
-        """`n_gpu_layers`: how many layers to keep on the GPU; -1 means all of them. `vocab_only`: no weights."""
+    def __init__(
+        self, path: str | os.PathLike[str], n_gpu_layers: int = 0, vocab_only: bool = False, loras: Sequence[Lora] = ()
+    ) -> None:
+        """`n_gpu_layers`: how many layers to keep on the GPU; -1 means all of them. `vocab_only`: no weights.
+
+        `loras`: adapters that every `Context` of the model applies.
+        """
         self.path = Path(path)
-        _check_file(self.path)
+        _check_file(self.path, step("convert_to_gguf"))
+        if is_adapter(self.path):
+            raise UserError(f"{self.path}: an adapter, which writes nothing alone; give its model, and this as --lora")
         params = c.llama_model_default_params()
         params.n_gpu_layers, params.vocab_only = n_gpu_layers, vocab_only
         params.use_extra_bufts = not _may_crash_with_amx()
@@ -59,9 +70,55 @@ class Model(Owned):
         trained = self.metadata("custom_llm.block_size") or ""
         window = int(trained) if re.fullmatch("[0-9]{1,9}", trained) else 0
         self.block_size: int = min(window or self.n_ctx_train, self.n_ctx_train)
-        # llama.cpp assumes id 11 when a file names no end token: in a character vocabulary, some letter.
+        self.adds_space: bool = (
+            c.llama_vocab_type(self.vocab) == c.LLAMA_VOCAB_TYPE_SPM
+            and self.metadata("tokenizer.ggml.add_space_prefix") != "false"
+        )
+        self.eos = self._end_of_text()  # -1 where there is none
+        # What it expects before each text; -1 where that is nothing.
+        self.begin_of_text: int = c.llama_vocab_bos(self.vocab) if c.llama_vocab_get_add_bos(self.vocab) else -1
+        self.loras = tuple(loras)
+        self.adapters: list[tuple[int, float]] = []  # llama.cpp's, with the scale of each; they go with the model
+        try:
+            for lora in loras:
+                self.adapters.append((self._load_adapter(lora.path), lora.scale))
+        except UserError:
+            self.close()
+            raise
+
+    def _end_of_text(self) -> int:
+        """The token that ends a document: not that which ends a turn of a chat, which many files name."""
+        for name in ENDS_OF_TEXT:
+            token, *more = self.tokenize(name)
+            if not more and self._special(token) == c.LLAMA_TOKEN_ATTR_CONTROL:
+                return token
+        # llama.cpp assumes id 11 when a file names none: in a character vocabulary, some letter.
         eos = c.llama_vocab_eos(self.vocab)
-        self.eos: int = eos if eos >= 0 and c.llama_vocab_is_control(self.vocab, eos) else -1
+        return eos if eos >= 0 and c.llama_vocab_is_control(self.vocab, eos) else -1
+
+    def _special(self, token: int) -> int:
+        """By which of llama.cpp's attributes a token is found in a text before all others; 0 for the others."""
+        attributes = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED | c.LLAMA_TOKEN_ATTR_UNKNOWN
+        return c.llama_vocab_get_attr(self.vocab, token) & attributes
+
+    def _load_adapter(self, path: Path) -> int:
+        """Have llama.cpp read an adapter; UserError where it is none, or not for this model."""
+        try:
+            _check_file(path, f"{step('convert_to_gguf')} --adapter")
+            check_seal(path)
+        except UserError as error:
+            raise UserError(f"--lora {error}") from None
+        error_lines.clear()
+        adapter = c.llama_adapter_lora_init(self.ptr, os.fsencode(path))
+        if not adapter:
+            said = " ".join(error_lines)
+            known = [words for part, words in NOT_APPLIED.items() if part in said]
+            why = known[0] if known else f"cannot be read ({said}); {ANEW}"
+            model = f"{self.path} ({self.metadata('general.architecture')})"
+            raise UserError(f"--lora {path} {why.replace('MODEL', model)}")
+        if c.llama_adapter_get_alora_n_invocation_tokens(adapter):
+            raise UserError(f"--lora {path} is an aLoRA, which certain words switch on; that cannot be done here")
+        return adapter
 
     def _spells_all_bytes(self) -> bool:
         """Whether a vocabulary of SentencePiece has a token for each byte; without one, to read a text is fatal."""
@@ -118,6 +175,8 @@ class Model(Owned):
 
     def spell(self, tokens: Sequence[int]) -> bytes:
         """What `tokenize` read to give `tokens`."""
+        if self.adds_space:
+            return without_added_spaces((self.token_bytes(token), bool(self._special(token))) for token in tokens)
         return b"".join([self.token_bytes(token) for token in tokens])
 
     def is_control(self, token: int) -> bool:
@@ -139,12 +198,30 @@ def _may_crash_with_amx() -> bool:
     return has_amx is None or bool(has_amx())
 
 
-def _check_file(path: Path) -> None:
-    """Raise UserError for what is certainly not a GGUF file, before llama.cpp words it less clearly."""
+ANEW = f"copy it again, or write it again with {step('convert_to_gguf')} --adapter"
+# What llama.cpp says of an adapter that it does not apply → the same for a person about a MODEL.
+NOT_APPLIED = {
+    "expect general.type": "is a model and no adapter; give it as --gguf_path, without --lora",
+    "expect adapter.type": "is an adapter of another kind; give one of type lora",
+    "arch mismatch": "is for another architecture than MODEL; give the one that it was trained on",
+    "does not exist in base": "is for another model than MODEL; give the one that it was trained on",
+    "incorrect shape": "is for a model of other sizes than MODEL; give the one that it was trained on",
+    "file bounds": f"is damaged: it ends too early; {ANEW}",
+    "failed to load": f"is damaged: its header cannot be read; {ANEW}",
+    "missing one component": f"is damaged: half of a pair of its tensors is missing; {ANEW}",
+    "unexpected suffix": f"is damaged, or changes more than matrices; {ANEW}",
+}
+
+
+def _check_file(path: Path, writer: str) -> None:
+    """Raise UserError for what is certainly not a GGUF file, before llama.cpp words it less clearly.
+
+    writer: what writes such files.
+    """
     if path.is_dir():
         raise UserError(f"{path}: a folder; give a .gguf file")
     if not path.exists():
-        raise UserError(f"{path}: no such file; write one with {step('convert_to_gguf')}")
+        raise UserError(f"{path}: no such file; write one with {writer}")
     if not path.is_file():  # reading a pipe or a device could wait for ever
         raise UserError(f"{path}: not a regular file; give a .gguf file")
     try:
@@ -153,9 +230,9 @@ def _check_file(path: Path) -> None:
     except PermissionError:
         raise UserError(f"{path}: permission denied; make it readable (chmod u+r {path})") from None
     if not magic:
-        raise UserError(f"{path}: an empty file; {REDO}")
+        raise UserError(f"{path}: an empty file; write it again with {writer}")
     if magic != b"GGUF":
-        raise UserError(f"{path}: not a GGUF file; give the .gguf that {step('convert_to_gguf')} wrote")
+        raise UserError(f"{path}: not a GGUF file; give the .gguf that {writer} wrote")
 
 
 def quantize_file(source: str | os.PathLike[str], target: str | os.PathLike[str], file_type: int) -> None:

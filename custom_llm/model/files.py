@@ -231,11 +231,19 @@ def check_weights(
                 f"{'×'.join(map(str, shape))}; they are not of one training, so train again with "
                 f"{command('train_llm')}"
             )
-        if not torch.isfinite(weights[name]).all():
+        if not is_finite(weights[name]):
             raise UserError(f"{model_path}: {name} holds NaN or infinity; train again with a lower --learning_rate")
     unexpected = sorted(set(weights) - set(expected))
     if unexpected:
         raise UserError(f"{model_path} has {unexpected[0]}, which {config_path} does not ask for")
+
+
+def is_finite(x: torch.Tensor) -> bool:
+    """Whether all numbers are finite.
+
+    By the least and the largest, which are NaN where one is: that takes an eighth of the time of a look at each.
+    """
+    return not x.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(x))).all())
 
 
 def is_state_dict(weights: object) -> bool:

@@ -210,9 +210,15 @@ class GPTLanguageModel(nn.Module):
         return sum(mixture.balance_loss for mixture in self.mixtures)
 
     def rebalance(self) -> None:
-        """After a step, move the experts' selection biases against their load (see `MixtureOfExperts`)."""
+        """After a step, move the experts' selection biases against their load (see `MixtureOfExperts`).
+
+        Those of a router that is not trained stay as they are.
+        """
         for mixture in self.mixtures:
-            mixture.rebalance()
+            if mixture.router.weight.requires_grad:
+                mixture.rebalance()
+            else:
+                mixture.forget()
 
     @classmethod
     def outline(cls, config: ModelConfig) -> GPTLanguageModel:

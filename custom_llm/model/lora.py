@@ -114,14 +114,14 @@ def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def merge(
-    base: Mapping[str, torch.Tensor], trained: Mapping[str, torch.Tensor], scale: float
+    base: Mapping[str, torch.Tensor], trained: Mapping[str, torch.Tensor], alpha: float
 ) -> dict[str, torch.Tensor]:
     """The weights of a model after a training that has changed a part of them, in float32 and under ordinary names.
 
     Args:
         base: the weights before it; products of adapters are added to these, and not to what is kept in bfloat16.
         trained: the `trained_state` after it: other weights in place of some, and adapters beside some.
-        scale: alpha / rank.
+        alpha: what adapters have learnt is multiplied by alpha / rank.
     """
     copies: dict[int, torch.Tensor] = {}  # a matrix of two names stays one
     merged = {name: copies.setdefault(weight.data_ptr(), weight.float()) for name, weight in base.items()}
@@ -129,7 +129,7 @@ def merge(
         if name.endswith(A):
             layer = name.removesuffix(A)
             product = trained[f"{layer}{B}"].float() @ value.float()
-            merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + scale * product
+            merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + alpha / len(value) * product
         elif not name.endswith(B):
             merged[name] = value
     return merged

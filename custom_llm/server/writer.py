@@ -71,7 +71,7 @@ class Writer:
         read = Read(sum(len(query.tokens) for query in queries), unknown)
         if not task.echo:  # what does not count is not kept while others have their turn
             memory = max(self.engine.window, PENALTY_LAST_N)  # tokens that can have an influence on those behind them
-            queries = [Query(query.tokens[-memory:], "", []) for query in queries]
+            queries = [Query(self._latest(query.tokens, memory), "", []) for query in queries]
         for index, (query, number) in enumerate(product(queries, range(task.n))):
             sampling = task.sampling
             if sampling.seed is not None:
@@ -114,6 +114,12 @@ class Writer:
         while part := list(islice(scores, size)):
             yield from part
             size = self.engine.window
+
+    def _latest(self, tokens: list[int], n: int) -> list[int]:
+        """The last `n` of the tokens of a prompt, and before them that which begins a text, if it does."""
+        if len(tokens) <= n or tokens[0] != self.engine.model.begin_of_text:
+            return tokens[-n:]
+        return self.engine.begun(tokens[1 - n :])
 
     def _read(self, prompt: str | list[int]) -> Query:
         if isinstance(prompt, str):

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 END_OF_TEXT = "<|endoftext|>"
+# What ends a document, also where a chat model names the end of a turn as its end; the first that is a control token.
+ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>")
 
 
 class Tokenizer(Protocol):
@@ -20,11 +22,17 @@ class Tokenizer(Protocol):
 
     kind: str
     vocab_size: int
+    bytes: list[bytes]  # what each token stands for in UTF-8, by id; of control tokens their names
     end_of_text: str  # what it reads as the end of a document: `<|endoftext|>` in all that is made from a text
     end_of_text_id: int | None  # the id of that; None where it is no token
+    begin_of_text_id: int | None  # of the token that stands before each document; None where there is none
+    separator: str  # what stands between two documents in a text: the end of one and the beginning of the other
 
-    def encode(self, text: str) -> np.ndarray:
-        """The ids of `text`, int32 of shape (n,); what cannot be encoded is left out."""
+    def encode(self, text: str, continued: bool = False) -> np.ndarray:
+        """The ids of `text`, int32 of shape (n,); what cannot be encoded is left out.
+
+        continued: `text` goes on where another ended, which shows in tokenizers that put a space before a text.
+        """
 
     def unknown(self, text: str) -> list[str]:
         """The distinct characters of `text` that `encode` leaves out, in code point order."""

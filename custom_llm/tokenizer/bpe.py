@@ -1,7 +1,7 @@
 """Byte-level BPE: pieces of words, learned from a text, to token ids and back (Sennrich et al. 2016, GPT-2).
 
 A text is cut into words, numbers, punctuation and white space, each piece is spelled in bytes, and the learned merges
-join bytes to tokens. As all bytes are tokens, nothing is ever unknown (but see FIRST_OF_FOUR). llama.cpp reads such a
+join bytes to tokens. As all bytes are tokens, nothing is ever unknown (but see RARE). llama.cpp reads such a
 vocabulary as `gpt2` with a pre-tokenizer of its own (pre_tokenizers.py) and gives the same ids.
 """
 
@@ -34,9 +34,11 @@ CHUNK = 1 << 16  # characters encoded as one; each costs some 100 bytes of memor
 CHUNKS_PER_CORE = 4  # in a batch
 SAMPLE_PART = 1 << 16  # characters
 SAMPLE_PARTS = 256  # 16 million characters, of which merges are learned; more give hardly other ones
-# Bytes that begin characters from U+40000 on, where next to nothing is assigned. Vocabularies that were learned from a
-# text without (StarCoder's) lack one or the other; such characters are then unknown.
-FIRST_OF_FOUR = {0xF0 + i: (i << 18, min((i + 1 << 18) - 1, 0x10FFFF)) for i in (1, 2, 3, 4)}  # with what they begin
+# Bytes of characters that hardly any text has, with the first and the last of those characters: from U+40000 on next
+# to nothing is assigned, and the others steered teletypes. Vocabularies that were learned from a text without
+# (StarCoder's, SmolLM's) lack one or the other; such characters are then unknown.
+RARE = {0xF0 + i: (i << 18, min((i + 1 << 18) - 1, 0x10FFFF)) for i in (1, 2, 3, 4)}
+RARE |= {byte: (byte, byte) for byte in range(ord(" ")) if not chr(byte).isspace() or byte >= 0x1C}
 NOT_IN_UTF_8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 
 
@@ -49,6 +51,7 @@ class BPETokenizer:
     """
 
     kind = "bpe"
+    begin_of_text_id = None
 
     def __init__(
         self, tokens: list[str], merges: list[tuple[str, str]], added: dict[int, Added] | None = None,
@@ -75,12 +78,13 @@ class BPETokenizer:
         self.added = added
         self.pre = pre
         self.vocab_size = len(tokens)
-        self.end_of_text, self.end_of_text_id = end_of_text, ends[0]
+        self.end_of_text = self.separator = end_of_text
+        self.end_of_text_id = ends[0]
         self.unused = {i for i, token in enumerate(tokens) if i not in added and not BYTE_OF_LETTER.keys() >= {*token}}
-        self._bytes = [
+        self.bytes = [
             token.encode() if i in added or i in self.unused else unspell(token) for i, token in enumerate(tokens)
         ]
-        unknown = [ends for byte, ends in FIRST_OF_FOUR.items() if BYTE_LETTERS[byte] not in tokens]
+        unknown = [ends for byte, ends in RARE.items() if BYTE_LETTERS[byte] not in tokens]
         ranges = "".join(f"{chr(first)}-{chr(last)}" for first, last in unknown)
         self._unknown = re.compile(f"[{ranges}]") if unknown else None
         vocabulary = {token: i for i, token in enumerate(tokens)}
@@ -123,7 +127,7 @@ class BPETokenizer:
         hf.pre_tokenizer = PRE_TOKENIZERS["gpt-2"].build()
         return cls.from_json(json.loads(hf.to_str()))
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: str, continued: bool = False) -> np.ndarray:
         """The ids of `text`, int32 of shape (n,), on all cores; what is `unknown` is left out."""
         chunks = split(self._readable(text), CHUNK)
         parts = [np.zeros(0, np.int32)]
@@ -135,14 +139,18 @@ class BPETokenizer:
         """The characters of `text` that cannot be encoded: halves of surrogate pairs, and what lacks a byte."""
         return sorted(set(text) - set(self._readable(text)))
 
+    def spell(self, ids: Iterable[int]) -> bytes:
+        """The text of `ids` in UTF-8; maybe it begins or ends in the middle of a character."""
+        return b"".join([self.bytes[int(i)] for i in ids])
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; U+FFFD where they begin or end in the middle of a character."""
-        return b"".join([self._bytes[int(i)] for i in ids]).decode("utf-8", "replace")
+        return self.spell(ids).decode("utf-8", "replace")
 
     @property
     def tokens(self) -> list[str]:
         """The text of every token, by id; U+FFFD for a part of a character."""
-        return [token.decode("utf-8", "replace") for token in self._bytes]
+        return [token.decode("utf-8", "replace") for token in self.bytes]
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "json": self.to_json(), "end_of_text": self.end_of_text}
@@ -190,7 +198,7 @@ class BPETokenizer:
             text.encode()
         except UnicodeEncodeError:
             text = text.encode("utf-8", "ignore").decode()
-        return text if self._unknown is None or text.isascii() else self._unknown.sub("", text)
+        return text if self._unknown is None else self._unknown.sub("", text)
 
 
 class PretrainedTokenizer(BPETokenizer):
@@ -246,7 +254,7 @@ def _check(tokens: list[str], merges: list[tuple[str, str]], added: dict[int, Ad
     if len(known) != len(tokens):
         raise ValueError("a token is there twice")
     missing = {byte for byte, letter in enumerate(BYTE_LETTERS) if letter not in known}
-    if missing := missing - NOT_IN_UTF_8 - FIRST_OF_FOUR.keys():
+    if missing := missing - NOT_IN_UTF_8 - RARE.keys():
         raise ValueError(f"{len(missing)} of the 256 bytes are no tokens, {min(missing):#04x} the first")
     for merge in merges:
         if len(merge) != 2 or not known.issuperset((*merge, "".join(merge))):

@@ -24,7 +24,8 @@ class CharTokenizer:
     """
 
     kind = "char"
-    end_of_text = END_OF_TEXT
+    end_of_text = separator = END_OF_TEXT
+    begin_of_text_id = None
 
     def __init__(self, chars: str, end_of_text: bool = True) -> None:
         """The vocabulary of the distinct `chars`; a character's place is its id.
@@ -63,7 +64,7 @@ class CharTokenizer:
                     seen[points] = True
         return cls("".join(map(chr, seen.nonzero()[0])), end_of_text)
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: str, continued: bool = False) -> np.ndarray:
         """The ids of `text`, int32 of shape (n,); characters outside the vocabulary are left out."""
         ids = self._ids.take(self._code_points(text))
         return ids if ids.min(initial=0) >= 0 else ids[ids >= 0]
@@ -77,6 +78,11 @@ class CharTokenizer:
         """The text of `ids`."""
         tokens = self.tokens
         return "".join(tokens[int(i)] for i in ids)
+
+    @property
+    def bytes(self) -> list[bytes]:
+        """What each token stands for, by id."""
+        return [token.encode() for token in self.tokens]
 
     @property
     def tokens(self) -> list[str]:

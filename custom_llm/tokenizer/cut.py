@@ -47,20 +47,20 @@ def rechunk(pieces: Iterable[str], size: int) -> Iterator[str]:
     yield from split(held, size)
 
 
-def split(text: str, size: int) -> Iterator[str]:
-    """Yield a whole text in such parts."""
+def split(text: str, size: int, cut: re.Pattern[str] = CUT) -> Iterator[str]:
+    """Yield a whole text in such parts; `cut`: where, if not at a CUT."""
     start = 0
     while start < len(text):
-        end = _end(text, start, size) or len(text)
+        end = _end(text, start, size, cut=cut) or len(text)
         yield text[start:end]
         start = end
 
 
-def _end(text: str, start: int, size: int, searched: int = 0) -> int | None:
+def _end(text: str, start: int, size: int, searched: int = 0, cut: re.Pattern[str] = CUT) -> int | None:
     """Where the part of `text` that begins at `start` ends; None where the text ends before."""
     last = start + size + LONGEST
-    if cut := CUT.search(text, max(start + size, searched), last):
-        return cut.start()
+    if found := cut.search(text, max(start + size, searched), last):
+        return found.start()
     return last - len(_started(text[start:last])) if last < len(text) else None
 
 

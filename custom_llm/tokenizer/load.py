@@ -9,11 +9,12 @@ from typing import Any
 
 from custom_llm.tokenizer.base import Recipe, Tokenizer
 from custom_llm.tokenizer.bpe import BPETokenizer, PretrainedTokenizer
+from custom_llm.tokenizer.carried import CarriedTokenizer
 from custom_llm.tokenizer.char import CharTokenizer
 from custom_llm.tokenizer.pretrained import load_pretrained
 
 LEARNED = (CharTokenizer, BPETokenizer)  # from the text, by their kinds as names: these have a `recipe`
-TOKENIZERS = {tokenizer.kind: tokenizer for tokenizer in (*LEARNED, PretrainedTokenizer)}
+TOKENIZERS = {tokenizer.kind: tokenizer for tokenizer in (*LEARNED, PretrainedTokenizer, CarriedTokenizer)}
 
 
 def load_tokenizer(values: dict[str, Any]) -> Tokenizer:
@@ -34,6 +35,6 @@ def find_recipe(name: str, vocab_size: int) -> Recipe:
 
 
 def recipe_of(tokenizer: Tokenizer, notes: Sequence[str] = ()) -> Recipe:
-    """The recipe for a tokenizer that is there already."""
+    """The recipe of one that is there already, whatever the text."""
     digest = blake2b(json.dumps(tokenizer.to_dict()).encode(), digest_size=16).hexdigest()
     return Recipe(digest, lambda pieces: tokenizer, notes)

@@ -84,6 +84,16 @@ PRE_TOKENIZERS = {
     )
 }
 
+# llama.cpp's other names of the same (llama-vocab.cpp, load).
+SAME = {
+    "gpt-2": "phi-2 mpt olmo jais trillion granite-docling gigachat a.x-4.0 mellum exaone4",
+    "smollm": "starcoder refact command-r codeshell exaone minerva-7b mellum2",
+    "llama-bpe": "llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 glm4 glm5",
+    "dbrx": "smaug-bpe chatglm-bpe",
+    "qwen2": "stablelm2 deepseek-r1-qwen kormo f2llmv2 megrez hunyuan solar-open grok-2",
+}
+BY_NAME = {**PRE_TOKENIZERS, **{other: PRE_TOKENIZERS[name] for name in SAME for other in SAME[name].split()}}
+
 
 def recognize(pre_tokenizer: dict[str, Any] | None, ignore_merges: bool) -> PreTokenizer:
     """The type that cuts text as a tokenizer.json's `pre_tokenizer` does, shipped or built here; or ValueError."""

@@ -13,7 +13,7 @@ from typing import Any
 from custom_llm.common.errors import UserError
 from custom_llm.common.hub import HubError, NotReached, download, is_name
 from custom_llm.tokenizer.added_tokens import TAKEN_FOR_CONTROL
-from custom_llm.tokenizer.base import END_OF_TEXT
+from custom_llm.tokenizer.base import ENDS_OF_TEXT
 from custom_llm.tokenizer.bpe import PretrainedTokenizer, check_ids, check_model
 from custom_llm.tokenizer.pre_tokenizers import adds_space
 
@@ -21,8 +21,6 @@ FILES = """
     tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt config.json
 """.split()
 VOCABULARIES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "vocab.json")  # that have ids
-# What ends a document, also where a chat model names the end of a turn as its end.
-ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")
 OTHERS = "take char, bpe, or a byte-level BPE such as gpt2, Llama 3's or Qwen2's"
 
 
@@ -36,7 +34,7 @@ def load_pretrained(name: str) -> tuple[PretrainedTokenizer, list[str]]:
     The notes say what the tokenizer does elsewhere and here does not. UserError where there is none, it cannot be read,
     or llama.cpp would read text as other ids.
     """
-    loaded = _load(name, find_pretrained(name))
+    loaded = load_backend(name, find_pretrained(name))
     try:
         content = json.loads(loaded.backend_tokenizer.to_str())
         notes = _leave_out(content, loaded)
@@ -64,7 +62,7 @@ def find_pretrained(name: str) -> Path:
     return folder if is_folder else _download(name)
 
 
-def _load(name: str, folder: Path) -> Any:
+def load_backend(name: str, folder: Path) -> Any:
     """transformers' tokenizer of a folder."""
     has_json = (folder / "tokenizer.json").is_file()
     if not has_json and not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):

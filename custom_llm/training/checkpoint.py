@@ -51,7 +51,7 @@ class Checkpoint:
         """What is to stand as the same training in all its files; the same training has the same when it is repeated.
 
         >>> Checkpoint({name: 1 for name in IDENTITY}, {}, "text").identify()
-        'c37a0b1bb6ba0edd'
+        'a64f7abf75bdb843'
         """
         what = (self.model, self.text, [self.config.get(name) for name in IDENTITY])
         return blake2b(repr(what).encode(), digest_size=8).hexdigest()
@@ -189,7 +189,7 @@ def form_of_state(trainer: Trainer) -> dict[str, Any]:
         "sampler": {"before": like(generator), "read": count},
         "losses": {"total": amount, "tokens": count},
         "history": {"points": [of_points], "since": (amount, count, number, number, number)},
-        "before": maybe({"held_out": amount, "general": amount}),
+        "before": dict.fromkeys(("held_out", "general"), amount) if trainer.general else {},
         "lowest": {"loss": number, "step": count, "epoch": count, "since": count, "last": number},
         # Of other devices than the CPU there are as many as there were.
         "random": [lambda value: isinstance(value, dict) and like(generator)(value.get("cpu"))],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 
@@ -70,9 +71,12 @@ def write_sample(
     """
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    start = torch.tensor([beginning or [tokenizer.end_of_text_id]], device=device)
+    between = tokenizer.encode(tokenizer.separator).tolist()
+    start = torch.tensor([beginning or between], device=device)
     ids = model.generate(start, n_tokens, temperature=0.8, generator=generator)[0, start.shape[1] :]
-    documents = tokenizer.decode(ids.tolist()).split(tokenizer.end_of_text)
+    documents = re.split(
+        f"{re.escape(tokenizer.separator)}|{re.escape(tokenizer.end_of_text)}", tokenizer.decode(ids.tolist())
+    )
     return next((document.strip("\n") for document in documents if document.strip()), "")
 
 
@@ -88,7 +92,7 @@ def beginning_of(ids: np.ndarray, tokenizer: Tokenizer) -> list[int]:
         for between in ("\n\n", "\n"):
             if text.count(between) >= FEW_DOCUMENTS:
                 return tokenizer.encode(between).tolist()
-    return [tokenizer.end_of_text_id]
+    return tokenizer.encode(tokenizer.separator).tolist()
 
 
 def pieces_of(ids: np.ndarray, tokenizer: Tokenizer) -> list[str]:

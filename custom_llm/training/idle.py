@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from custom_llm.config.training import TrainConfig
+from custom_llm.config.training import FROM_BASE, TrainConfig
 from custom_llm.training.clock import REPORTS
 
 DEFAULT = TrainConfig()
@@ -41,9 +41,9 @@ def too_much_for(config: TrainConfig, n_steps: int, n_tokens: int, per_step: int
             yield f"--{name} {steps}: this training has {n_steps:,} steps, and its only {what} is at the end"
     by_epochs = config.minutes is None and config.max_iters is None
     reports = n_steps // config.eval_interval if config.eval_interval else config.max_epochs if by_epochs else REPORTS
-    if config.patience != DEFAULT.patience and config.patience >= reports:
+    if config.patience not in (DEFAULT.patience, FROM_BASE["patience"]) and config.patience >= reports:
         yield f"--patience {config.patience} cannot end this training of {n_steps:,} steps before its end"
     if config.total_batch_size is not None and per_step > n_tokens:
         yield f"--total_batch_size {config.total_batch_size}: a step reads all {n_tokens:,} tokens that are trained on"
-    elif config.batch_size not in (DEFAULT.batch_size, 1) and config.batch_size > n_windows:
+    elif config.batch_size not in (DEFAULT.batch_size, FROM_BASE["batch_size"], 1) and config.batch_size > n_windows:
         yield f"--batch_size {config.batch_size}: a step reads all {n_windows:,} windows that are trained on"

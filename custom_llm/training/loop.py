@@ -20,6 +20,7 @@ from custom_llm.common.logits import windows_per_batch
 from custom_llm.common.progress import Progress
 from custom_llm.common.signals import StopRequest
 from custom_llm.config.training import TrainConfig
+from custom_llm.data.dataset import begun
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.costs import costs_of
 from custom_llm.training.clock import Clock, learning_rate_at
@@ -113,13 +114,13 @@ class Trainer:
         self.model, self.loader, self.config, self.processes = model, loader, config, processes
         self._validate, self._on_lowest, self._save, self._write_sample = validate, on_lowest, save, write_sample
         self.step = Step(model, config, device, processes)
-        self._general = general
+        self.general = general
         window = config.window or model.config.block_size
         self._n_batches = config.accumulation(window, processes.size)  # of a step
         processes.sum()  # the clock begins now
         self.clock = Clock(config, -(-len(loader) // self._n_batches), processes.now, n_held_out, general is not None)
         self.best = Best()
-        self.before: dict[str, float] | None = None  # losses of a base before the first step: held_out, general
+        self.before: dict[str, float] = {}  # losses of a base before the first step: held_out, general
         self.history = History() if history is None else history
         self._updates: deque[tuple[int, float, Update]] = deque()  # not looked at yet; with number and learning rate
         self._loss, self._n_targets = 0.0, 0  # sum of the losses since the last report, in nats, and of how many
@@ -130,14 +131,9 @@ class Trainer:
     def try_base(self) -> None:
         """Before the first step: how good the model is already. Nothing worse than that will be its best."""
         with autocast(self.step.device, self.step.precision):
-            self.before = {"held_out": self._validate(self.model), "general": self._general(self.model)}
+            self.before = {"held_out": self._validate(self.model), "general": self.general(self.model)}
         if self.best.add(self.before["held_out"], 0, 0) and self._on_lowest is not None:
             self._on_lowest(self)
-
-    def general_loss(self) -> float:
-        """The loss on general text of the model as it is."""
-        with autocast(self.step.device, self.step.precision):
-            return self._general(self.model)
 
     def run(self, stops: Callable[[], bool] = lambda: False) -> None:
         """Train to the end, unless Interrupted or Diverged is raised (see `train_model`), or `stops` says so."""
@@ -232,7 +228,9 @@ class Trainer:
                     self._on_lowest(self)
             line += f", Held-out: {held_out:.4f} ({self.history.bits_per_byte(held_out):.3f} bits per byte)"
         line += self.step.expert_use.pop()
-        with self.step.averaged():
+        # Frozen matrices in bfloat16 would be made float32 for each token.
+        casts = self.config.is_partial and self.step.precision == "bfloat16"
+        with self.step.averaged(), autocast(self.step.device, "bfloat16" if casts else "float32"):
             sample = None if self._write_sample is None else self._write_sample()
         self.processes.sum()
         self.clock.reported(start)
@@ -290,12 +288,16 @@ class Trainer:
 
 @torch.no_grad()
 def held_out_loss(
-    model: GPTLanguageModel, data: torch.Tensor, processes: Processes = ALONE, window: int | None = None
-) -> float:
+    model: GPTLanguageModel, data: torch.Tensor, processes: Processes = ALONE, window: int | None = None,
+    begin: int | None = None,
+) -> float:  # fmt: skip
     """Mean cross-entropy in nats over every token of `data`, int64 (n,), but the first, read in windows side by side.
 
-    They have `window` tokens (default: as many as the model reads). The processes share the work: all of them call the
-    model equally often, and get the same loss.
+    The processes share the work: all of them call the model equally often, and get the same loss.
+
+    Args:
+        window: tokens of a window (default: as many as the model reads).
+        begin: the token that each window begins with, if the model expects one (`data.dataset.begun`).
     """
     was_training, block_size = model.training, window or model.config.block_size
     model.eval()
@@ -310,7 +312,7 @@ def held_out_loss(
     for start in range(0, len(batches), processes.size):
         mine = start + processes.rank
         x, y = batches[min(mine, len(batches) - 1)]
-        logits, _ = model(x.to(device))
+        logits, _ = model(begun(x, begin).to(device))
         if mine < len(batches):
             total += F.cross_entropy(logits.flatten(0, 1), y.to(device).flatten(), reduction="sum").item()
     model.train(was_training)

@@ -11,7 +11,7 @@ import torch
 
 from custom_llm.data.hub.named import PREFIX, find_dataset
 from custom_llm.data.token_file import Tokens
-from custom_llm.model.files import Provenance
+from custom_llm.model.files import Origin, Provenance
 from custom_llm.training.loop import Trainer
 
 LAST = 0.05  # share of the training whose mean loss is the loss at its end
@@ -19,8 +19,13 @@ MOST_TEXT = 1000  # characters of what the model wrote
 MOST_NAMES = 5  # of the files of a text
 
 
-def provenance(trainer: Trainer, source: tuple[str, str], tokens: Tokens, text: str = "") -> Provenance:
-    """The training as far as it has come, on `tokens` of `source` (see `public_name`); the model writes `text`."""
+def provenance(
+    trainer: Trainer, source: tuple[str, str], tokens: Tokens, text: str = "", base: Origin | None = None
+) -> Provenance:
+    """The training as far as it has come, on `tokens` of `source` (see `public_name`); the model writes `text`.
+
+    `base` is what it started from, whose tokenizer it has.
+    """
     config, clock, best, history = trainer.config, trainer.clock, trainer.best, trainer.history
     last = [point.loss for point in history.points if point.tokens > (1 - LAST) * clock.tokens]
     known = math.isfinite(best.loss)
@@ -29,7 +34,7 @@ def provenance(trainer: Trainer, source: tuple[str, str], tokens: Tokens, text: 
         characters=tokens.n_characters,
         tokens=len(tokens.ids),
         held_out_tokens=clock.n_held_out,
-        tokenizer=_last_part(config.tokenizer) if os.path.lexists(config.tokenizer) else config.tokenizer,
+        tokenizer=_name_of_tokenizer(config.tokenizer) if base is None else base.name,
         n_parameters=trainer.model.n_parameters(),
         epochs=round(clock.epochs + clock.batches / len(trainer.loader), 2),
         steps=clock.steps,
@@ -63,6 +68,10 @@ def public_name(spec: str) -> tuple[str, str]:
     names = [_last_part(part) for part in map(str.strip, spec.split(",")) if part]
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more, ""
+
+
+def _name_of_tokenizer(name: str) -> str:
+    return _last_part(name) if os.path.lexists(name) else name
 
 
 def _last_part(path: str) -> str:

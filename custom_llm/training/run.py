@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import zlib
@@ -31,7 +30,7 @@ from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.model import GPTLanguageModel
 from custom_llm.model.costs import training_bytes
 from custom_llm.model.earlier import EarlierModel
-from custom_llm.model.files import SavedConfig, load_base, load_config, load_model, save_config
+from custom_llm.model.files import SavedConfig, base_path, load_base, load_config, load_model, save_config
 from custom_llm.model.lora import adapter_of, add_lora, freeze, merge
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.bpe import SMALLEST_VOCABULARY
@@ -91,7 +90,7 @@ class _Job:
 
     def saved_config(self, trainer: Trainer, text: str = "") -> SavedConfig:
         """The content of `model_config.pth` with the training as far as it has come; `text` is the model's."""
-        training = provenance(trainer, public_name(self.corpus.name), self.tokens, text)
+        training = provenance(trainer, public_name(self.corpus.name), self.tokens, text, self.saved.base)
         tokenizer = self.tokens.tokenizer.to_dict()
         return SavedConfig(self.architecture, tokenizer, self.tokens.sample, training, base=self.saved.base)
 
@@ -174,7 +173,7 @@ def _prepare(
 
     saved = load_config(config_path)
     architecture = saved.model
-    config = _fit_to_base(config, saved)
+    config = _fit_to_base(config, saved, config_path)
     tokens = processes.rank_0_first(lambda: encode_text(config, corpus, saved, cache))
     if len(set(processes.gather(tokens.key))) > 1:
         raise UserError(f"{corpus.name} is not the same text on all machines; copy it from one to the others")
@@ -194,9 +193,12 @@ def _prepare(
     except ValueError as error:
         raise UserError(f"--{error}") from None
     vocab_size = tokens.tokenizer.vocab_size
-    if saved.base is not None:
-        vocab_size = architecture.vocab_size  # of some it is larger than that of the tokenizer
-    elif vocab_size != architecture.vocab_size:
+    if vocab_size != architecture.vocab_size:
+        if saved.base is not None:
+            again, sizes = command("llm_model", "--from", saved.base.name), f"{vocab_size} tokens and its model"
+            raise UserError(
+                f"{config_path}: its tokenizer has {sizes} {architecture.vocab_size}; make it anew with {again}"
+            )
         what = _WHAT.get(tokens.tokenizer.kind, f"that of {config.tokenizer}")
         say(f"vocab_size becomes {vocab_size}, {what}")
     return _Job(
@@ -205,7 +207,7 @@ def _prepare(
     )  # fmt: skip
 
 
-def _fit_to_base(config: TrainConfig, saved: SavedConfig) -> TrainConfig:
+def _fit_to_base(config: TrainConfig, saved: SavedConfig, config_path: str) -> TrainConfig:
     """The same with a window; UserError where it does not fit to the base that there is, or to there being none."""
     n_layer, block_size = saved.model.n_layer, saved.model.block_size
     if config.window is not None and config.window > block_size:
@@ -216,6 +218,11 @@ def _fit_to_base(config: TrainConfig, saved: SavedConfig) -> TrainConfig:
                 start = command("llm_model", "--from", "WHAT")
                 raise UserError(f"--{name} {getattr(config, name)} needs a model to start from; {start} gives one")
         return config
+    if not base_path(config_path).exists():
+        again = command("llm_model", "--from", saved.base.name)
+        raise UserError(
+            f"{base_path(config_path)}, from which training starts, is not there; make it anew with {again}"
+        )
     if config.train_layers and config.train_layers > n_layer:
         raise UserError(f"--train_layers {config.train_layers}: this model has {n_layer}; give that or less")
     return replace(config, window=config.window or min(block_size, BASE_WINDOW))
@@ -253,8 +260,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
         n = min(UNTRAINED_TOKENS, config.sample_tokens, work // model.n_parameters())
         job.record.untrained = write_sample(model, tokenizer, n, config.seed) if n else None
     if config.lora:
-        alpha = config.lora_scale * config.lora
-        add_lora(model, config.lora, alpha, config.lora_dropout, config.lora_targets, config.train_layers)
+        add_lora(model, config.lora, config.alpha, config.lora_dropout, config.lora_targets, config.train_layers)
     elif config.train_layers:
         freeze(model, config.train_layers)
     loader = WindowLoader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
@@ -265,7 +271,7 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
 
     held_out = job.held_out if job.saved.base is None else job.held_out[:BASE_HELD_OUT]
     general = None if job.saved.base is None else general_text(tokenizer)
-    beginning = job.beginning
+    beginning, begin = job.beginning, tokenizer.begin_of_text_id
     sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed, beginning), SAMPLE_SHARE)
     # Only one process writes, which it cannot with a part of the model.
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
@@ -274,12 +280,12 @@ def _build(job: _Job) -> tuple[Trainer, Saver]:
     saver = Saver(
         training, job.config_path, job.model_path, processes, job.record, job.saved_config, job.command,
         _completing(job) if config.is_partial else dict,
-        (lambda trained: adapter_of(trained, config.lora, config.lora_scale * config.lora)) if config.lora else None,
+        (lambda trained: adapter_of(trained, config.lora, config.alpha)) if config.lora else None,
     )  # fmt: skip
     history = History(bytes_per_token(held_out, tokenizer), job.record.add if processes.rank == 0 else None)
 
     def loss_on(data: torch.Tensor) -> Callable[[GPTLanguageModel], float]:
-        return lambda model: held_out_loss(model, data, processes, config.window)
+        return lambda model: held_out_loss(model, data, processes, config.window, begin)
 
     trainer = Trainer(
         model, loader, config, job.device, loss_on(held_out), general=None if general is None else loss_on(general),
@@ -322,7 +328,7 @@ def _check_memory(job: _Job) -> None:
 
 def _completing(job: _Job) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     """What makes all weights of those that training has changed; the others are those in the file of the base."""
-    return lambda trained: merge(load_base(job.config_path, job.saved), trained, job.config.lora_scale)
+    return lambda trained: merge(load_base(job.config_path, job.saved), trained, job.config.alpha)
 
 
 def _in_gigabytes(n_bytes: int) -> str:
@@ -331,14 +337,15 @@ def _in_gigabytes(n_bytes: int) -> str:
 
 def _checksum(weights: dict[str, torch.Tensor]) -> int:
     """A number that other weights hardly have."""
-    return functools.reduce(
-        lambda sum, weight: zlib.crc32(weight.contiguous().view(torch.uint8).numpy(), sum), weights.values(), 0
-    )
+    checksum = 0
+    for weight in weights.values():
+        checksum = zlib.crc32(weight.contiguous().view(torch.uint8).numpy(), checksum)
+    return checksum
 
 
 def bytes_per_token(ids: torch.Tensor, tokenizer: Tokenizer) -> float:
     """Bytes of UTF-8 that a token stands for, on average; the end of a text counts as one."""
-    text = tokenizer.decode(ids.tolist()).replace(tokenizer.end_of_text, "\n")
+    text = tokenizer.decode(ids.tolist()).replace(tokenizer.separator, "\n")
     return len(text.encode(errors="replace")) / len(ids)
 
 
@@ -386,7 +393,7 @@ def _begin(
     say(f"Loss: how far off the model is with what comes next. Knowing nothing it is {guessing:.4f}; lower is better.")
     say("Held-out: its loss on a part of the text that it never learns from, which is what counts.")
     say("Bits per byte: the same for each byte of text, by which it compares with other models.")
-    if trainer.before is not None:
+    if trainer.before:
         bits = trainer.history.bits_per_byte(trainer.before["held_out"])
         say(f"Before: {bits:.3f} bits per byte, which {job.saved.base.name} has on the held-out text without training.")
     if job.record.page.is_file():
@@ -424,14 +431,13 @@ def _finish(job: _Job, trainer: Trainer, saver: Saver, about: About) -> None:
     # Of a model that was divided, the whole need not fit on a GPU.
     device = torch.device("cpu") if is_divided(trainer.model.head.weight) else job.device
     model = load_model(job.model_path, job.config_path)[0].to(device)
-    if trainer.before is not None:
-        general = general_text(job.tokens.tokenizer)
+    if trainer.before:
+        general, begin = general_text(job.tokens.tokenizer), job.tokens.tokenizer.begin_of_text_id
         with autocast(device, trainer.step.precision):
-            after = {
-                "held_out": trainer.best.loss, "general": held_out_loss(model, general, window=job.config.window)
-            }  # fmt: skip
-        of_general = bytes_per_token(general, job.tokens.tokenizer)
-        about = with_gain(about, job.saved.base, trainer.before, after, trainer.history.bits_per_byte, of_general)
+            of_general = held_out_loss(model, general, window=job.config.window, begin=begin)
+        after = {"held_out": trainer.best.loss, "general": of_general}
+        of_token = bytes_per_token(general, job.tokens.tokenizer)
+        about = with_gain(about, job.saved.base, trainer.before, after, trainer.history.bits_per_byte, of_token)
         for line in about.gain:
             say(line)
     print("Generated text:")

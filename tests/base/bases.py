@@ -34,7 +34,7 @@ def llama(folder: Path, form: str = "gpt-2", **changes: object) -> Path:
 def trained_pair(folder: Path, text: str = "abc", training: str = "one", block_size: int = 8) -> Path:
     """A trained_model.pth of ours and its model_config.pth, but for the learning."""
     tokenizer = CharTokenizer.from_text(text, end_of_text=True)
-    architecture = ModelConfig(tokenizer.vocab_size, n_embd=8, n_head=2, n_layer=1, block_size=block_size, dropout=0.0)
+    architecture = ModelConfig(tokenizer.vocab_size, n_embd=32, n_head=2, n_layer=1, block_size=block_size, dropout=0.0)
     saved = SavedConfig(architecture, tokenizer.to_dict(), text[:100], training_id=training)
     weights = GPTLanguageModel(architecture).state_dict()
     save_trained(folder / "trained_model.pth", weights, folder / "model_config.pth", saved)

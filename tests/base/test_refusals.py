@@ -168,7 +168,7 @@ def untrained(folder: Path) -> None:
 
     weights = torch.load(folder / "trained_model.pth", weights_only=True)
     torch.save(weights, folder / "trained_model.pth")  # without its label
-    configure(folder, vocab_size=4, n_embd=8, n_head=2, n_layer=1, block_size=8, dropout=0.0)
+    configure(folder, vocab_size=4, n_embd=32, n_head=2, n_layer=1, block_size=8, dropout=0.0)
 
 
 def archive(folder: Path) -> None:
@@ -255,7 +255,7 @@ CASES: list[tuple[str, Make, str | list[str], str]] = [
      "it is an adapter, not a whole model; merge it first: python -c "),
     (MODEL, content("a/adapter_config.json", b"{}"), "--from a", "it is an adapter, and adapter_config.json does not"),
     # tokenizers
-    (MODEL, without("tokenizer.json"), "--from hf", "--from hf: "),
+    (MODEL, without("tokenizer.json"), "--from hf", "hf: it has no tokenizer.json, tokenizer.model, or vocab.json"),
     (MODEL, content("hf/tokenizer.json", b"{"), "--from hf", "--from hf: "),
     (MODEL, both(config(vocab_size=500), weights(lambda w: w.update(
         {name: w[name][:500] for name in ("model.embed_tokens.weight", "lm_head.weight")}))), "--from hf", "500"),

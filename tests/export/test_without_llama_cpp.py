@@ -142,7 +142,7 @@ def test_the_tokenizer_is_rebuilt_from_the_file(tmp_path, absent, tokenizer):
     model = random_model(SMALL | dict(vocab_size=tokenizer.vocab_size))
     write_hf_directory(model, tokenizer, tmp_path / "hf")
     convert_to_gguf(str(tmp_path / "hf"), str(tmp_path / "m.gguf"), "F32", None)
-    found = rebuild(read_gguf_vocabulary(GGUFReader(tmp_path / "m.gguf")))
+    found = rebuild(read_gguf_vocabulary(tmp_path / "m.gguf"))
     assert found.encode(text).tolist() == tokenizer.encode(text).tolist()
     assert (found.tokens, found.end_of_text_id) == (tokenizer.tokens, tokenizer.end_of_text_id)
     assert Original(model, tokenizer, text).compare(tmp_path / "m.gguf", "m").n_tokens == tokenizer.vocab_size

@@ -115,7 +115,7 @@ def test_whatever_follows_a_line_break_may_begin_a_part(trained, monkeypatch):
 @settings(max_examples=200, **MANY)
 def test_ids_in_the_middle_of_a_character_give_replacement_characters(trained, data):
     ids = data.draw(st.lists(st.integers(0, trained.vocab_size - 1)))
-    joined = b"".join(trained._bytes[i] for i in ids)
+    joined = b"".join(trained.bytes[i] for i in ids)
     assert trained.decode(ids) == joined.decode("utf-8", "replace")
     assert trained.decode(iter(np.array(ids, dtype=np.int32))) == trained.decode(ids)
 

@@ -82,6 +82,18 @@ def test_two_processes_train_what_one_does_and_go_on_with_each_others_work(tmp_p
 
 
 @pytest.mark.slow
+def test_two_processes_train_a_part_of_a_model_as_one_does(tmp_path):
+    partial = [dict(lora=3), dict(lora=3, train_layers=1), dict(train_layers=1)]
+    cases = [
+        Case("modern", optimizer, strategy, partial=part)
+        for part, optimizer in zip(partial, ("adamw", "muon", "muon"), strict=True) for strategy in ("ddp", "fsdp")
+    ]  # fmt: skip
+    cases += [Case("modern", "adamw", "ddp", partial=partial[0], resumed=(1, 2))]  # from fsdp to ddp
+    for case, result in zip(cases, run_together(2, cases, tmp_path), strict=True):
+        assert_same(result, Case(case.architecture, case.optimizer, partial=case.partial).run())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3])
 def test_every_strategy_optimizer_and_architecture(n, tmp_path):
     cases = [

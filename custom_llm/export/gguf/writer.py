@@ -67,16 +67,8 @@ def add_about(writer: Any, about: About) -> None:
 
 def add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:
     """Everything llama.cpp's tokenizer reads from a file."""
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(vocabulary.pre)
-    writer.add_token_list(vocabulary.tokens)
-    writer.add_token_types(vocabulary.types)
-    writer.add_token_merges(vocabulary.merges)
-    writer.add_bos_token_id(vocabulary.end_of_text_id)
-    writer.add_eos_token_id(vocabulary.end_of_text_id)
-    writer.add_add_bos_token(False)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
+    for key, value in vocabulary.keys.items():
+        _add(writer, key, value)
 
 
 def _add(writer: Any, key: str, value: Any) -> None:

@@ -167,7 +167,7 @@ class Graph:
     def of_model(cls, model: GPTLanguageModel) -> Graph:
         """What a model computes, in float32."""
         config = model.config
-        tensors = {_canonical(name, config): x.detach().float() for name, x in model.state_dict().items()}
+        tensors = {canonical(name, config): x.detach().float() for name, x in model.state_dict().items()}
         if config.tie_embeddings:
             del tensors["head.weight"]
         if config.pos_emb == "sin":
@@ -222,7 +222,7 @@ def join(parts: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
     return whole
 
 
-def _canonical(name: str, config: ModelConfig) -> str:
+def canonical(name: str, config: ModelConfig) -> str:
     """The graph's name of a tensor of the model."""
     match = re.match(r"(blocks\.(\d+)\.ffn\.)(.*)", name)
     if not match:

@@ -34,7 +34,7 @@ def rename(tensors: Tensors, s: Structure, table: Table) -> Tensors:
     """Our tensors under their names. Every tensor must have a row; rows without tensors are left out."""
     result: Tensors = {}
     used: set[str] = set()
-    for theirs, row, attn in _rows(s, table):
+    for theirs, row, attn in rows(s, table):
         if not all(name in tensors for name in row.ours):
             continue
         used.update(row.ours)
@@ -59,7 +59,7 @@ def restore(tensors: Tensors, s: Structure, table: Table) -> Tensors:
             raise ValueError(f"{name} is missing")
         return left.pop(name)
 
-    for theirs, row, attn in _rows(s, table):
+    for theirs, row, attn in rows(s, table):
         if not all(name in shapes for name in row.ours):
             continue
         shape, sizes = list(shapes[row.ours[0]]), [shapes[name][row.dim] for name in row.ours]
@@ -87,7 +87,7 @@ def _scaled(x: torch.Tensor, factors: list[float]) -> torch.Tensor:
     return x * torch.tensor(factors).view(-1, *[1] * (x.dim() - 1))
 
 
-def _rows(s: Structure, table: Table):
+def rows(s: Structure, table: Table):
     """(their name, row, attention of the layer) for every row, layer, weight and bias."""
     for theirs, value in table.items():
         row = TensorRow((value,)) if isinstance(value, str) else value

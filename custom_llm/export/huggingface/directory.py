@@ -25,15 +25,17 @@ from custom_llm.export.graph.check import check_structure, expected_shapes
 from custom_llm.export.graph.graph import Graph, Structure
 from custom_llm.export.graph.tensor_names import rename, restore
 from custom_llm.export.huggingface.classes import BY_NAME, HFClass, in_directory
-from custom_llm.export.vocabulary import tokenizer_files
+from custom_llm.export.vocabulary import KEYS, tokenizer_files
 from custom_llm.model import GPTLanguageModel
 from custom_llm.tokenizer.base import Tokenizer
+from custom_llm.tokenizer.carried import FILES as CARRIED_FILES
 
 OURS = "CustomLLM"  # in the place of a class
 SUMS = "SHA256SUMS"
 FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", SUMS,
 )  # fmt: skip
+CARRIED = (*CARRIED_FILES, KEYS)  # which are there where the tokenizer came with another model
 AGAIN = f"remove its folder, or name another with --output_dir, and export anew with {step('convert_to_gguf')}"
 
 
@@ -62,6 +64,8 @@ def write_hf_directory(
     end_of_text_id = tokenizer.end_of_text_id
     # The token that pads stands here and not in config.json: there, Llama's class keeps its row from being fine-tuned.
     generation = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end_of_text_id)
+    if tokenizer.begin_of_text_id is not None:
+        generation["bos_token_id"] = tokenizer.begin_of_text_id
     generation["do_sample"] = True
     if graph.s.n_positions is not None:
         # Without a length pipelines write 256 tokens, and fall over the end of the table of positions.
@@ -141,8 +145,9 @@ def check_sums(hf_dir: str | Path) -> None:
     sums = Path(hf_dir) / SUMS
     try:
         lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
-        found = {name: line.partition(" ")[0] for line in lines for name in FILES if line.endswith(f"  {name}")}
-        for name in FILES[:-1]:
+        known = (*FILES, *CARRIED)
+        found = {name: line.partition(" ")[0] for line in lines for name in known if line.endswith(f"  {name}")}
+        for name in dict.fromkeys((*FILES[:-1], *found)):
             if _sha256(Path(hf_dir) / name) != found.get(name):
                 raise UserError(
                     f"{Path(hf_dir) / name} is not what was written; if you changed it, remove {sums}, else {AGAIN}"

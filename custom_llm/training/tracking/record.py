@@ -97,9 +97,9 @@ class Record:
 
         `about` is what there is to say now, if more than at the start.
         """
-        self._about = about or getattr(self, "_about", None)
         if self._history is None:
             return None
+        self._about = about or self._about
         self._attempt("csv", self._write_csv)
         page = self._attempt("page", lambda: self._write_last_page(status, text))
         self._track(lambda: self._tracker.close())
