@@ -26,6 +26,7 @@ from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Graph
 from custom_llm.export.graph.tensor_names import restore
 from custom_llm.model.layers import BETA_FAST, BETA_SLOW
 
+POSITIONS = "position_embd.weight"
 WHOLE = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # types of weights that were not rounded
 KNOWN = {a.name: [other for other in ARCHITECTURES if other.name == a.name] for a in ARCHITECTURES}
 ACTIVATION = {"gptneox": "gelu_erf", "gpt2": "gelu", "starcoder2": "gelu", "arcee": "relu2", "jais2": "relu2"}
@@ -63,6 +64,8 @@ def read_gguf(path: str | Path) -> tuple[ModelConfig, dict[str, torch.Tensor], s
         raise ValueError(f"it is a {name} of a kind that is not known here")
     places = {name: place for name, place in header.tensors.items() if name != ROPE_FREQS}
     tensors = {name: _read(path, name, place) for name, place in places.items()}
+    if POSITIONS in tensors:  # our files have more rows than were trained
+        tensors[POSITIONS] = tensors[POSITIONS][: structure.n_positions].clone()
     config, weights = as_model(Graph(structure, restore(tensors, structure, target.names)))
     return config, weights, _rounded_to(places.values())
 
@@ -137,8 +140,8 @@ class _Reader:
             raise ValueError(f"{self.name}.block_count is {n_layer}")
         norm = "layer" if self.get("attention.layer_norm_epsilon") is not None else "rms"
         eps = self.need(f"attention.layer_norm_{'rms_' if norm == 'rms' else ''}epsilon")
-        n_positions = self.shape("position_embd.weight")[0] if self.has("position_embd.weight") else None
         block_size = self.metadata.get("custom_llm.block_size") or self.need("context_length")
+        n_positions = min(block_size, self.shape(POSITIONS)[0]) if self.has(POSITIONS) else None
         layers = tuple(self._layer(i, n_layer, width) for i in range(n_layer))
         is_gemma = self.name.startswith("gemma")
         after = self.has("blk.0.post_ffw_norm.weight")
@@ -168,10 +171,8 @@ class _Reader:
         normed = self.has(f"{block}attn_q_norm.weight")
         over = "all" if normed and self.shape(f"{block}attn_q_norm.weight") != (head_dim,) else "head"
         rotary = self.get("rope.dimension_count") or head_dim
-        if self.name == "gemma3" and n_layer == 62:  # llama.cpp knows the largest by its depth
-            scale = (width // n_head) ** -0.5
-        else:
-            scale = None
+        # llama.cpp knows the largest Gemma 3 by its depth.
+        scale = (width // n_head) ** -0.5 if (self.name, n_layer) == ("gemma3", 62) else None
         cap = self.get("attn_logit_softcapping", CAPS.get(self.name, (None, None))[0])
         return Attention(
             n_head, n_kv, head_dim, bias, out_bias, normed, over, scale=scale, softcap=_shortest(cap) or None,

@@ -176,7 +176,7 @@ BESIDE: dict[str, tuple[str, Any]] = {
 NOT_LATENT = ("qk_norm", "attn_softcap", "sliding_window", "rotary_dim")  # what latent attention does not have
 
 
-def _without_meaning(values: dict[str, Any]) -> dict[str, str]:
+def without_meaning(values: dict[str, Any]) -> dict[str, str]:
     """Options that have no meaning beside the others → what they need."""
     found = {}
     for name, (choice, wanted) in BESIDE.items():
@@ -187,7 +187,7 @@ def _without_meaning(values: dict[str, Any]) -> dict[str, str]:
 
 def _check_together(values: dict[str, Any], is_latent: bool) -> None:
     """Raise ValueError for an option that has no meaning beside the others, or lacks one."""
-    for name, needed in _without_meaning(values).items():
+    for name, needed in without_meaning(values).items():
         if values[name] != MODEL_DEFAULTS[name]:
             raise ValueError(f"{name} {values[name]} has no meaning here; it belongs to {needed}")
     for name in NOT_LATENT if is_latent else ():
@@ -219,7 +219,7 @@ MODEL_DEFAULTS = {item.name: item.default for item in fields(ModelConfig)}
 def meaningful(values: dict[str, Any]) -> set[str]:
     """The options of a model that have a meaning beside these; what is not among them has its default."""
     values = {**MODEL_DEFAULTS, **values}
-    known = set(MODEL_DEFAULTS) - set(PER_LAYER) - _without_meaning(values).keys()
+    known = set(MODEL_DEFAULTS) - set(PER_LAYER) - without_meaning(values).keys()
     if values["layer_configs"] is not None:
         return known
     if values["attn"] == "mla":

@@ -27,7 +27,6 @@ from custom_llm.export.graph.rewrites.norms import (
     mirror,
     some_head_bias,
     untie,
-    usual_scale,
     zero_biases,
 )
 from custom_llm.export.graph.rewrites.parts import each_layer
@@ -198,7 +197,8 @@ def _scaling(s: Structure) -> Metadata:
     if s.rope_scaling == "yarn":
         usual = 1 + 0.1 * math.log(s.rope_factor)  # which llama.cpp multiplies by anyway
         scaling["rope.scaling.original_context_length"] = s.rope_original
-        scaling["rope.scaling.attn_factor"] = None if s.rope.gain == usual else s.rope.gain / usual
+        if s.rope.gain != usual and not s.first.attn.is_latent:  # deepseek2 has its own, see there
+            scaling["rope.scaling.attn_factor"] = s.rope.gain / usual
     return scaling
 
 
@@ -361,7 +361,7 @@ ARCHITECTURES = (
             rope_scaling=(None, "linear"), qk_norm=(True,), norm_place=("both",), embedding_scaled=(True,),
             logit_softcap=EITHER, window=ANY_WINDOW, local_base=EITHER, dense=[("gelu", True)],
         ),
-        NORMED_AFTER, (usual_scale,), _gemma,
+        NORMED_AFTER, (), _gemma,
     ),
     Architecture(
         "gemma2",
@@ -369,7 +369,7 @@ ARCHITECTURES = (
             norm_place=("both",), embedding_scaled=(True,), attn_softcap=EITHER, logit_softcap=EITHER,
             window=ANY_WINDOW, dense=[("gelu", True)],
         ),
-        NORMED_AFTER, (usual_scale,), _gemma,
+        NORMED_AFTER, (), _gemma,
     ),
     Architecture(
         "arcee", Accepts(rope_scaling=ANY_SCALING, attn_bias=EITHER, dense=[("relu2", False)]), NEIGHBOURS,
@@ -378,11 +378,11 @@ ARCHITECTURES = (
     Architecture(
         "llama",
         Accepts(rope_scaling=ANY_SCALING, attn_bias=EITHER, out_bias=EITHER, dense=[SWIGLU], dense_bias=EITHER),
-        NEIGHBOURS, (usual_scale, centre, gated_silu), _rotating, converted_from=BY_NAME["LlamaForCausalLM"],
+        NEIGHBOURS, (centre, gated_silu), _rotating, converted_from=BY_NAME["LlamaForCausalLM"],
     ),
     Architecture(
         "phi3", Accepts(**STRETCHED, partial_rotation=EITHER, square_heads=(True,), dense=[SWIGLU]), FUSED_GATE,
-        (usual_scale, centre, squares_as_gates), _rotating,
+        (centre, squares_as_gates), _rotating,
     ),
     Architecture(
         "llama",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from custom_llm.export.graph.graph import Experts, FeedForward, Graph, Structure
-from custom_llm.export.graph.rewrites.parts import Rewrite
+from custom_llm.export.graph.rewrites.parts import Rewrite, usual_embeddings, usual_scale
 from custom_llm.export.graph.tensor_names import Table
 
 EITHER = (False, True)
@@ -17,7 +17,7 @@ REWRITTEN = ("relu", "relu2", "leaky_relu", "silu")  # activations that `rewrite
 # Fields about what no rewrite changes.
 LASTING = {
     "positions", "attention", "qk_norm", "qk_norm_over", "attn_softcap", "window", "local_base", "partial_rotation",
-    "rope_scaling", "norm_place", "parallel", "logit_softcap", "scoring", "renormalized", "groups",
+    "rope_scaling", "latent_gain", "norm_place", "parallel", "logit_softcap", "scoring", "renormalized", "groups",
 }  # fmt: skip
 
 
@@ -38,6 +38,7 @@ class Accepts:
     local_base: tuple[bool, ...] = (False,)  # whether these rotate by another base
     partial_rotation: tuple[bool, ...] = (False,)
     rope_scaling: tuple[str | None, ...] = (None,)
+    latent_gain: tuple[bool, ...] = (False,)  # whether rotations make the rotary part of a latent head longer
     norm_place: tuple[str, ...] = ("before",)
     parallel: tuple[bool, ...] = (False,)
     embedding_scaled: tuple[bool, ...] = (False,)
@@ -110,6 +111,7 @@ def _facts(s: Structure) -> Iterator[tuple[str, Any]]:
         yield "attn_scaled", a.scale is not None
         yield "attn_softcap", a.softcap is not None
         yield "partial_rotation", a.rotary_dim is not None
+        yield "latent_gain", a.is_latent and s.rope.gain != 1
         yield "attn_bias", a.bias
         yield "out_bias", a.out_bias
         yield "equal_biases", a.bias == a.out_bias
@@ -149,6 +151,10 @@ class Target:
         """The graph as this computes it, or None if it cannot."""
         if not self.accepts.may_fit(graph.s):
             return None
+        if True not in self.accepts.attn_scaled:
+            graph = usual_scale(graph)
+        if True not in self.accepts.embedding_scaled:
+            graph = usual_embeddings(graph)
         for step in self.steps:
             graph = step(graph)
         return graph if self.accepts.fits(graph.s) else None

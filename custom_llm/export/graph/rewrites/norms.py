@@ -25,17 +25,6 @@ def untie(graph: Graph) -> Graph:
     return graph.change({"head.weight": graph.tensors["token_embedding.weight"]}, tied=False)
 
 
-@each_layer
-def usual_scale(layer: Layer, x: Tensors) -> tuple[Layer, Tensors]:
-    """Scores that are multiplied by 1/√width: the rest of another factor is one of queries, or of their norm."""
-    a = layer.attn
-    if a.scale is None or a.is_latent:
-        return layer, x
-    rest = a.scale * a.head_dim**0.5
-    names = ["attn.query_norm.weight"] if a.qk_norm else ["attn.query.weight", "attn.query.bias"]
-    return replace(layer, attn=replace(a, scale=None)), x | {name: x[name] * rest for name in names if name in x}
-
-
 def centre(graph: Graph) -> Graph:
     """LayerNorm as RMSNorm: of a stream whose mean is always 0 they are the same.
 
