@@ -21,6 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from custom_llm.common.errors import UserError, describe_os_error
 from custom_llm.common.files import beside, replacing, scratch_folder, write_bytes
 from custom_llm.common.seal import EMPTY, KEY, write_seal
+from custom_llm.common.signals import unwinding
 from custom_llm.common.steps import command
 from custom_llm.export.about import About
 from custom_llm.export.gguf.architectures import Architecture, choose_architecture
@@ -202,6 +203,7 @@ class AdapterExport:
         writer.add_quantization_version(GGML_QUANT_VERSION)
         finish(writer)
 
+    @unwinding()
     def write(
         self, hf_dir: Path, gguf_output: str | Path, about: About, expected: Reference | Original | None
     ) -> tuple[Path, Parity | None]:

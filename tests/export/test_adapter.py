@@ -250,6 +250,12 @@ def test_a_model_that_is_rewritten_is_exported_merged_only(tmp_path, changes, me
     assert not (trained.folder / "model.gguf").exists()
 
 
+def test_a_folder_is_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--adapter is about a LoRA training here, and somewhere is whole"):
+        convert(["somewhere", "--adapter"])
+
+
 def damaged(what: str, folder: Path) -> None:
     path = folder / "trained_model.lora.pth"
     content = torch.load(path, weights_only=True)
