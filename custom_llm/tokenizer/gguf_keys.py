@@ -20,8 +20,6 @@ def check(keys: Keys) -> None:
     tokens, types = keys.get("tokenizer.ggml.tokens"), keys.get("tokenizer.ggml.token_type")
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise ValueError("it holds no list of tokens")
-    if types is None:
-        types = keys["tokenizer.ggml.token_type"] = [NORMAL] * len(tokens)
     if not isinstance(types, list) or len(types) != len(tokens) or any(type(kind) is not int for kind in types):
         raise ValueError("its tokens and their types are not of one number")
     if len(set(tokens)) != len(tokens) or "" in tokens:

@@ -262,7 +262,7 @@ REFUSED = {
         "its pre-tokenizer Punctuation is not known to llama.cpp",
     ),
     "a byte missing": (
-        lambda c: c["model"]["vocab"].update(qqqq=c["model"]["vocab"].pop("<0x41>")), "1 of the 256 bytes are no tokens",
+        lambda c: c["model"]["vocab"].update(qqqq=c["model"]["vocab"].pop("<0x41>")), "1 of the 256 bytes are no token",
     ),
     "a hole": (lambda c: c["model"]["vocab"].update(qqqq=5000), "its ids are not one number for each token"),
     "a merge of nothing": (lambda c: c["model"]["merges"].append(["q", "ééé"]), "a merge is not of two of its tokens"),
