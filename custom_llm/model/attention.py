@@ -8,6 +8,7 @@ from torch import nn
 
 from custom_llm.config.block import BlockConfig
 from custom_llm.config.model import ModelConfig
+from custom_llm.model.kernels import SHORT_IN_BFLOAT16, CausalAttention, trains_on_cpu
 from custom_llm.model.layers import EPS, Dropout, RMSNorm, Rotary
 
 
@@ -133,6 +134,8 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) ->
     mask = None
     if 1 < T < S:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+    if trains_on_cpu(q) and q.dtype == torch.bfloat16 and 1 < T == S <= SHORT_IN_BFLOAT16:
+        return CausalAttention.apply(q, k, v, q.shape[3] ** -0.5).transpose(1, 2).flatten(2)
     padding = q.shape[3] - v.shape[3]
     if padding:  # the kernels that never write the (T, S) scores out take one width only
         v = F.pad(v, (0, padding))
