@@ -21,7 +21,7 @@ from custom_llm.training.distributed.parallel import gathered, load_model_state,
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.optim.ema import Average
 from custom_llm.training.optim.optimizers import make_optimizers, set_learning_rate
-from custom_llm.training.speed import CudaGraphPass, autocast, compiled, in_bfloat16, precisions_of
+from custom_llm.training.speed import CudaGraphPass, autocast, compiled, in_bfloat16, keep_memory, precisions_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -93,6 +93,8 @@ class Step:
         """`model` is put on `device`, or divided among `processes`."""
         self.model, self.config, self.device, self.processes = model.train(), config, device, processes
         model.act_recomp = config.act_recomp
+        if device.type == "cpu":
+            keep_memory()
         self.precision = precisions_of(device, config.precision)[0]
         self.rows: int | None = None
         self._called = parallelize(model, config.strategy, processes, device)
