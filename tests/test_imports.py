@@ -29,10 +29,11 @@ ALLOWED = {
     "training": "common config tokenizer data model",
     "llamacpp": "common config",
     "export": "common config tokenizer model llamacpp",
+    "base": "common config tokenizer model export",
     "inference": "common cli config tokenizer model export llamacpp",
     "server": "common cli config inference llamacpp",
     "evaluation": "common config tokenizer data model export inference llamacpp",
-    "commands": "common cli config tokenizer data model training llamacpp export inference server evaluation",
+    "commands": "common cli config tokenizer data model training llamacpp export base inference server evaluation",
 }
 FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 FILES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}

@@ -133,6 +133,16 @@ class _YesOrNo(argparse.Action):
         setattr(namespace, self.dest, not option_string.startswith("--no_"))
 
 
+class Once(argparse.Action):
+    """--flag VALUE, refused where it is given again: both cannot be meant."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        before = getattr(namespace, self.dest)
+        if before is not self.default:
+            raise UserError(f"{option_string} is given twice, with {before} and {values}; give one of them")
+        setattr(namespace, self.dest, values)
+
+
 class Repeatable(argparse.Action):
     """--flag VALUE --flag VALUE as a list. Unlike with argparse's own `append`, it replaces the default.
 

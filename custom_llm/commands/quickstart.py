@@ -2,6 +2,7 @@
 
     python quickstart.py                            about two and a half minutes
     python quickstart.py notes.txt --minutes 10
+    python quickstart.py notes.txt --from WHAT      from a model that knows a language already (see llm_model.py)
     python quickstart.py notes.txt --preset modern --tokenizer bpe --seed 1      any option of the steps
 
 Chooses sizes for the text, the machine and the minutes, and ends with the four commands that would repeat it by hand.
@@ -17,9 +18,9 @@ from importlib import import_module
 from pathlib import Path
 
 from custom_llm.cli.ask import build
-from custom_llm.cli.parser import StepParser, add_flags, given, number
+from custom_llm.cli.parser import Once, StepParser, add_flags, given, number
 from custom_llm.commands.convert import LLAMA_CPP
-from custom_llm.commands.model import sizes_for
+from custom_llm.commands.model import sizes_for, text_of
 from custom_llm.common.aside import set_aside
 from custom_llm.common.errors import EXIT_INTERRUPTED, UserError, describe_os_error
 from custom_llm.common.files import locked, write_bytes
@@ -27,13 +28,14 @@ from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import say
 from custom_llm.common.steps import QUICKSTART, STEPS, command, flags_of, on_a_road
 from custom_llm.config.presets import Purpose
+from custom_llm.config.training import complete_from_base
 from custom_llm.data.stories.generate import generate_stories
-from custom_llm.export.about import first_word
+from custom_llm.export.about import first_word, first_words
 from custom_llm.export.gguf.quantize import check_possible, parse_quant_types
 from custom_llm.llamacpp import is_available
 
 ROAD = ("llm_model", "train_llm", "convert_to_gguf", "inference_gguf")
-TEXT_TOKENS = 1500
+TEXT_TOKENS, TEXT_TOKENS_OF_BASE = 1500, 300  # characters, or pieces of words
 OPENING = "Once upon a time"  # of many of the bundled stories
 TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the next sentence
 
@@ -44,6 +46,7 @@ def make_parser() -> StepParser:
     add = parser.add_argument
     add("file", nargs="?", metavar="FILE", help="the text (default: bundled stories)")
     add("--minutes", metavar="M", type=number(float, 0.01, 10_000), default=2.0, help="time to train (default: 2)")
+    add("--from", metavar="WHAT", action=Once, help="the model to start from (default: none, but sizes for the text)")
     add("--quant_type", metavar="TYPES", default="Q8_0", help="type of the GGUF file (default: Q8_0)")
     add("--output_dir", metavar="FOLDER", default=QUICKSTART, help=f"folder to write to (default: {QUICKSTART})")
     add("--cache_dir", metavar="FOLDER", help="where encoded texts are kept (default: ~/.cache/custom-llm-scripts)")
@@ -69,7 +72,7 @@ def _take_steps(args: Namespace, folder: Path, quant_type: str, others: dict[str
     """One after the other, each with its `others`; the exit status."""
     # What writes the text: where llama.cpp is not installed, the weights do, in PyTorch.
     written = folder / (f"model.gguf.{quant_type}.gguf" if is_available() else "trained_model.pth")
-    options = _options_of_steps(args, folder, written)
+    options = _options_of_steps(args, folder, written, has_lora="--lora" in others["train_llm"])
     steps = {script: [*flags_of(options[script]), *others[script]] for script in ROAD}
     for place, (script, flags) in enumerate(steps.items(), start=1):
         print(f"\n[{place}/{len(steps)}] {command(script, *flags)}", flush=True)
@@ -129,7 +132,7 @@ def _make_folder(name: str) -> Path:
     return folder
 
 
-def _options_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str, dict[str, object]]:
+def _options_of_steps(args: Namespace, folder: Path, written: Path, has_lora: bool) -> dict[str, dict[str, object]]:
     """What each step is told, for the text and the time."""
     dataset = args.file
     if dataset is None:
@@ -138,10 +141,15 @@ def _options_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str,
             set_aside([(there, [there])])
         write_bytes(dataset, stories)
     args.dataset_path = dataset
-    purpose = build(Purpose, given(Purpose, args))
-    model, training, beginning = sizes_for(purpose, args.cache_dir)
+    purpose, base = build(Purpose, given(Purpose, args)), getattr(args, "from")
+    if base:
+        model, (training, beginning) = {"from": base}, text_of(purpose, args.cache_dir)
+        usual = complete_from_base({"lora": has_lora})
+        training |= {name: usual[name] for name in ("batch_size", "learning_rate")}  # or they were asked for
+    else:
+        model, training, beginning = sizes_for(purpose, args.cache_dir)
     # On an empty page a short training has seen too few beginnings to be sure of one.
-    query = OPENING if args.file is None else first_word(beginning)
+    query = OPENING if args.file is None else first_words(beginning) if base else first_word(beginning)
     config_path, model_path = folder / "model_config.pth", folder / "trained_model.pth"
     return {
         "llm_model": {**model, "config_path": config_path},
@@ -150,5 +158,8 @@ def _options_of_steps(args: Namespace, folder: Path, written: Path) -> dict[str,
             "quant_type": args.quant_type, "model_path": model_path, "config_path": config_path,
             "output_dir": folder / "hf_model", "gguf_output": folder / "model.gguf",
         },
-        "inference_gguf": {"gguf_path": written, "query": query, "max_tokens": TEXT_TOKENS, "temp": TEMPERATURE},
+        "inference_gguf": {
+            "gguf_path": written, "query": query, "temp": TEMPERATURE,
+            "max_tokens": TEXT_TOKENS_OF_BASE if base else TEXT_TOKENS,
+        },
     }  # fmt: skip

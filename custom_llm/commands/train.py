@@ -23,16 +23,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from custom_llm.cli.ask import ask, build
+from custom_llm.cli.ask import Complete, ask, build
 from custom_llm.cli.parser import StepParser, add_flags, given
 from custom_llm.cli.run_file import write_beside
 from custom_llm.common.errors import UserError
+from custom_llm.common.files import BASE_WEIGHTS, beside
 from custom_llm.common.machine import choose_waiting
 from custom_llm.common.notes import is_terminal, note, say
 from custom_llm.common.steps import command, docs, flags_of, next_step
 from custom_llm.common.text import counted
 from custom_llm.config.presets import BYTE_PAIRS, LONG_TEXT, choose_sizes
-from custom_llm.config.training import TrainConfig
+from custom_llm.config.training import BASE, TrainConfig, complete_from_base
 from custom_llm.training.distributed.processes import Processes, only_the_first_speaks, world_size
 
 if TYPE_CHECKING:
@@ -48,11 +49,27 @@ def get_training_config(values: dict[str, Any] | None = None) -> dict[str, Any]:
     return asdict(_ask(values or {})[0])
 
 
-def _ask(values: dict[str, Any]) -> tuple[TrainConfig, set[str]]:
+def _ask(values: dict[str, Any], complete: Complete = dict) -> tuple[TrainConfig, set[str]]:
     """The training that a person decides on, and what they left to the default."""
     from custom_llm.data.choose import check_text
 
-    return ask("Configure training parameters:", TrainConfig, values, checks={"dataset_path": check_text})
+    return ask("Configure training parameters:", TrainConfig, values, complete, checks={"dataset_path": check_text})
+
+
+def _defaults(config_path: str, values: dict[str, Any]) -> Complete:
+    """What adds defaults to values, by whether the training starts from another model, which is a file beside.
+
+    UserError where they say another tokenizer than that model's.
+    """
+    if not beside(config_path, BASE_WEIGHTS).exists():
+        return dict
+    for name, usual in (("tokenizer", BASE), ("vocab_size", None)):
+        if values.get(name, usual) != usual:
+            raise UserError(
+                f"--{name} {values[name]}: the model that training starts from has its own tokens; leave it out, or "
+                f"configure a model without --from: {command('llm_model')}"
+            )
+    return complete_from_base
 
 
 def make_parser() -> StepParser:
@@ -97,12 +114,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             ends_anew = any(name in values for name in ENDS)
             before = {name: value for name, value in resumed.config.items() if not (ends_anew and name in ENDS)}
             values = {**before, **values}
-        if {"minutes", "max_iters"} & values.keys():  # then epochs do not end the training
-            values.setdefault("max_epochs", TrainConfig.max_epochs)
+        complete = _defaults(args.config_path, values)
+        if {"minutes", "max_iters"} & values.keys():  # then epochs do not end the training, or not alone
+            values.setdefault("max_epochs", complete({}).get("max_epochs", TrainConfig.max_epochs))
         if not (args.inspect or Path(args.config_path).exists()):
             raise UserError(f"{args.config_path}: no such file; make it with {command('llm_model')}")
         config, assumed = processes.shared(
-            lambda: (build(TrainConfig, values), set()) if args.inspect else _ask(values)
+            lambda: (build(TrainConfig, complete(values)), set()) if args.inspect else _ask(values, complete)
         )
 
         choose_waiting()
@@ -127,7 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"tip: {tip}{docs('data')}")
         if args.inspect:
             return processes.rank_0_first(lambda: _inspect(config, corpus, args.config_path, cache))
-        return _train(parser, args, config, corpus, cache, resumed, processes, "max_epochs" in assumed)
+        adapt_epochs = "max_epochs" in assumed and complete is dict
+        return _train(parser, args, config, corpus, cache, resumed, processes, adapt_epochs)
 
 
 def _agrees(name: str) -> bool:
@@ -143,7 +162,7 @@ def _with_a_tokenizer(config: TrainConfig) -> TrainConfig:
     from custom_llm.tokenizer.load import LEARNED
     from custom_llm.tokenizer.pretrained import OutOfReach, find_pretrained
 
-    if config.tokenizer in (learned.kind for learned in LEARNED):
+    if config.tokenizer in (BASE, *(learned.kind for learned in LEARNED)):
         return config
     try:
         find_pretrained(config.tokenizer)
@@ -170,12 +189,12 @@ def _inspect(config: TrainConfig, corpus: Corpus, config_path: str, cache: Path)
     from custom_llm.config.model import ModelConfig
     from custom_llm.data.inspect import LOOKED_AT, inspect
     from custom_llm.model import GPTLanguageModel
-    from custom_llm.model.files import load_config
+    from custom_llm.model.files import SavedConfig, load_config
     from custom_llm.training.run import encode_text
 
     is_configured = Path(config_path).exists()
-    model = load_config(config_path).model if is_configured else ModelConfig(vocab_size=BYTE_PAIRS)
-    tokens = encode_text(config, corpus, model, cache)
+    saved = load_config(config_path) if is_configured else SavedConfig(ModelConfig(vocab_size=BYTE_PAIRS))
+    tokens, model = encode_text(config, corpus, saved, cache), saved.model
     if not is_configured:
         minutes = config.minutes or MINUTES
         sizes, _ = choose_sizes(tokens.n_characters, minutes, os.cpu_count() or 1)

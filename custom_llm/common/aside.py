@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from custom_llm.common.errors import UserError, describe_os_error
-from custom_llm.common.files import LOCK, LOSSES, beside
+from custom_llm.common.files import BASE_WEIGHTS, LOCK, LOSSES, beside
 from custom_llm.common.notes import is_terminal, say
 
 # How the files end that a step writes beside its output (`beside`).
-OF_CONFIG = (".yaml",)
-OF_MODEL = (".checkpoint.pth", ".yaml", LOSSES, ".loss.png", ".report.html", ".tensorboard", ".log")
+OF_CONFIG = (".yaml", BASE_WEIGHTS)
+OF_MODEL = (".lora.pth", ".checkpoint.pth", ".yaml", LOSSES, ".loss.png", ".report.html", ".tensorboard", ".log")
 
 _answers: list[bool] = []  # of this process: several steps of one command ask once
 
@@ -56,7 +56,9 @@ def set_aside(families: Sequence[tuple[Path, Sequence[Path]]], copied: Sequence[
     size = sum(old.stat().st_size for old, _ in pairs) / 1e6
     try:
         for old, new in pairs:
-            if old in copied or old.suffix == ".yaml":  # options, by which a person may want to do it again
+            if old in copied and old.name.endswith(BASE_WEIGHTS):
+                _link(old, new)
+            elif old in copied or old.suffix == ".yaml":  # options, by which a person may want to do it again
                 shutil.copy2(old, new)
             elif old.is_dir():  # which may be locked
                 new.mkdir()
@@ -69,6 +71,14 @@ def set_aside(families: Sequence[tuple[Path, Sequence[Path]]], copied: Sequence[
         raise UserError(f"cannot keep what was made before: {describe_os_error(error)}; move it away") from error
     say(f"kept what was there: {' and '.join(map(str, mains))} ({size:,.1f} MB; remove it when you no longer want it)")
     return mains
+
+
+def _link(old: Path, new: Path) -> None:
+    """Give a large file, which is never changed but only replaced, another name as well; or copy it."""
+    try:
+        new.hardlink_to(old)
+    except OSError:  # not all file systems can
+        shutil.copy2(old, new)
 
 
 def is_dated(path: Path) -> bool:

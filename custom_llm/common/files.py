@@ -28,6 +28,7 @@ except ImportError:  # elsewhere
 ABANDONED = 86_400  # seconds untouched, after which a file was left by a killed process where locks do not tell
 FAR = 1 << 30  # the byte that Windows locks, where nothing is written
 LOCK = ".lock"  # how the file ends that says who writes beside it, or in its folder
+BASE_WEIGHTS = ".base.pth"  # how the file of the weights ends that a training starts from, beside its configuration
 LOSSES = ".loss.csv"  # how the file of a training's figures ends, which is no text to learn from
 
 

@@ -50,6 +50,11 @@ def command(script: str, *words: str) -> str:
     return f"{start} {quoted(*words)}" if words else start
 
 
+def python(code: str) -> str:
+    """What to type to run a line of Python where this program runs."""
+    return f"{_python()} -c {quoted(code)}"
+
+
 def flags_of(options: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
     """Options as words of a command, without those that have their default or are None.
 

@@ -20,7 +20,7 @@ ATTENTIONS = ("mha", "mqa", "gqa", "mla")
 GATED = ("swiglu", "geglu", "reglu")
 # No graph of llama.cpp computes these, and no rewrite makes them of others: such a model trains, but is no GGUF file.
 TRAIN_ONLY = ("elu", "selu", "celu", "mish", "softplus", "hardswish", "tanh", "sigmoid")
-PLAIN = ("gelu", "relu", "relu2", "silu", "leaky_relu", *TRAIN_ONLY)
+PLAIN = ("gelu", "relu", "relu2", "silu", "leaky_relu", "gelu_erf", *TRAIN_ONLY)
 NON_LINEARITIES = (*PLAIN, *GATED, "swish")  # swish is silu under its first name
 BASIC = ("attn", "n_head", "moe", "up_dim", "non_linearity")
 # A choice → the keys it needs. `rope_head_dim` is needed by mla only where positions are rotations.
@@ -31,6 +31,9 @@ NEEDS = {
     ("aux_free", True): ("alpha", "gamma"),
     ("aux_free", False): ("coeff",),
 }
+# Keys that may be left out where they have a meaning: None is the usual.
+MAY = {("moe", True): ("norm_topk", "routed_scale"), ("aux_free", True): ("n_group", "topk_group")}
+OPTIONAL = {key for keys in MAY.values() for key in keys}
 DEFAULTS = {"n_shared": 0, "coeff": 0.01, "alpha": 0.0001, "gamma": 0.001}  # of what a choice needs
 
 
@@ -90,6 +93,21 @@ class BlockConfig:
         None, "step of the balancing bias (moe with aux_free; default: 0.001)", words="step of the balancing bias",
         low=0.0, high=1.0,
     )  # fmt: skip
+    norm_topk: bool | None = option(
+        None,
+        "divide the chosen experts' scores by their sum (moe; default: if there are several)",
+    )
+    routed_scale: float | None = option(
+        None, "what the routed experts give is multiplied by it (moe; default: 1)", low=0.01, high=1000.0,
+    )  # fmt: skip
+    n_group: int | None = option(
+        None, "groups of experts, of which the best topk_group are chosen from (moe with aux_free; default: 1)",
+        low=1, high=64,
+    )  # fmt: skip
+    topk_group: int | None = option(
+        None, "groups that a token's experts are chosen from (moe with aux_free; default: all)",
+        low=1, high=64,
+    )  # fmt: skip
     up_dim: int | None = option(
         None, "width of the feed-forward layer, or of one expert (default: 4 n_embd, or 8/3 with a gate)",
         words="width of the feed-forward layer or expert", low=1, high=262_144,
@@ -106,6 +124,11 @@ class BlockConfig:
         return self.n_act - self.n_shared
 
     @property
+    def is_renormalized(self) -> bool:
+        """Whether the chosen experts' scores are divided by their sum."""
+        return self.n_chosen > 1 if self.norm_topk is None else self.norm_topk
+
+    @property
     def kv_heads(self) -> int:
         """Heads of keys and values, whatever the kind of attention (mla: of its uncompressed form)."""
         return {"mqa": 1, "gqa": self.n_kv_heads}.get(self.attn, self.n_head)
@@ -114,10 +137,11 @@ class BlockConfig:
 _OPTIONS = {item.name: item for item in fields(BlockConfig)}
 
 
-def make_block(values: dict[str, Any], n_embd: int | None, pos_emb: str) -> BlockConfig:
+def make_block(values: dict[str, Any], n_embd: int | None, pos_emb: str, head_dim: int | None = None) -> BlockConfig:
     """The block of these options; ValueError where one is missing, None, without a meaning or impossible, by name.
 
-    What depends on sizes is not checked while n_embd is not known (None).
+    What depends on sizes is not checked while n_embd is not known (None). head_dim: of every head, None for
+    n_embd / n_head.
     """
     for key, value in values.items():
         if key not in _OPTIONS:
@@ -127,7 +151,7 @@ def make_block(values: dict[str, Any], n_embd: int | None, pos_emb: str) -> Bloc
         check_value(_OPTIONS[key], value)
     known = known_keys(values, pos_emb)
     for key in _OPTIONS:
-        if key in known and key not in values:
+        if key in known and key not in values and key not in OPTIONAL:
             needed_by = "every layer" if key in BASIC else _where(key)
             raise ValueError(f"{key} is missing, which {needed_by} needs")
     for key, value in values.items():
@@ -139,16 +163,16 @@ def make_block(values: dict[str, Any], n_embd: int | None, pos_emb: str) -> Bloc
     if block.rope_head_dim is not None and block.rope_head_dim % 2:
         raise ValueError(f"rope_head_dim {block.rope_head_dim} is odd; rotations turn pairs")
     if n_embd is not None:
-        _check_heads(block, n_embd, pos_emb)
+        _check_heads(block, n_embd, pos_emb, head_dim)
     if block.moe:
         _check_experts(block)
     return block
 
 
 def known_keys(values: dict[str, Any], pos_emb: str) -> set[str]:
-    """The keys that have a meaning in a block of these choices, and are needed there."""
+    """The keys that have a meaning in a block of these choices; all but OPTIONAL ones are needed there."""
     known = set(BASIC)
-    for (choice, value), keys in NEEDS.items():
+    for (choice, value), keys in (*NEEDS.items(), *MAY.items()):
         if choice in known and values.get(choice) == value:
             known.update(keys)
     if pos_emb != "rope":
@@ -175,18 +199,20 @@ def _where(key: str) -> str:
     """In which blocks an option has a meaning."""
     if key == "rope_head_dim":
         return "attn mla with pos_emb rope"
-    choice, value = next(choice for choice, keys in NEEDS.items() if key in keys)
+    choice, value = next(choice for choice, keys in (*NEEDS.items(), *MAY.items()) if key in keys)
     return f"moe with aux_free {value}" if choice == "aux_free" else "moe" if choice == "moe" else f"{choice} {value}"
 
 
-def _check_heads(b: BlockConfig, n_embd: int, pos_emb: str) -> None:
+def _check_heads(b: BlockConfig, n_embd: int, pos_emb: str, head_dim: int | None) -> None:
+    if b.attn == "gqa" and b.n_head % b.n_kv_heads:
+        raise ValueError(f"n_head {b.n_head} is not a multiple of n_kv_heads {b.n_kv_heads}")
+    if head_dim is not None:
+        return
     if n_embd % b.n_head:
         raise ValueError(f"n_embd {n_embd} is not a multiple of n_head {b.n_head}")
     head_dim = n_embd // b.n_head
     if head_dim < 2:
         raise ValueError(f"n_embd {n_embd} is less than 2 for each of n_head {b.n_head}, llama.cpp's least")
-    if b.attn == "gqa" and b.n_head % b.n_kv_heads:
-        raise ValueError(f"n_head {b.n_head} is not a multiple of n_kv_heads {b.n_kv_heads}")
     if pos_emb == "rope" and b.attn != "mla" and head_dim % 2:
         raise ValueError(
             f"pos_emb rope turns pairs, and heads of n_embd {n_embd} / n_head {b.n_head} = {head_dim} are odd"
@@ -203,3 +229,15 @@ def _check_experts(b: BlockConfig) -> None:
             f"n_act {b.n_act} of n_exp {b.n_exp} experts with n_shared {b.n_shared} are all of them; "
             "the router needs more to choose from"
         )
+    groups = b.n_group or 1
+    if b.n_routed % groups:
+        raise ValueError(f"n_group {groups} does not divide the {b.n_routed} experts that the router chooses among")
+    chosen = b.topk_group or groups
+    if chosen > groups or b.n_chosen > chosen * (b.n_routed // groups):
+        raise ValueError(
+            f"topk_group {chosen} of n_group {groups} groups hold fewer experts than the {b.n_chosen} to choose"
+            if chosen <= groups
+            else f"topk_group {chosen} is more than n_group {groups}"
+        )
+    if groups > 1 and b.n_routed // groups < 2:
+        raise ValueError(f"n_group {groups} leaves groups of one expert; a group is judged by its two best")

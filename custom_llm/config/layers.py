@@ -11,7 +11,7 @@ from custom_llm.config.block import BlockConfig, make_block
 EXAMPLE = 'such as [{"attn": "mha", "n_head": 8, "moe": false, "up_dim": 1024, "non_linearity": "gelu"}]'
 
 
-def parse_layers(text: str, n_embd: int | None, pos_emb: str) -> tuple[BlockConfig, ...]:
+def parse_layers(text: str, n_embd: int | None, pos_emb: str, head_dim: int | None = None) -> tuple[BlockConfig, ...]:
     """The blocks of a JSON list of objects, one for each layer (see `make_block`).
 
     ValueError where it is not such a list, or an object of it is not a block, by its number (from 1).
@@ -29,7 +29,7 @@ def parse_layers(text: str, n_embd: int | None, pos_emb: str) -> tuple[BlockConf
         if not isinstance(layer, dict):
             raise ValueError(f"layer_configs, layer {number}: {shown(layer)} is not a JSON object, {EXAMPLE}")
         try:
-            blocks.append(make_block(layer, n_embd, pos_emb))
+            blocks.append(make_block(layer, n_embd, pos_emb, head_dim))
         except ValueError as error:
             raise ValueError(f"layer_configs, layer {number}: {error}") from None
     return tuple(blocks)

@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "classic": {},
     "modern": {**_LLAMA, "qk_norm": True},
     "moe": {**_LLAMA, "moe": True, "n_exp": 8, "n_shared": 1, "n_act": 3, "aux_free": True},
-    "mla": {**_LLAMA, "attn": "mla"},
+    "mla": {**_LLAMA, "attn": "mla", "norm_eps": 1e-6},  # DeepSeek's, so that its classes hold the very same weights
 }
 DERIVED = {"mla": ("q_latent_dim", "kv_latent_dim", "rope_head_dim")}  # settings of a preset that depend on sizes
 

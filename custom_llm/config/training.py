@@ -13,10 +13,27 @@ from custom_llm.common.text import shown
 
 CHARACTERS_PER_TOKEN = 8  # more than a token stands for in any ordinary text
 LARGEST_COUNT = 10**15
+LORA_ALPHA = 2  # times the rank
+LORA_TARGETS = ("all", "attention", "feed_forward")
 OPERATORS = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
     ast.Pow: operator.pow,
 }  # fmt: skip
+
+
+# Defaults of a training that starts from another model, in place of those below, and of one with LoRA as well. How they
+# were found: docs/training.md.
+BASE = "base"
+FROM_BASE: dict[str, Any] = dict(
+    tokenizer=BASE, batch_size=4, learning_rate=1e-4, max_epochs=3, optimizer="adamw", weight_decay=0.0, ema=0.0
+)
+WITH_LORA: dict[str, Any] = dict(learning_rate=1e-3)
+BASE_WINDOW = 256  # tokens at most, of those that a base could read at once
+
+
+def complete_from_base(values: dict[str, Any]) -> dict[str, Any]:
+    """`values`, and what is right beside them where training starts from another model."""
+    return {**FROM_BASE, **(WITH_LORA if values.get("lora") else {}), **values}
 
 
 @dataclass(frozen=True)
@@ -50,7 +67,7 @@ class TrainConfig:
     tokenizer: str = option(
         "char",
         "char: single characters; bpe: pieces of words, learnt from the text; or a pretrained tokenizer, by its folder "
-        "or its name on the Hugging Face hub, such as gpt2",
+        "or its name on the Hugging Face hub, such as gpt2; a base has its own",
     )
     vocab_size: int | None = option(
         None, f"tokens to learn for bpe (default: what {step('llm_model')} was told)", low=1, high=10_000_000
@@ -61,6 +78,21 @@ class TrainConfig:
     max_iters: int | None = option(None, "train for so many steps instead of max_epochs", low=1, high=10**12)
     total_batch_size: str | None = option(
         None, "tokens of a step, such as 2**15, read in several batches of batch_size windows (default: one batch)"
+    )
+    window: int | None = option(
+        None, "tokens that are read at once (default: block_size; of a base, 256 at most)", low=1, high=1_048_576
+    )
+    lora: int | None = option(
+        None, "train only small matrices of this rank beside those of a base, such as 16: less memory; 0: all weights",
+        low=0, high=65_536,
+    )  # fmt: skip
+    lora_alpha: float | None = option(
+        None, "what is learnt by --lora is multiplied by this / rank (default: twice the rank)", low=1e-6, high=1e6
+    )
+    lora_dropout: float = option(0.0, "share of what --lora reads that is left out in training", low=0.0, high=0.95)
+    lora_targets: str = option("all", "layers that --lora adapts", choices=LORA_TARGETS)
+    train_layers: int | None = option(
+        None, "train only the last so many layers of a base, and the norm behind them", low=1, high=100_000
     )
     optimizer: str = option(
         "muon", "what follows the gradient; muon: for the matrices inside, AdamW for the rest",
@@ -124,9 +156,24 @@ class TrainConfig:
             raise ValueError(f"minutes {self.minutes} and max_iters {self.max_iters} both end the training; give one")
         if self.min_lr is not None and self.min_lr > self.learning_rate:
             raise ValueError(f"min_lr {self.min_lr} is above learning_rate {self.learning_rate}; give a lower one")
+        if not self.lora:
+            for item in (item for item in fields(self) if item.name.startswith("lora_")):
+                value = getattr(self, item.name)
+                if value != item.default:
+                    raise ValueError(f"{item.name} {value} has no meaning without lora; give lora 16")
         self._total_batch_size()
         if not self.tokenizer:
             raise ValueError("tokenizer is empty; give char, bpe, or the folder or name of a pretrained one")
+
+    @property
+    def lora_scale(self) -> float:
+        """What the products of LoRA's matrices are multiplied by; 0 without LoRA."""
+        return (self.lora_alpha or LORA_ALPHA * self.lora) / self.lora if self.lora else 0.0
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some weights stay as they are."""
+        return bool(self.lora or self.train_layers)
 
     def accumulation(self, block_size: int, world_size: int = 1) -> int:
         """Batches of a step, of all processes together; ValueError where total_batch_size is not so many whole ones."""

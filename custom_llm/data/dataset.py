@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from custom_llm.data.token_file import Tokens
 from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.char import CharTokenizer
 
+GENERAL_TEXT = Path(__file__).with_name("general.txt")  # of many kinds: what a model knows, it may forget in training
 HELD_OUT, HELD_OUT_TOKENS = 0.1, 1 << 20  # share of the text, at its end, and how much of a long one
 ROUNDS = 4  # of the shuffle's network
 BLOCK = 4096  # places computed at a time

@@ -60,14 +60,19 @@ def about_model(saved: SavedConfig, n_parameters: int, name: str = "", author: s
     """The words about a trained model. Of its training text nothing is in them but the name.
 
     The description is, for example, `A language model of 0.37 M parameters over 56 characters, trained from scratch on
-    stories.txt.`
+    stories.txt.` One that started from a base has the license of that, where no other is given.
     """
     origin = saved.training
     dataset = clean_line(origin.dataset)
     units = "characters" if (saved.tokenizer or {}).get("kind") == "char" else "tokens"
+    if saved.base is None:
+        start = "trained from scratch"
+    else:
+        start = f"{'continued ' if dataset else ''}from {saved.base.name}"
+        license = license or saved.base.license
     description = clean_line(
         f"A language model of {in_millions(n_parameters)} parameters over {saved.model.vocab_size:,} {units}, "
-        f"trained from scratch{' on ' if dataset else ''}{dataset}."
+        f"{start}{' on ' if dataset else ''}{dataset}."
     )
     return About(name, author, license, description, dataset, describe_training(origin), clean_text(origin.text))
 
@@ -87,6 +92,15 @@ def first_word(text: str) -> str:
     """The first letters or digits of a text that stand together, up to 20, for a prompt that the model can read."""
     word = re.search(r"[^\W_]{1,20}", text)
     return word[0] if word else ""
+
+
+def first_words(text: str) -> str:
+    """The first few words of a text, for a model that continues sentences.
+
+    >>> first_words("Before we proceed any further, hear me speak.")
+    'Before we proceed any further, hear'
+    """
+    return clean_line(" ".join(text.strip().partition("\n")[0].split()[:6]))
 
 
 def describe_training(origin: Provenance) -> str:

@@ -6,15 +6,17 @@ import math
 from dataclasses import dataclass, field, replace
 
 from custom_llm.config.model import ModelConfig
+from custom_llm.config.training import BASE_WINDOW, FROM_BASE
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.gguf.quantize import BLOCKS, Shapes, tensor_types
 from custom_llm.export.graph.graph import Graph
 from custom_llm.export.graph.rewrites.layers import POSITION_ROWS
 from custom_llm.export.huggingface.classes import in_directory
 from custom_llm.export.suggest import refusal
-from custom_llm.model.costs import BATCH_SIZE, HALF, Costs, costs_of
+from custom_llm.model.costs import BATCH_SIZE, HALF, Costs, costs_of, training_bytes
 
 SMALLEST_GPT2 = 124_439_808  # parameters
+LORA_RANK = 16  # which a plan names
 CHARACTERS = 100  # that a text in one language has, about
 QUANT_TYPES = ("F16", "Q8_0", "Q4_K_M", "Q4_0")  # of which a plan names the sizes
 ALIGNMENT = 32  # tensors begin at multiples of it
@@ -23,24 +25,39 @@ BYTES_PER_TOKEN = 31
 BYTES_OF_METADATA = 750
 
 
-def summary(costs: Costs, plan: ExportPlan) -> list[str]:
-    """A few lines for a person who makes a first model."""
+def summary(costs: Costs, plan: ExportPlan, from_base: bool = False) -> list[str]:
+    """A few lines for a person who makes a first model.
+
+    from_base: the training starts from another model, whose tokens are known.
+    """
     share = costs.n_parameters / SMALLEST_GPT2
     size = f"{share:,.1f} times" if share >= 1 else f"1/{1 / share:,.0f} of"
     lines = [
         f"  size        {size} the smallest GPT-2; smaller learns faster, larger learns more from much text",
-        f"  memory      about {_size(costs.training_bytes)} while it trains, at batch_size {BATCH_SIZE}",
+        _memory_from_base(costs.config)
+        if from_base
+        else f"  memory      about {_size(costs.training_bytes)} while it trains, at batch_size {BATCH_SIZE}",
     ]
     if plan.exports:
         sizes = [_size(gguf_bytes(plan.shapes, name)) for name in ("Q8_0", "Q4_0")]
         lines.append(f"  file        about {sizes[0]} as Q8_0, which is nearly exact, {sizes[1]} as Q4_0")
-    if costs.config.vocab_size > CHARACTERS:
+    if costs.config.vocab_size > CHARACTERS and not from_base:
         of_characters = costs_of(replace(costs.config, vocab_size=CHARACTERS)).n_parameters
         lines.append(
             f"  vocabulary  {costs.config.vocab_size:,} until step 2 has the text: by characters, its default, about "
             f"{CHARACTERS}, and the model {_count(of_characters)}"
         )
     return [*lines, f"  export      {plan.sentence}"]
+
+
+def _memory_from_base(config: ModelConfig) -> str:
+    """What training takes that starts from another model, with the defaults for it, in both ways."""
+    import psutil
+
+    sizes = min(BASE_WINDOW, config.block_size), FROM_BASE["batch_size"]
+    whole, lora = _size(training_bytes(config, *sizes)), _size(training_bytes(config, *sizes, lora=LORA_RANK))
+    free = _size(psutil.virtual_memory().available)
+    return f"  memory      about {whole} while all of it trains, {lora} with --lora {LORA_RANK}; {free} are free here"
 
 
 def figures(costs: Costs, plan: ExportPlan) -> list[str]:

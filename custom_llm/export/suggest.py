@@ -9,7 +9,7 @@ from typing import Any
 
 from custom_llm.common.text import as_flag
 from custom_llm.config.block import TRAIN_ONLY, defaults, known_keys
-from custom_llm.config.model import PER_LAYER, ModelConfig
+from custom_llm.config.model import MODEL_DEFAULTS, PER_LAYER, ModelConfig, without_meaning
 from custom_llm.export.gguf.architectures import choose_architecture
 from custom_llm.export.graph.graph import Graph
 from custom_llm.export.huggingface.classes import in_directory
@@ -18,9 +18,16 @@ Changes = tuple[tuple[str, Any], ...]
 
 # Changes to try, the least ones first, when a model does not export.
 CHANGES: Changes = (
-    ("qk_norm", False), ("head_bias", False), ("tie_embeddings", False), ("non_linearity", "swiglu"),
-    ("non_linearity", "gelu"), ("norm", "rms"), ("norm", "layer"), ("bias", False), ("pos_emb", "rope"),
-    ("aux_free", False), ("layers", "alike"), ("moe", False), ("attn", "mha"),
+    ("rope_attention", 1.0), ("attn_softcap", None), ("logit_softcap", None), ("sliding_window", None),
+    ("full_every", None), ("rotary_dim", None), ("rope_scaling", None), ("qk_norm_over", "head"), ("norm_topk", None),
+    ("routed_scale", None), ("n_group", None), ("qkv_bias", None), ("parallel_residual", False),
+    ("norm_place", "before"), ("qk_norm", False), ("head_bias", False), ("tie_embeddings", False),
+    ("non_linearity", "swiglu"), ("non_linearity", "gelu"), ("norm", "rms"), ("norm", "layer"), ("bias", False),
+    ("pos_emb", "rope"), ("aux_free", False), ("layers", "alike"), ("moe", False), ("attn", "mha"),
+)  # fmt: skip
+NAMED = (
+    "norm_place", "parallel_residual", "sliding_window", "full_every", "rotary_dim", "rope_scaling", "rope_attention",
+    "attn_softcap", "logit_softcap", "qkv_bias",
 )  # fmt: skip
 DRASTIC = {"layers", "moe", "attn"}
 
@@ -38,7 +45,8 @@ def nearest_changes(config: ModelConfig) -> Changes | None:
     None if there are none, which is not known to happen.
     """
     config = _in_small(config)
-    possible = [change for change in CHANGES if _values(config, change[0]) != {change[1]}]
+    idle = without_meaning(config.to_dict()).keys()
+    possible = [change for change in CHANGES if change[0] not in idle and _values(config, change[0]) != {change[1]}]
     defaults = ModelConfig.__dataclass_fields__
     chosen = {name for name, _ in possible if name == "layers" or _values(config, name) != {defaults[name].default}}
     never = not _values(config, "non_linearity").isdisjoint(TRAIN_ONLY)  # then there is no need to try the rest
@@ -57,6 +65,7 @@ def nearest_changes(config: ModelConfig) -> Changes | None:
 def apply_changes(config: ModelConfig, changes: Changes) -> ModelConfig | None:
     """The configuration with other options, without what has no meaning then; None if that is impossible."""
     values = {**config.to_dict(), **{name: value for name, value in changes if name not in (*PER_LAYER, "layers")}}
+    values |= {name: MODEL_DEFAULTS[name] for name in without_meaning(values)}
     layers = [dict(layer) for layer in json.loads(config.layer_configs)] if config.layer_configs else [values]
     if ("layers", "alike") in changes:
         layers = [dict(layers[0]) for _ in layers]
@@ -119,7 +128,8 @@ def _describe(config: ModelConfig) -> str:
     positions = {"learn": "a table of positions", "sin": "sinusoidal positions", "rope": "RoPE"}[c.pos_emb]
     parts = [positions, {"layer": "LayerNorm", "rms": "RMSNorm"}[c.norm], "biases" if c.bias else "no biases"]
     if c.qk_norm:
-        parts.append("QK-norm")
+        parts.append("QK-norm" if c.qk_norm_over == "head" else "QK-norm over all heads")
+    parts += [f"{name} {getattr(c, name)}" for name in NAMED if getattr(c, name) != MODEL_DEFAULTS[name]]
     if c.head_bias:
         parts.append("a bias on the output layer")
     kinds = []
@@ -132,7 +142,8 @@ def _describe(config: ModelConfig) -> str:
 def _spell(config: ModelConfig, changes: Changes) -> str:
     """Changes as they are written: flags, and keys of layers where those are listed."""
     keys = PER_LAYER if config.layer_configs else ()
-    parts = [" ".join(as_flag(*change) for change in changes if change[0] not in (*keys, "layers"))]
+    flags = [(name, value) for name, value in changes if name not in (*keys, "layers")]
+    parts = [" ".join(f"no --{name}" if value is None else as_flag(name, value) for name, value in flags)]
     in_layers = {name: value for name, value in changes if name in keys}
     turns = ("pos_emb", "rope") in changes and ("attn", "mha") not in changes
     if turns and any(block.attn == "mla" for block in config.blocks):

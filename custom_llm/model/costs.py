@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.training import TrainConfig
 from custom_llm.model.feed_forward import GATES
@@ -36,6 +38,38 @@ class Costs:
         A process takes more: on a CPU 1.3 to 1.6 times as much was measured, and twice as much for small models.
         """
         return 2 * FLOAT * self.n_parameters + self.optimizer_bytes + self.activation_bytes
+
+
+def training_bytes(
+    config: ModelConfig, window: int, batch_size: int, lora: int | None = None, train_layers: int | None = None,
+    averaged: bool = False,
+) -> int:  # fmt: skip
+    """About the memory that a training takes: all of it, or what saving takes at its end, whichever is more.
+
+    A trained weight costs itself, its best value so far, its gradient and two moments of an optimizer; a frozen one
+    itself, and twice more while a file of all weights is written. All are counted in float32.
+
+    Args:
+        window, batch_size: tokens of a window, windows of a step.
+        lora: the rank of LoRA for all its targets; None or 0: without.
+        train_layers: the last layers that are trained; None: all.
+        averaged: whether an average of the trained weights is kept as well.
+    """
+    outline = GPTLanguageModel.outline(config)
+    n_parameters = outline.n_parameters()
+    n_trained = n_parameters
+    if lora:
+        blocks = outline.blocks[-(train_layers or len(outline.blocks)) :]
+        layers = [layer for block in blocks for layer in block.modules() if isinstance(layer, nn.Linear)]
+        n_trained = sum(lora * (layer.in_features + layer.out_features) for layer in layers)
+        n_parameters += n_trained
+    elif train_layers:
+        n_trained = sum(p.numel() for p in outline.blocks[-train_layers:].parameters())
+    costs = costs_of(config)
+    activations = costs.activation_bytes * batch_size * window // (BATCH_SIZE * config.block_size)
+    of_trained = FLOAT * n_trained * (5 + averaged)
+    frozen = FLOAT * (n_parameters - n_trained)
+    return of_trained + frozen + max(activations, 2 * frozen)
 
 
 def costs_of(config: ModelConfig) -> Costs:

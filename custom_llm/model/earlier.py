@@ -7,23 +7,30 @@ from pathlib import Path
 from custom_llm.common.aside import OF_CONFIG, OF_MODEL, family, is_dated, may_replace, set_aside
 from custom_llm.common.errors import UserError
 from custom_llm.model.archive import Label, label_of
-from custom_llm.model.files import SavedConfig, load_config
+from custom_llm.model.files import Origin, SavedConfig, base_path, load_config
 
 DEFAULT_MODEL = "trained_model.pth"  # which older versions have not labelled
 
 
-def keep_trained(config_path: str | Path) -> None:
+def keep_trained(config_path: str | Path, base: Origin | None = None) -> None:
     """Before step 1 writes a configuration: keep one that is of a trained model, and that model with it.
 
-    What is no configuration is kept as well.
+    What is no configuration is kept as well, and so are weights to start from, unless those of the same model are about
+    to be written. base: of which they are; None: there will be none.
     """
     path = Path(config_path)
     if not path.is_file() or not path.stat().st_size:
+        if (left := base_path(path)).exists():  # whose configuration is gone
+            set_aside([(left, [left])])
         return
     saved = _config(path)
-    if saved is not None and saved.tokenizer is None:  # untrained: made by step 1, which makes it again
+    if saved is not None and not is_trained(saved):  # made by step 1, which makes it again
+        if base_path(path).exists() and (base is None or saved.base != base):
+            set_aside([(path, family(path, OF_CONFIG))])
         return
     if may_replace(f"{path}, {_described(saved)}"):
+        if base is None:
+            base_path(path).unlink(missing_ok=True)
         return
     models = [] if saved is None else _models(path, saved.training_id)
     set_aside([(path, family(path, OF_CONFIG)), *((model, family(model, OF_MODEL)) for model in models)])
@@ -50,9 +57,14 @@ class EarlierModel:
         set_aside([(self._model, family(self._model, OF_MODEL)), *own], copied=own[0][1] if own else ())
 
     def _is_of_config(self) -> bool:
-        if self._saved is None or self._saved.tokenizer is None:
+        if self._saved is None or not is_trained(self._saved):
             return False
         return self._saved.training_id == label_of(family(self._model, OF_MODEL)[0]).training
+
+
+def is_trained(saved: SavedConfig) -> bool:
+    """Whether a training has completed a configuration; one that starts from a base has a tokenizer before."""
+    return saved.tokenizer is not None and (saved.base is None or bool(saved.training_id))
 
 
 def _config(path: Path) -> SavedConfig | None:

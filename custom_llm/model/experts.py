@@ -21,8 +21,10 @@ class MixtureOfExperts(nn.Module):
 
     The router's scores are a softmax over the experts, or with `aux_free` a sigmoid each (DeepSeek-V3,
     arXiv:2412.19437, section 2.1.2), in float32 at least. The chosen experts' scores, divided by their sum, weigh what
-    they give; a single chosen one keeps its score as it is (Switch Transformer, arXiv:2101.03961), since 1 would give
-    the router no gradient.
+    they give; by default a single chosen one keeps its score as it is (Switch Transformer, arXiv:2101.03961), since 1
+    would give the router no gradient (`norm_topk`). `routed_scale` multiplies all of it.
+
+    With `n_group`, experts are chosen from the `topk_group` groups whose two best are the best together (DeepSeek-V3).
 
     No token is ever dropped, and none is padded: tokens are sorted by expert, and each expert reads its own at once.
 
@@ -84,8 +86,21 @@ class MixtureOfExperts(nn.Module):
     def margin(self, x: torch.Tensor) -> torch.Tensor:
         """How clear the choice of experts for (B, T, n_embd) is: the last chosen one's lead over the next, (B, T)."""
         scores, _, _ = self._route(x)
-        ranked = (scores + self.selection_bias if self.block.aux_free else scores).topk(self.block.n_chosen + 1).values
+        ranked = self._ranked(scores).topk(self.block.n_chosen + 1).values
         return ranked[..., -2] - ranked[..., -1]
+
+    def _ranked(self, scores: torch.Tensor) -> torch.Tensor:
+        """By what experts are chosen, (B, T, n): scores and bias, -∞ in groups that are not among the best."""
+        if not self.block.aux_free:
+            return scores
+        ranked = scores + self.selection_bias
+        groups, kept = self.block.n_group or 1, self.block.topk_group
+        if groups == 1 or kept in (None, groups):
+            return ranked
+        grouped = ranked.unflatten(-1, (groups, -1))  # (B, T, groups, n / groups)
+        best = grouped.topk(2).values.sum(-1).topk(kept).indices  # (B, T, kept)
+        is_out = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter_(-1, best, False)
+        return grouped.masked_fill(is_out[..., None], -torch.inf).flatten(-2)
 
     @contextlib.contextmanager
     def uncounted(self) -> Iterator[None]:
@@ -107,15 +122,13 @@ class MixtureOfExperts(nn.Module):
         precision = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):  # half of that would make ties and shift choices
             logits = F.linear(x.to(precision), self.router.weight.to(precision))
-        if self.block.aux_free:
-            scores = logits.sigmoid()
-            chosen = (scores + self.selection_bias).topk(self.block.n_chosen).indices
-        else:
-            scores = logits.softmax(-1)
-            chosen = scores.topk(self.block.n_chosen).indices
+        scores = logits.sigmoid() if self.block.aux_free else logits.softmax(-1)
+        chosen = self._ranked(scores).topk(self.block.n_chosen).indices
         weights = scores.gather(-1, chosen)
-        if self.block.n_chosen > 1:
+        if self.block.is_renormalized:
             weights = weights / (weights.sum(-1, keepdim=True) + LEAST_SUM)
+        if self.block.routed_scale is not None:
+            weights = weights * self.block.routed_scale
         return scores, weights.to(x.dtype), chosen
 
     def _run_experts(

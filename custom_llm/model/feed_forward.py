@@ -27,6 +27,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu2": relu2,
     "silu": F.silu,
     "leaky_relu": F.leaky_relu,
+    "gelu_erf": F.gelu,
     "elu": F.elu,
     "selu": F.selu,
     "celu": F.celu,

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from custom_llm.common.errors import UserError
-from custom_llm.common.files import beside, replacing, write_bytes
+from custom_llm.common.files import BASE_WEIGHTS, beside, replacing, write_bytes
 from custom_llm.common.steps import command, quoted, step
 from custom_llm.config.model import ModelConfig
 from custom_llm.model.archive import Label, label_of, load_file, to_bytes
@@ -148,7 +148,7 @@ def save_trained(
 
 def base_path(config_path: str | Path) -> Path:
     """The file of the weights that a training of this configuration starts from."""
-    return beside(config_path, ".base.pth")
+    return beside(config_path, BASE_WEIGHTS)
 
 
 def save_base(config_path: str | Path, saved: SavedConfig, weights: dict[str, torch.Tensor]) -> None:
@@ -165,7 +165,7 @@ def load_base(config_path: str | Path, saved: SavedConfig) -> dict[str, torch.Te
     """The weights that `saved`, read from `config_path`, starts from; UserError where they are gone or others."""
     path = base_path(config_path)
     again = command("llm_model", "--from", saved.base.name)
-    weights, label = load_file(path, again)
+    weights, _ = load_file(path, again)
     if not is_state_dict(weights):
         raise UserError(f"{path} is not a state dict of numbers; make it anew with {again}")
     check_weights(weights, saved.model, path, config_path)

@@ -4,7 +4,8 @@ What a model can be made of, by its configuration; a variant is a class or funct
     ATTENTIONS            keys and values for each head (mha), for a group (gqa), for all (mqa), or latent (mla)
     ACTIVATIONS, GATES    feed-forward layers of two matrices, or of three where one is a gate; also as mixtures of
                           experts (moe), some of which may be shared
-    NORMS                 LayerNorm or RMSNorm, before attention and feed-forward layers and at the end
+    NORMS                 LayerNorm or RMSNorm, before attention and feed-forward layers, after them or both, and at the
+                          end
     POSITIONS             a learned table, sines, or rotations inside attention (RoPE)
 and of biases or none, normalised queries and keys, one matrix for input and output, a description for each block.
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,14 +34,14 @@ from custom_llm.model.attention import Cache, LayerCache, MultiHeadSelfAttention
 from custom_llm.model.experts import MixtureOfExperts
 from custom_llm.model.feed_forward import make_feed_forward
 from custom_llm.model.latent_attention import MultiHeadLatentAttention
-from custom_llm.model.layers import NORMS, Sinusoids
+from custom_llm.model.layers import EPS, NORMS, Sinusoids
 from custom_llm.model.loss import NOT_TRAINED_ON, linear_cross_entropy
 
 STD = 0.02  # of first weights
 # Matrices whose products are added to the residual stream.
 INTO_RESIDUAL = ("attn.proj.weight", "ffn.2.weight", "down.weight", "ffn.down", "shared.2.weight")
 
-ATTENTIONS: dict[str, Callable[[ModelConfig, BlockConfig], nn.Module]] = {
+ATTENTIONS: dict[str, Callable[[ModelConfig, BlockConfig, int], nn.Module]] = {
     "mha": MultiHeadSelfAttention.of,
     "mqa": MultiHeadSelfAttention.of,
     "gqa": MultiHeadSelfAttention.of,
@@ -54,33 +56,58 @@ POSITIONS: dict[str, Callable[[int, int], nn.Module | None]] = {
 
 
 class TransformerBlock(nn.Module):
-    """A pre-norm block (Radford et al. 2019) of attn(x, cache) and ffn(x); without further parts, GPT-2's."""
+    """attn(x, cache) and ffn(x), each added to x; without further parts, GPT-2's pre-norm block (Radford et al. 2019).
+
+    Args:
+        norm: makes a norm; what it is is `NORMS`' business.
+        norm_place: before attn and ffn, after them (OLMo 2, arXiv:2501.00656), or both (Gemma 2, arXiv:2408.00118).
+        parallel: attn and ffn read the same x (GPT-J, GPT-NeoX, arXiv:2204.06745).
+    """
 
     def __init__(
         self, n_embd: int, n_head: int, block_size: int, dropout: float, *, attn: nn.Module | None = None,
-        ffn: nn.Module | None = None, norm: str = "layer", bias: bool = True,
+        ffn: nn.Module | None = None, norm: Callable[[], nn.Module] | None = None, norm_place: str = "before",
+        parallel: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.ln1 = NORMS[norm](n_embd, bias)
+        norm = norm or (lambda: NORMS["layer"](n_embd, True, EPS))
+        self.parallel = parallel
+        is_before, is_after = norm_place != "after", norm_place != "before"
+        self.ln1 = norm() if is_before else None
         self.attn = attn or MultiHeadSelfAttention(n_embd, n_head, block_size, dropout)
-        self.ln2 = NORMS[norm](n_embd, bias)
+        self.ln1_after = norm() if is_after else None
+        self.ln2 = norm() if is_before else None
         self.ffn = ffn or make_feed_forward(n_embd, 4 * n_embd, "gelu", dropout, bias=True)
+        self.ln2_after = norm() if is_after else None
 
     def forward(self, x: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
         """(B, T, n_embd) → (B, T, n_embd)"""
-        x = x + self.attn(self.ln1(x), cache)
-        return x + self.ffn(self.ln2(x))
+        attended = self.attn(x if self.ln1 is None else self.ln1(x), cache)
+        attended = attended if self.ln1_after is None else self.ln1_after(attended)
+        if self.parallel:
+            return x + attended + self.ffn(self.ln2(x))
+        x = x + attended
+        fed = self.ffn(x if self.ln2 is None else self.ln2(x))
+        return x + (fed if self.ln2_after is None else self.ln2_after(fed))
 
 
-def make_block(config: ModelConfig, block: BlockConfig) -> TransformerBlock:
-    """The block that `block` describes, in a model that `config` describes."""
+def make_block(config: ModelConfig, block: BlockConfig, layer: int) -> TransformerBlock:
+    """The block that `block` describes, number `layer` of a model that `config` describes."""
     c, b = config, block
-    attn = ATTENTIONS[b.attn](c, b)
+    attn = ATTENTIONS[b.attn](c, b, layer)
     if b.moe:
         ffn = MixtureOfExperts(c.n_embd, b, c.dropout)
     else:
         ffn = make_feed_forward(c.n_embd, b.up_dim, b.non_linearity, c.dropout, c.bias)
-    return TransformerBlock(c.n_embd, b.n_head, c.block_size, c.dropout, attn=attn, ffn=ffn, norm=c.norm, bias=c.bias)
+    return TransformerBlock(
+        c.n_embd, b.n_head, c.block_size, c.dropout, attn=attn, ffn=ffn, norm=partial(make_norm, c),
+        norm_place=c.norm_place, parallel=c.parallel_residual,
+    )  # fmt: skip
+
+
+def make_norm(c: ModelConfig) -> nn.Module:
+    """A norm over the width of a model."""
+    return NORMS[c.norm](c.n_embd, c.bias, c.norm_eps)
 
 
 class GPTLanguageModel(nn.Module):
@@ -98,8 +125,8 @@ class GPTLanguageModel(nn.Module):
         with no_default_init():
             self.token_embedding = nn.Embedding(c.vocab_size, c.n_embd)
             self.position_embedding = POSITIONS[c.pos_emb](c.block_size, c.n_embd)
-            self.blocks = nn.ModuleList(make_block(c, block) for block in c.blocks)
-            self.ln_f = NORMS[c.norm](c.n_embd, c.bias)
+            self.blocks = nn.ModuleList(make_block(c, block, i) for i, block in enumerate(c.blocks))
+            self.ln_f = make_norm(c)
             self.head = nn.Linear(c.n_embd, c.vocab_size, bias=c.head_bias)
         if c.tie_embeddings:
             self.head.weight = self.token_embedding.weight
@@ -125,6 +152,8 @@ class GPTLanguageModel(nn.Module):
         if stop > self.config.block_size:
             raise ValueError(f"a sequence of {stop} tokens is longer than block_size {self.config.block_size}")
         x = self.token_embedding(idx)  # (B, T, n_embd)
+        if self.config.scale_embeddings:
+            x = x * self.config.n_embd**0.5
         if self.position_embedding is not None:
             x = x + self.position_embedding(torch.arange(start, stop, device=idx.device))  # + (T, n_embd)
         x = x.to(self.compute_dtype or x.dtype)
@@ -132,9 +161,13 @@ class GPTLanguageModel(nn.Module):
         for block, layer in zip(self.blocks, layers, strict=True):
             x = _recomputing(block, x) if self.act_recomp and self.training else block(x, layer)  # (B, T, n_embd)
         x = self.ln_f(x)
+        cap = self.config.logit_softcap
         if targets is not None and not return_logits:
-            return None, linear_cross_entropy(x.flatten(0, 1), self.head.weight, self.head.bias, targets.flatten())
+            loss = linear_cross_entropy(x.flatten(0, 1), self.head.weight, self.head.bias, targets.flatten(), cap)
+            return None, loss
         logits = self.head(x)  # (B, T, vocab_size)
+        if cap is not None:
+            logits = cap * (logits / cap).tanh()
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NOT_TRAINED_ON)

@@ -45,7 +45,7 @@ class RMSNormFunction(torch.autograd.Function):
 
 
 class Rotation(torch.autograd.Function):
-    """x turned by angles, half-split (see `Rotary`): (B, n_head, T, width), by sin and cos (T, width/2)."""
+    """x, (B, n_head, T, head_dim), turned by angles of sin and cos, (T, width/2), half-split (see `Rotary`)."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, sin: torch.Tensor, cos: torch.Tensor) -> torch.Tensor:
@@ -62,9 +62,11 @@ class Rotation(torch.autograd.Function):
 def turned(x: torch.Tensor, sin: torch.Tensor, cos: torch.Tensor) -> torch.Tensor:
     """See `Rotation`; laid out one head after the other."""
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    (left, right), (to_left, to_right) = x.chunk(2, -1), y.chunk(2, -1)
+    half = sin.shape[-1]
+    (left, right, still), (to_left, to_right, beyond) = (z.tensor_split((half, 2 * half), -1) for z in (x, y))
     torch.mul(left, cos, out=to_left).addcmul_(right, sin, value=-1)
     torch.mul(right, cos, out=to_right).addcmul_(left, sin)
+    beyond.copy_(still)  # what does not turn, if the heads are wider
     return y
 
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from custom_llm.config.block import BlockConfig
 from custom_llm.config.model import ModelConfig
-from custom_llm.model.attention import LayerCache, attend, split_heads
-from custom_llm.model.layers import EPS, Dropout, RMSNorm, Rotary
+from custom_llm.model.attention import LayerCache, attend, rope_of, split_heads
+from custom_llm.model.layers import Dropout, RMSNorm, Rotary
 
 
 class MultiHeadLatentAttention(nn.Module):
@@ -18,31 +18,36 @@ class MultiHeadLatentAttention(nn.Module):
     one of `q_latent_dim`. Since a rotation cannot pass through that compression, positions are in an additional part
     of each query and in one additional key that all heads share, `rope_head_dim` wide.
 
-    Each head is n_embd / n_head wide, besides its rotary part. Biases are in the projections that read the input and in
-    the last one, as in DeepSeek.
+    Each head is as wide as any (`ModelConfig.head_width`), besides its rotary part. Biases are in the projections that
+    read the input and in the last one, as in DeepSeek.
     """
 
-    def __init__(self, config: ModelConfig, block: BlockConfig) -> None:
+    def __init__(self, config: ModelConfig, block: BlockConfig, layer: int) -> None:
         super().__init__()
-        n_embd, bias = config.n_embd, config.bias
-        self.n_head, self.head_dim, self.dropout = block.n_head, n_embd // block.n_head, config.dropout
+        n_embd, bias, eps = config.n_embd, config.bias, config.norm_eps
+        down_bias = bias if config.qkv_bias is None else config.qkv_bias
+        self.n_head, self.head_dim, self.dropout = block.n_head, config.head_width(block), config.dropout
+        heads = self.n_head * self.head_dim
+        self.scale = config.attn_scale
         self.kv_latent_dim = block.kv_latent_dim
         self.rope_head_dim = block.rope_head_dim or 0  # 0 where positions are added to the embeddings
         self.query_width = self.head_dim + self.rope_head_dim
         self.query_down = None
         if block.q_latent_dim:
-            self.query_down = nn.Linear(n_embd, block.q_latent_dim, bias)
-            self.query_norm = RMSNorm(block.q_latent_dim, eps=EPS)
+            self.query_down = nn.Linear(n_embd, block.q_latent_dim, down_bias)
+            self.query_norm = RMSNorm(block.q_latent_dim, eps=eps)
             self.query_up = nn.Linear(block.q_latent_dim, self.n_head * self.query_width, bias=False)
         else:
             self.query = nn.Linear(n_embd, self.n_head * self.query_width, bias=False)
-        self.kv_down = nn.Linear(n_embd, self.kv_latent_dim + self.rope_head_dim, bias)
-        self.kv_norm = RMSNorm(self.kv_latent_dim, eps=EPS)
-        self.key_up = nn.Linear(self.kv_latent_dim, n_embd, bias=False)
-        self.value_up = nn.Linear(self.kv_latent_dim, n_embd, bias=False)
-        self.proj = nn.Linear(n_embd, n_embd, bias)
+        self.kv_down = nn.Linear(n_embd, self.kv_latent_dim + self.rope_head_dim, down_bias)
+        self.kv_norm = RMSNorm(self.kv_latent_dim, eps=eps)
+        self.key_up = nn.Linear(self.kv_latent_dim, heads, bias=False)
+        self.value_up = nn.Linear(self.kv_latent_dim, heads, bias=False)
+        self.proj = nn.Linear(heads, n_embd, bias)
         self.proj_dropout = Dropout(config.dropout)
-        self.rotary = Rotary(config.block_size, self.rope_head_dim) if self.rope_head_dim else None
+        self.rotary = None
+        if self.rope_head_dim:
+            self.rotary = Rotary(config.block_size, self.rope_head_dim, rope_of(config, layer))
         # As in MultiHeadSelfAttention; what is cached is the latent and the key that rotates.
         self.n_cached = self.kv_latent_dim + self.rope_head_dim
         self.n_activations = self.n_head * (4 * self.query_width + self.head_dim + 1)
@@ -64,5 +69,5 @@ class MultiHeadLatentAttention(nn.Module):
         k = split_heads(self.key_up(latent.squeeze(1)), self.n_head)  # (B, n_head, S, head_dim)
         v = split_heads(self.value_up(latent.squeeze(1)), self.n_head)  # (B, n_head, S, head_dim)
         k = torch.cat([k, turning.expand(-1, self.n_head, -1, -1)], dim=-1)  # (B, n_head, S, head_dim + rope_head_dim)
-        y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, T, n_embd)
+        y = attend(q, k, v, self.dropout if self.training else 0.0, self.scale)  # (B, T, n_embd)
         return self.proj_dropout(self.proj(y))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -29,5 +30,10 @@ def find_recipe(name: str, vocab_size: int) -> Recipe:
         if name == learned.kind:
             return learned.recipe(vocab_size)
     tokenizer, notes = load_pretrained(name)
+    return recipe_of(tokenizer, [f"--tokenizer {name}: {note}" for note in notes])
+
+
+def recipe_of(tokenizer: Tokenizer, notes: Sequence[str] = ()) -> Recipe:
+    """The recipe for a tokenizer that is there already."""
     digest = blake2b(json.dumps(tokenizer.to_dict()).encode(), digest_size=16).hexdigest()
-    return Recipe(digest, lambda pieces: tokenizer, [f"--tokenizer {name}: {note}" for note in notes])
+    return Recipe(digest, lambda pieces: tokenizer, notes)

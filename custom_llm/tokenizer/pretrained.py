@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from custom_llm.common.errors import UserError
+from custom_llm.common.hub import HubError, NotReached, download, is_name
 from custom_llm.tokenizer.added_tokens import TAKEN_FOR_CONTROL
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.bpe import PretrainedTokenizer, check_ids, check_model
@@ -23,7 +24,6 @@ VOCABULARIES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", 
 # What ends a document, also where a chat model names the end of a turn as its end.
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")
 OTHERS = "take char, bpe, or a byte-level BPE such as gpt2, Llama 3's or Qwen2's"
-SECONDS_FOR_HUB = 10
 
 
 class OutOfReach(UserError):
@@ -144,50 +144,17 @@ def _leave_out(content: dict[str, Any], loaded: Any) -> list[str]:
 
 def _download(name: str) -> Path:
     """The folder of what a model on the hub has of FILES; from the hub's cache, if it cannot be reached."""
-    from huggingface_hub import errors, hf_hub_download
-    from huggingface_hub.utils import validate_repo_id
-
+    if not is_name(name):
+        raise UserError(f"--tokenizer {name}: no such folder; {OTHERS}")
     try:
-        validate_repo_id(name)
-    except errors.HFValidationError:
-        raise UserError(f"--tokenizer {name}: no such folder; {OTHERS}") from None
-    online = _hub_answers()
-    unreachable = OutOfReach(
-        f"--tokenizer {name}: no such folder, and the Hugging Face hub cannot be reached; give a folder that holds "
-        "tokenizer.json, take char or bpe, or add --fallback for byte pairs learnt from the text"
-    )
-    folder = None
-    for file in FILES:
-        try:
-            folder = Path(hf_hub_download(name, file, local_files_only=not online)).parent
-        except errors.GatedRepoError:
-            raise UserError(
-                f"--tokenizer {name}: the hub gives it only to those who were allowed; log in with hf auth login, or "
-                "give a folder that holds it"
-            ) from None
-        except errors.RepositoryNotFoundError:
-            raise UserError(f"--tokenizer {name}: no such folder, and no such model on the hub; {OTHERS}") from None
-        except errors.LocalEntryNotFoundError:
-            if online:
-                raise unreachable from None
-        except errors.EntryNotFoundError:
-            pass
-        except Exception as error:  # of the HTTP client, of the disk, or what the library makes of an odd answer
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise UserError(f"--tokenizer {name}: the hub does not give {file} ({reason}); give a folder") from None
-    if folder is None and not online:
-        raise unreachable
+        folder = download(name, FILES)
+    except NotReached as error:
+        raise OutOfReach(
+            f"--tokenizer {name}: {error.reason}; give a folder that holds tokenizer.json, take char or bpe, or add "
+            "--fallback for byte pairs learnt from the text"
+        ) from None
+    except HubError as error:
+        raise UserError(f"--tokenizer {name}: {error.reason}; {error.way_out or OTHERS}") from None
     if folder is None:
         raise UserError(f"--tokenizer {name}: this model on the hub has no tokenizer; {OTHERS}")
     return folder
-
-
-def _hub_answers() -> bool:
-    """Whether the hub can be reached: asked once and briefly, since its library tries each file for half a minute."""
-    from huggingface_hub import constants, get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=SECONDS_FOR_HUB)
-    except Exception:  # of the library's HTTP client, whichever that is, or because HF_HUB_OFFLINE is set
-        return False
-    return True

@@ -20,12 +20,13 @@ from custom_llm.common.files import beside
 from custom_llm.common.steps import command
 from custom_llm.config.training import TrainConfig
 from custom_llm.model.archive import Label, load_file, to_bytes
+from custom_llm.model.lora import trained_state
 from custom_llm.training.loop import Trainer
 
-VERSION = 4
+VERSION = 5
 AGAIN = "start anew without --resume"
 # Options that say which training it is: together with model and text, files that agree in them can be taken for others.
-IDENTITY = ("batch_size", "learning_rate", "optimizer", "seed")
+IDENTITY = ("batch_size", "learning_rate", "optimizer", "seed", "lora", "train_layers")
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,18 @@ class Checkpoint:
     version: int = VERSION
     training_id: str = ""  # in the label
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether training leaves some weights as they are, which are not in the file then."""
+        return bool(self.config.get("lora") or self.config.get("train_layers"))
+
     def identify(self) -> str:
         """What is to stand as the same training in all its files; the same training has the same when it is repeated.
 
         >>> Checkpoint({name: 1 for name in IDENTITY}, {}, "text").identify()
         'c37a0b1bb6ba0edd'
         """
-        what = (self.model, self.text, [self.config[name] for name in IDENTITY])
+        what = (self.model, self.text, [self.config.get(name) for name in IDENTITY])
         return blake2b(repr(what).encode(), digest_size=8).hexdigest()
 
     def to_bytes(self) -> bytes:
@@ -168,7 +174,7 @@ def form_of_state(trainer: Trainer) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "step": {
-            "model": {name: like(tensor) for name, tensor in trainer.model.state_dict().items()},
+            "model": {name: like(tensor) for name, tensor in trained_state(trainer.model).items()},
             "optimizers": tuple({"steps": count, "state": tuple(some(like(p)) for p in each)} for each in updated),
             "loads": tuple(map(like, step.expert_use.state_dict())),
             "average": maybe({"average": tuple(map(like, trained)), "updates": count}),
@@ -183,6 +189,7 @@ def form_of_state(trainer: Trainer) -> dict[str, Any]:
         "sampler": {"before": like(generator), "read": count},
         "losses": {"total": amount, "tokens": count},
         "history": {"points": [of_points], "since": (amount, count, number, number, number)},
+        "before": maybe({"held_out": amount, "general": amount}),
         "lowest": {"loss": number, "step": count, "epoch": count, "since": count, "last": number},
         # Of other devices than the CPU there are as many as there were.
         "random": [lambda value: isinstance(value, dict) and like(generator)(value.get("cpu"))],

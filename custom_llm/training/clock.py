@@ -53,8 +53,10 @@ class Clock:
     """Counts what is done, and says what is due; `now` tells the time, in seconds."""
 
     def __init__(
-        self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic, n_held_out: int = 0
-    ) -> None:
+        self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic, n_held_out: int = 0,
+        starts_from_base: bool = False,
+    ) -> None:  # fmt: skip
+        """`starts_from_base`: `max_epochs` ends a training by the clock, too, if it is over sooner."""
         self.now, self.n_held_out = now, n_held_out  # tokens that a report reads; 0: not known
         self.steps = self.epochs = self.tokens = 0  # finished so far
         self.batches = 0  # read in the epoch that is under way
@@ -64,6 +66,9 @@ class Clock:
         self._config = config
         self._total_steps = config.max_iters or config.max_epochs * steps_per_epoch
         self._seconds = 60 * (config.minutes or 0)
+        # A base memorises a short text in a few epochs, whatever time there is, and a training from one does best if
+        # its learning rate has come down by then.
+        self._most_steps = config.max_epochs * steps_per_epoch if starts_from_base else math.inf
         self._start = self._checkpointed = now()
         self._reported = 0.0  # progress at the last report
         self._points = -1  # how many are behind us, but the one at the beginning
@@ -84,7 +89,7 @@ class Clock:
         """From 0 to 1."""
         if self._config.minutes is None:
             return min(1.0, self.steps / self._total_steps)
-        return min(1.0, self.seconds / self._seconds)
+        return min(1.0, max(self.seconds / self._seconds, self.steps / self._most_steps))
 
     @property
     def total_steps(self) -> int | None:

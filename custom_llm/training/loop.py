@@ -8,7 +8,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -99,6 +99,8 @@ class Trainer:
         n_held_out: tokens that `validate` reads.
         save: called with the state now and then, to write a checkpoint; in rank 0 only.
         write_sample: what the model writes at a report, or None if not every time.
+        general: the loss on text that has nothing to do with that of the training, of a model that knows some already;
+            None: the model knows nothing yet.
     """
 
     def __init__(
@@ -106,20 +108,36 @@ class Trainer:
         validate: Callable[[nn.Module], float] | None = None, *, n_held_out: int = 0,
         on_lowest: Callable[[Trainer], object] | None = None, save: Callable[[dict[str, Any]], object] | None = None,
         history: History | None = None, write_sample: Callable[[], str | None] | None = None,
-        processes: Processes = ALONE,
+        processes: Processes = ALONE, general: Callable[[nn.Module], float] | None = None,
     ) -> None:  # fmt: skip
         self.model, self.loader, self.config, self.processes = model, loader, config, processes
         self._validate, self._on_lowest, self._save, self._write_sample = validate, on_lowest, save, write_sample
         self.step = Step(model, config, device, processes)
-        self._n_batches = config.accumulation(model.config.block_size, processes.size)  # of a step
+        self._general = general
+        window = config.window or model.config.block_size
+        self._n_batches = config.accumulation(window, processes.size)  # of a step
         processes.sum()  # the clock begins now
-        self.clock = Clock(config, -(-len(loader) // self._n_batches), processes.now, n_held_out)
+        self.clock = Clock(config, -(-len(loader) // self._n_batches), processes.now, n_held_out, general is not None)
         self.best = Best()
+        self.before: dict[str, float] | None = None  # losses of a base before the first step: held_out, general
         self.history = History() if history is None else history
         self._updates: deque[tuple[int, float, Update]] = deque()  # not looked at yet; with number and learning rate
         self._loss, self._n_targets = 0.0, 0  # sum of the losses since the last report, in nats, and of how many
         self._last_loss = math.nan  # of the latest update, per target
-        self._operations = FORWARD_AND_BACKWARD * costs_of(model.config).flops  # of a token
+        passes = FORWARD_AND_BACKWARD - config.is_partial  # frozen weights have no gradients
+        self._operations = passes * costs_of(replace(model.config, block_size=window)).flops  # of a token
+
+    def try_base(self) -> None:
+        """Before the first step: how good the model is already. Nothing worse than that will be its best."""
+        with autocast(self.step.device, self.step.precision):
+            self.before = {"held_out": self._validate(self.model), "general": self._general(self.model)}
+        if self.best.add(self.before["held_out"], 0, 0) and self._on_lowest is not None:
+            self._on_lowest(self)
+
+    def general_loss(self) -> float:
+        """The loss on general text of the model as it is."""
+        with autocast(self.step.device, self.step.precision):
+            return self._general(self.model)
 
     def run(self, stops: Callable[[], bool] = lambda: False) -> None:
         """Train to the end, unless Interrupted or Diverged is raised (see `train_model`), or `stops` says so."""
@@ -249,6 +267,7 @@ class Trainer:
             "sampler": self.loader.sampler.state_dict(self.clock.batches * self.loader.batch_size),
             "losses": {"total": self._loss, "tokens": self._n_targets},
             "history": self.history.state_dict(),
+            "before": self.before,
             "lowest": asdict(self.best),
             "random": self.processes.gather(get_random_state()),
             "threads": torch.get_num_threads(),
@@ -262,7 +281,7 @@ class Trainer:
         self.clock.batches = -(-state["sampler"]["read"] // self.loader.batch_size)  # of the size they have now
         self._loss, self._n_targets = state["losses"]["total"], state["losses"]["tokens"]
         self.history.load_state_dict(state["history"])
-        self.best = Best(**state["lowest"])
+        self.best, self.before = Best(**state["lowest"]), state["before"]
         if self.processes.size == len(state["random"]):  # otherwise it goes on differently anyway
             set_random_state(state["random"][self.processes.rank])
             if self.config.threads is None:
@@ -270,12 +289,15 @@ class Trainer:
 
 
 @torch.no_grad()
-def held_out_loss(model: GPTLanguageModel, data: torch.Tensor, processes: Processes = ALONE) -> float:
+def held_out_loss(
+    model: GPTLanguageModel, data: torch.Tensor, processes: Processes = ALONE, window: int | None = None
+) -> float:
     """Mean cross-entropy in nats over every token of `data`, int64 (n,), but the first, read in windows side by side.
 
-    The processes share the work: all of them call the model equally often, and get the same loss.
+    They have `window` tokens (default: as many as the model reads). The processes share the work: all of them call the
+    model equally often, and get the same loss.
     """
-    was_training, block_size = model.training, model.config.block_size
+    was_training, block_size = model.training, window or model.config.block_size
     model.eval()
     device = next(model.parameters()).device
     whole = (len(data) - 1) // block_size * block_size  # tokens in windows of full length

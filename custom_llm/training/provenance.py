@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +23,7 @@ def provenance(trainer: Trainer, source: tuple[str, str], tokens: Tokens, text: 
     """The training as far as it has come, on `tokens` of `source` (see `public_name`); the model writes `text`."""
     config, clock, best, history = trainer.config, trainer.clock, trainer.best, trainer.history
     last = [point.loss for point in history.points if point.tokens > (1 - LAST) * clock.tokens]
-    known = best.step > 0
+    known = math.isfinite(best.loss)
     return Provenance(
         *source,
         characters=tokens.n_characters,

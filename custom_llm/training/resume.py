@@ -13,19 +13,26 @@ from typing import Any
 import torch
 
 from custom_llm.common.errors import UserError
-from custom_llm.common.files import check_distinct, locked, write_bytes
+from custom_llm.common.files import beside, check_distinct, locked, write_bytes
 from custom_llm.common.notes import note, say
 from custom_llm.common.steps import command
-from custom_llm.model.archive import label_of
+from custom_llm.model.archive import Label, label_of, to_bytes
 from custom_llm.model.earlier import EarlierModel
 from custom_llm.model.files import SavedConfig, check_weights, is_state_dict, load_model, save_trained
-from custom_llm.training.checkpoint import AGAIN, Checkpoint, checkpoint_path, form_of_state, misfit
+from custom_llm.model.lora import trained_state
+from custom_llm.training.checkpoint import AGAIN, Checkpoint, checkpoint_path, form_of_state, maybe, misfit
 from custom_llm.training.distributed.parallel import gathered
 from custom_llm.training.distributed.processes import Processes
 from custom_llm.training.loop import Trainer
 from custom_llm.training.tracking.record import Record
 
+Weights = dict[str, torch.Tensor]
 PATIENCE, PAUSE = 60.0, 1.0  # seconds that the last writing is tried for, and between two times
+
+
+def adapter_path(model_path: str | Path) -> Path:
+    """`trained_model.pth` → `trained_model.lora.pth`."""
+    return beside(model_path, ".lora.pth")
 
 
 @contextlib.contextmanager
@@ -48,16 +55,21 @@ class Saver:
     What cannot be written, as to a full disk, is tried again at the next chance, and the training goes on.
 
     describe: the content of `config_path`, which is written with each model. command: what trains this model again.
+    complete: all weights of a model, of those that training has changed. adapter: the content of a file of those of
+    LoRA, beside the model; None where there are none.
     """
 
     def __init__(
         self, training: Checkpoint, config_path: str, model_path: str, processes: Processes, record: Record,
         describe: Callable[[Trainer, str], SavedConfig], command: str,
+        complete: Callable[[Weights], Weights] = dict,
+        adapter: Callable[[Weights], dict[str, Any]] | None = None,
     ) -> None:  # fmt: skip
         self._training = replace(training, training_id=training.identify())
         self._path, self._config_path, self._model_path = checkpoint_path(model_path), config_path, model_path
         self._processes, self._record, self._describe, self._command = processes, record, describe, command
-        self._best_model: dict[str, torch.Tensor] | None = None
+        self._complete, self._adapter = complete, adapter
+        self._best_model: Weights | None = None  # what training has changed of it
         self._about: SavedConfig | None = None  # that model
         self._ahead: SavedConfig | None = None  # the model in the file, where that has come further than the checkpoint
         # Name of a file that could not be written → what writes it, and why it failed.
@@ -65,7 +77,7 @@ class Saver:
 
     def save_best(self, trainer: Trainer) -> None:
         """Write the model, which is the best so far. All processes call it together."""
-        weights = gathered(trainer.model.state_dict(), self._processes)
+        weights = gathered(trained_state(trainer.model), self._processes)
         if self._processes.rank == 0:
             # Copied to the CPU, where a machine without a GPU reads them; a matrix of two names is still one.
             copies: dict[int, torch.Tensor] = {}
@@ -114,7 +126,10 @@ class Saver:
             best.loss, best.step, best.epoch = known.held_out_loss, known.kept_step, math.ceil(known.epochs)
 
     def _write_best(self) -> None:
-        save_trained(self._model_path, self._best_model, self._config_path, self._about)
+        save_trained(self._model_path, self._complete(self._best_model), self._config_path, self._about)
+        if self._adapter is not None:
+            label = Label("adapter", self._about.training_id)
+            write_bytes(adapter_path(self._model_path), to_bytes(self._adapter(self._best_model), label))
 
     def _write(self, path: str, write: Callable[[], None]) -> None:
         """Write a file; what fails is said when it begins and when it is over."""
@@ -148,17 +163,23 @@ class Saver:
                 )
         if checkpoint.text != self._training.text:
             raise UserError(f"{self._path} is the training on another text, or on other tokens of it; {AGAIN}")
-        own = self._training.config["optimizer"]
-        optimizer = checkpoint.config.get("optimizer", own)
-        if optimizer != own:
-            raise UserError(f"{self._path} is a training with --optimizer {optimizer}; give that, or {AGAIN}")
-        wrong = misfit(checkpoint.trainer, form_of_state(trainer), "trainer")
-        if wrong is None and not (checkpoint.best_model is None or is_state_dict(checkpoint.best_model)):
+        for name in ("optimizer", "lora", "lora_alpha", "lora_targets", "train_layers"):
+            own = self._training.config[name]
+            known = checkpoint.config.get(name, own)
+            if known != own:
+                flag = f"without --{name}" if known is None else f"with --{name} {known}"
+                raise UserError(f"{self._path} is a training {flag}; resume it so, or {AGAIN}")
+        form = form_of_state(trainer)
+        wrong = misfit(checkpoint.trainer, form, "trainer")
+        best = checkpoint.best_model
+        if wrong is None and self._training.is_partial:
+            wrong = misfit(best, maybe(form["step"]["model"]), "best_model")
+        elif wrong is None and not (best is None or is_state_dict(best)):
             wrong = "best_model"
         if wrong is not None:
             raise UserError(f"{self._path} does not hold what this training needs: {wrong} is something else; {AGAIN}")
-        if checkpoint.best_model is not None:
-            check_weights(checkpoint.best_model, trainer.model.config, self._path, self._config_path)
+        if best is not None and not self._training.is_partial:
+            check_weights(best, trainer.model.config, self._path, self._config_path)
         try:
             trainer.load_state_dict(checkpoint.trainer)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -21,16 +23,19 @@ from custom_llm.common.terminal import Terminal
 from custom_llm.common.text import counted
 from custom_llm.config.model import ModelConfig
 from custom_llm.config.presets import BYTE_PAIRS
-from custom_llm.config.training import TrainConfig
+from custom_llm.config.training import BASE, BASE_WINDOW, TrainConfig
 from custom_llm.data.cache import default_cache
-from custom_llm.data.dataset import HELD_OUT, HELD_OUT_TOKENS, TextDataset, WindowLoader
+from custom_llm.data.dataset import GENERAL_TEXT, HELD_OUT, HELD_OUT_TOKENS, TextDataset, WindowLoader
 from custom_llm.data.sources import Corpus
 from custom_llm.data.token_file import Tokens, open_tokens
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.costs import training_bytes
 from custom_llm.model.earlier import EarlierModel
-from custom_llm.model.files import SavedConfig, load_config, load_model, save_config
+from custom_llm.model.files import SavedConfig, load_base, load_config, load_model, save_config
+from custom_llm.model.lora import adapter_of, add_lora, freeze, merge
+from custom_llm.tokenizer.base import Tokenizer
 from custom_llm.tokenizer.bpe import SMALLEST_VOCABULARY
-from custom_llm.tokenizer.load import find_recipe
+from custom_llm.tokenizer.load import find_recipe, load_tokenizer, recipe_of
 from custom_llm.training.autotune import use_fastest_settings
 from custom_llm.training.checkpoint import Checkpoint, checkpoint_path
 from custom_llm.training.display import beginning_of, write_sample
@@ -41,14 +46,16 @@ from custom_llm.training.loop import Interrupted, Trainer, held_out_loss
 from custom_llm.training.match import describe_match, enough_epochs
 from custom_llm.training.provenance import provenance, public_name
 from custom_llm.training.resume import Saver
+from custom_llm.training.speed import autocast
 from custom_llm.training.step import Diverged
 from custom_llm.training.tracking.history import About, History, describe
 from custom_llm.training.tracking.record import SAMPLE_SHARE, Paced, Record
-from custom_llm.training.tracking.verdict import explain
+from custom_llm.training.tracking.verdict import explain, with_gain
 
 TEXT_TOKENS = 200  # length of the text shown at the end
 UNTRAINED_TOKENS, UNTRAINED_WORK = 60, 300_000_000  # at most, of what it writes before; tokens times parameters
-BYTES_PER_PARAMETER = 20  # weight, best weight, gradient and up to two moments of the optimizer, in float32
+BASE_WORK = 4_000_000_000  # the same of a base, whose text says something
+BASE_HELD_OUT = 1 << 13  # tokens that a report reads at most where training starts from a base, which is a large model
 _WHAT = {"char": "the characters of the text and its end", "bpe": "as many byte pairs as there are in the text"}
 
 
@@ -68,6 +75,7 @@ class _Job:
     train: TextDataset
     held_out: torch.Tensor
     architecture: ModelConfig
+    saved: SavedConfig  # as it was found
 
     @property
     def command(self) -> str:
@@ -84,7 +92,8 @@ class _Job:
     def saved_config(self, trainer: Trainer, text: str = "") -> SavedConfig:
         """The content of `model_config.pth` with the training as far as it has come; `text` is the model's."""
         training = provenance(trainer, public_name(self.corpus.name), self.tokens, text)
-        return SavedConfig(self.architecture, self.tokens.tokenizer.to_dict(), self.tokens.sample, training)
+        tokenizer = self.tokens.tokenizer.to_dict()
+        return SavedConfig(self.architecture, tokenizer, self.tokens.sample, training, base=self.saved.base)
 
 
 def train_on_text(
@@ -112,7 +121,7 @@ def train_on_text(
     job = _prepare(config, corpus, config_path, model_path, cache, device, processes)
     if adapt_epochs:
         job = _with_enough_epochs(job)
-    if resumed is None:
+    if resumed is None and job.saved.base is None:
         n_parameters = GPTLanguageModel.outline(job.architecture).n_parameters()
         say(describe_match(n_parameters, len(job.train.data), config.dataset_path, config.minutes))
     trainer, saver = _build(job)
@@ -145,7 +154,7 @@ def train_on_text(
         for line in _conclusions(job, trainer, about):
             say(line)
         if processes.rank == 0:
-            _finish(job, trainer, saver)
+            _finish(job, trainer, saver, about)
     return 0
 
 
@@ -163,38 +172,60 @@ def _prepare(
     record = Record(model_path, config.tracker)
     record.check(corpus.files)
 
-    architecture = load_config(config_path).model
-    tokens = processes.rank_0_first(lambda: encode_text(config, corpus, architecture, cache))
+    saved = load_config(config_path)
+    architecture = saved.model
+    config = _fit_to_base(config, saved)
+    tokens = processes.rank_0_first(lambda: encode_text(config, corpus, saved, cache))
     if len(set(processes.gather(tokens.key))) > 1:
         raise UserError(f"{corpus.name} is not the same text on all machines; copy it from one to the others")
-    train = TextDataset.of_tokens(tokens, architecture.block_size)
+    train = TextDataset.of_tokens(tokens, config.window or architecture.block_size)
     held_out = train.split_off(HELD_OUT, HELD_OUT_TOKENS)
     if len(train) < 1:
         n = len(train.data)
-        way_out = f"give more text or configure --block_size {n - 1} or less" if n > 1 else "give more text"
+        smaller = f"give --window {n - 1}" if config.window else f"configure --block_size {n - 1}"
+        way_out = f"give more text or {smaller} or less" if n > 1 else "give more text"
+        name = "window" if config.window else "block_size"
         raise UserError(
-            f"{corpus.name} is too short: {n} tokens are left to train on (a tenth is held out) and block_size "
+            f"{corpus.name} is too short: {n} tokens are left to train on (a tenth is held out) and {name} "
             f"{train.block_size} needs {train.block_size + 1}; {way_out}"
         )
     try:
-        config.accumulation(architecture.block_size, processes.size)
+        config.accumulation(train.block_size, processes.size)
     except ValueError as error:
         raise UserError(f"--{error}") from None
     vocab_size = tokens.tokenizer.vocab_size
-    if vocab_size != architecture.vocab_size:
+    if saved.base is not None:
+        vocab_size = architecture.vocab_size  # of some it is larger than that of the tokenizer
+    elif vocab_size != architecture.vocab_size:
         what = _WHAT.get(tokens.tokenizer.kind, f"that of {config.tokenizer}")
         say(f"vocab_size becomes {vocab_size}, {what}")
     return _Job(
         config, corpus, config_path, model_path, cache, processes, pick_device(device, processes), record, tokens,
-        train, held_out, replace(architecture, vocab_size=vocab_size),
+        train, held_out, replace(architecture, vocab_size=vocab_size), saved,
     )  # fmt: skip
+
+
+def _fit_to_base(config: TrainConfig, saved: SavedConfig) -> TrainConfig:
+    """The same with a window; UserError where it does not fit to the base that there is, or to there being none."""
+    n_layer, block_size = saved.model.n_layer, saved.model.block_size
+    if config.window is not None and config.window > block_size:
+        raise UserError(f"--window {config.window}: this model reads {block_size} tokens at once; give that or less")
+    if saved.base is None:
+        for name in ("lora", "train_layers"):
+            if getattr(config, name):
+                start = command("llm_model", "--from", "WHAT")
+                raise UserError(f"--{name} {getattr(config, name)} needs a model to start from; {start} gives one")
+        return config
+    if config.train_layers and config.train_layers > n_layer:
+        raise UserError(f"--train_layers {config.train_layers}: this model has {n_layer}; give that or less")
+    return replace(config, window=config.window or min(block_size, BASE_WINDOW))
 
 
 def _with_enough_epochs(job: _Job) -> _Job:
     """The same, with as many epochs as the text needs."""
     config = job.config
-    windows = max(1, (len(job.train.data) - 1) // (config.stride or job.architecture.block_size))
-    windows_per_step = config.batch_size * config.accumulation(job.architecture.block_size, job.processes.size)
+    windows = max(1, (len(job.train.data) - 1) // (config.stride or job.train.block_size))
+    windows_per_step = config.batch_size * config.accumulation(job.train.block_size, job.processes.size)
     steps = math.ceil(windows / windows_per_step)
     epochs = enough_epochs(steps)
     if epochs > config.max_epochs:
@@ -206,41 +237,115 @@ def _with_enough_epochs(job: _Job) -> _Job:
 
 
 def _build(job: _Job) -> tuple[Trainer, Saver]:
-    """The model with fresh weights and all that trains it, if the memory holds that."""
+    """The model with its first weights and all that trains it, if the memory holds that."""
     config, processes, tokenizer = job.config, job.processes, job.tokens.tokenizer
-    n_parameters = GPTLanguageModel.outline(job.architecture).n_parameters()
-    needed, available = n_parameters * BYTES_PER_PARAMETER, psutil.virtual_memory().available
-    if needed > available:
-        raise UserError(
-            f"training {n_parameters / 1e6:,.0f}M parameters needs about {needed / 1e9:,.0f} GB of memory and "
-            f"{available / 1e9:,.0f} GB are free; configure a smaller --n_embd or --n_layer with {step('llm_model')}"
-        )
+    _check_memory(job)
     torch.manual_seed(config.seed)
     model = GPTLanguageModel(job.architecture)
+    base = None if job.saved.base is None else load_base(job.config_path, job.saved)
+    checksum = None
+    if base is not None:
+        model.load_state_dict(base)
+        checksum = _checksum(base) if config.is_partial else None
+        del base
     if config.sample_tokens and processes.rank == 0:
-        n = min(UNTRAINED_TOKENS, config.sample_tokens, UNTRAINED_WORK // n_parameters)
+        work = UNTRAINED_WORK if job.saved.base is None else BASE_WORK
+        n = min(UNTRAINED_TOKENS, config.sample_tokens, work // model.n_parameters())
         job.record.untrained = write_sample(model, tokenizer, n, config.seed) if n else None
+    if config.lora:
+        alpha = config.lora_scale * config.lora
+        add_lora(model, config.lora, alpha, config.lora_dropout, config.lora_targets, config.train_layers)
+    elif config.train_layers:
+        freeze(model, config.train_layers)
     loader = WindowLoader(job.train, config.batch_size, config.stride, config.seed, processes.rank, processes.size)
     if config.threads is not None:
         torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
     if processes.rank:
         torch.manual_seed(config.seed + processes.rank)  # weights began the same; what is dropped must not be
 
-    held_out_text = tokenizer.decode(job.held_out.tolist()).replace(tokenizer.end_of_text, "\n")  # counts as a byte
-    bytes_per_token = len(held_out_text.encode(errors="replace")) / len(job.held_out)
+    held_out = job.held_out if job.saved.base is None else job.held_out[:BASE_HELD_OUT]
+    general = None if job.saved.base is None else general_text(tokenizer)
     beginning = job.beginning
     sample = Paced(lambda: write_sample(model, tokenizer, config.sample_tokens, config.seed, beginning), SAMPLE_SHARE)
     # Only one process writes, which it cannot with a part of the model.
     writes = config.sample_tokens and processes.rank == 0 and (processes.size == 1 or config.strategy == "ddp")
-    training = Checkpoint(asdict(config), job.architecture.to_dict(), job.tokens.key)
-    saver = Saver(training, job.config_path, job.model_path, processes, job.record, job.saved_config, job.command)
-    history = History(bytes_per_token, job.record.add if processes.rank == 0 else None)
+    described = job.architecture.to_dict() | ({} if checksum is None else {"base weights": checksum})
+    training = Checkpoint(asdict(config), described, job.tokens.key)
+    saver = Saver(
+        training, job.config_path, job.model_path, processes, job.record, job.saved_config, job.command,
+        _completing(job) if config.is_partial else dict,
+        (lambda trained: adapter_of(trained, config.lora, config.lora_scale * config.lora)) if config.lora else None,
+    )  # fmt: skip
+    history = History(bytes_per_token(held_out, tokenizer), job.record.add if processes.rank == 0 else None)
+
+    def loss_on(data: torch.Tensor) -> Callable[[GPTLanguageModel], float]:
+        return lambda model: held_out_loss(model, data, processes, config.window)
+
     trainer = Trainer(
-        model, loader, config, job.device, lambda model: held_out_loss(model, job.held_out, processes),
-        n_held_out=len(job.held_out), on_lowest=saver.save_best, save=saver.save_checkpoint, history=history,
+        model, loader, config, job.device, loss_on(held_out), general=None if general is None else loss_on(general),
+        n_held_out=len(held_out), on_lowest=saver.save_best, save=saver.save_checkpoint, history=history,
         write_sample=sample if writes else None, processes=processes,
     )  # fmt: skip
     return trainer, saver
+
+
+def _check_memory(job: _Job) -> None:
+    """Raise UserError where the memory does not suffice; of a base, say what its training takes."""
+    config, model, base = job.config, job.architecture, job.saved.base
+
+    def needed(lora: int | None, batch_size: int = config.batch_size) -> int:
+        return training_bytes(model, job.train.block_size, batch_size, lora, config.train_layers, config.ema > 0)
+
+    n_parameters, needs = GPTLanguageModel.outline(model).n_parameters(), needed(config.lora)
+    available = psutil.virtual_memory().available
+    if base is not None:
+        other = "all weights" if config.lora else "--lora 16"
+        say(
+            f"Memory: this training takes about {_in_gigabytes(needs)}, one of {other} "
+            f"{_in_gigabytes(needed(None if config.lora else 16))}; {_in_gigabytes(available)} are free."
+        )
+    if needs <= available:
+        return
+    smallest = max(1, config.batch_size // 4)
+    ways_out = [f"give --batch_size {smallest}"] if needed(config.lora, smallest) <= available else []
+    if base is not None and not config.lora and needed(16) <= available:
+        ways_out.append("give --lora 16")
+    if not ways_out and base is not None:
+        ways_out = [f"start from a smaller model: {command('llm_model', '--from', 'WHAT')}"]
+    elif not ways_out:
+        ways_out = [f"configure a smaller --n_embd or --n_layer with {step('llm_model')}"]
+    raise UserError(
+        f"training {n_parameters / 1e6:,.0f}M parameters needs about {_in_gigabytes(needs)} of memory and "
+        f"{_in_gigabytes(available)} are free; {' or '.join(ways_out)}"
+    )
+
+
+def _completing(job: _Job) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """What makes all weights of those that training has changed; the others are those in the file of the base."""
+    return lambda trained: merge(load_base(job.config_path, job.saved), trained, job.config.lora_scale)
+
+
+def _in_gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _checksum(weights: dict[str, torch.Tensor]) -> int:
+    """A number that other weights hardly have."""
+    return functools.reduce(
+        lambda sum, weight: zlib.crc32(weight.contiguous().view(torch.uint8).numpy(), sum), weights.values(), 0
+    )
+
+
+def bytes_per_token(ids: torch.Tensor, tokenizer: Tokenizer) -> float:
+    """Bytes of UTF-8 that a token stands for, on average; the end of a text counts as one."""
+    text = tokenizer.decode(ids.tolist()).replace(tokenizer.end_of_text, "\n")
+    return len(text.encode(errors="replace")) / len(ids)
+
+
+def general_text(tokenizer: Tokenizer) -> torch.Tensor:
+    """The ids of a text of many kinds that comes with the program, int64 (n,), to see what a training makes forget."""
+    text = tokenizer.end_of_text + GENERAL_TEXT.read_text(encoding="utf-8")
+    return torch.from_numpy(tokenizer.encode(text).astype("int64"))
 
 
 def _begin(
@@ -251,7 +356,9 @@ def _begin(
     if resumed is not None:
         saver.resume(resumed, trainer)
     by = f" in {processes.size} processes ({config.strategy})" if processes.size > 1 else ""
-    print(f"Training on {job.device.type}{by} with {model.n_parameters() / 1e6:.2f}M parameters", flush=True)
+    n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    some = f", {n_trained / 1e6:.2f}M of which are trained" if config.is_partial else ""
+    print(f"Training on {job.device.type}{by} with {model.n_parameters() / 1e6:.2f}M parameters{some}", flush=True)
     for line in [
         *without_effect(config, processes.size),
         *_more_than_there_is(job, trainer, trainer.clock.total_steps),
@@ -260,6 +367,9 @@ def _begin(
     if resumed is None:
         batch = [i % len(job.train) for i in range(config.batch_size)]
         use_fastest_settings(trainer.step, job.train.__getitems__(batch))
+    trainer.step.keep_frozen()
+    if resumed is None and job.saved.base is not None:
+        trainer.try_base()
     config = replace(config, threads=torch.get_num_threads(), precision=trainer.step.precision)
     if config.tokenizer == "bpe" and config.vocab_size is None:  # the model's, which it now has from the text
         config = replace(config, vocab_size=model.config.vocab_size)
@@ -267,7 +377,7 @@ def _begin(
         on_start(config)
     about = describe(
         job.model_path, job.config_path, job.corpus.name, job.tokens, model, config, job.device, processes.size,
-        job.command,
+        job.command, job.saved.base,
     )  # fmt: skip
     with processes.raising_together():
         if processes.rank == 0:
@@ -276,6 +386,9 @@ def _begin(
     say(f"Loss: how far off the model is with what comes next. Knowing nothing it is {guessing:.4f}; lower is better.")
     say("Held-out: its loss on a part of the text that it never learns from, which is what counts.")
     say("Bits per byte: the same for each byte of text, by which it compares with other models.")
+    if trainer.before is not None:
+        bits = trainer.history.bits_per_byte(trainer.before["held_out"])
+        say(f"Before: {bits:.3f} bits per byte, which {job.saved.base.name} has on the held-out text without training.")
     if job.record.page.is_file():
         say(f"how it goes, to be opened in a browser: {job.record.page}")
     return about
@@ -303,12 +416,25 @@ def _conclusions(job: _Job, trainer: Trainer, about: About) -> Iterator[str]:
     yield from explain(points, about)
 
 
-def _finish(job: _Job, trainer: Trainer, saver: Saver) -> None:
-    """Let the trained model write a text, and add that to what is kept of the training."""
+def _finish(job: _Job, trainer: Trainer, saver: Saver, about: About) -> None:
+    """Let the trained model write a text, and add that to what is kept of the training.
+
+    Where it started from a base, say what was gained by the training, and what was lost.
+    """
     # Of a model that was divided, the whole need not fit on a GPU.
     device = torch.device("cpu") if is_divided(trainer.model.head.weight) else job.device
-    print("Generated text:")
     model = load_model(job.model_path, job.config_path)[0].to(device)
+    if trainer.before is not None:
+        general = general_text(job.tokens.tokenizer)
+        with autocast(device, trainer.step.precision):
+            after = {
+                "held_out": trainer.best.loss, "general": held_out_loss(model, general, window=job.config.window)
+            }  # fmt: skip
+        of_general = bytes_per_token(general, job.tokens.tokenizer)
+        about = with_gain(about, job.saved.base, trainer.before, after, trainer.history.bits_per_byte, of_general)
+        for line in about.gain:
+            say(line)
+    print("Generated text:")
     text = ""
     with contextlib.suppress(KeyboardInterrupt):  # of a large model it takes long, and there is nothing left to lose
         text = write_sample(model, job.tokens.tokenizer, TEXT_TOKENS, job.config.seed, job.beginning)
@@ -317,13 +443,18 @@ def _finish(job: _Job, trainer: Trainer, saver: Saver) -> None:
         save_config(job.config_path, saver.describe(trainer, text))
     except UserError as error:  # the model is there
         note(f"{job.config_path} does not tell all of the training: {error}")
-    page = job.record.finish("finished", text)
+    page = job.record.finish("finished", text, about)
     if page is not None:
         say(f"how it went: {page}")
 
 
-def encode_text(config: TrainConfig, corpus: Corpus, model: ModelConfig, cache: Path) -> Tokens:
+def encode_text(config: TrainConfig, corpus: Corpus, saved: SavedConfig, cache: Path) -> Tokens:
     """The text as the tokens that are configured, encoded now unless it was before. UserError as by `open_tokens`."""
+    if saved.base is not None:
+        return open_tokens(corpus, recipe_of(load_tokenizer(saved.tokenizer)), cache, config.max_tokens)
+    if config.tokenizer == BASE:
+        raise UserError(f"--tokenizer {BASE}: this model starts from no other one; take char or bpe")
+    model = saved.model
     told = model.vocab_size if model.vocab_size >= SMALLEST_VOCABULARY else None  # it may be that of some characters
     recipe = find_recipe(config.tokenizer, config.vocab_size or told or BYTE_PAIRS)
     for each in recipe.notes:

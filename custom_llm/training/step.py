@@ -16,8 +16,16 @@ from custom_llm.common.notes import say
 from custom_llm.common.steps import step
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.lora import keep_frozen, trained_state
 from custom_llm.model.loss import NOT_TRAINED_ON
-from custom_llm.training.distributed.parallel import gathered, load_model_state, parallelize, send_gradients, whole
+from custom_llm.training.distributed.parallel import (
+    gathered,
+    is_divided,
+    load_model_state,
+    parallelize,
+    send_gradients,
+    whole,
+)
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.optim.ema import Average
 from custom_llm.training.optim.optimizers import make_optimizers, set_learning_rate
@@ -131,6 +139,12 @@ class Step:
         self.model.rebalance()
         return update
 
+    def keep_frozen(self) -> None:
+        """Keep frozen matrices as products need them, now that their precision is decided."""
+        if self.precision == "bfloat16" and not is_divided(self.model.head.weight):  # divided, they are small anyway
+            keep_frozen(self.model, torch.bfloat16)
+            self._graph = self._new_graph()
+
     def use_precision(self, precision: str) -> None:
         """Compute products in float32 or bfloat16 from the next update on."""
         self.precision = precision
@@ -181,9 +195,10 @@ class Step:
             sizes = [len(x) for x, _ in batches]
             at_once = min(self.rows or max(sizes), max(sizes))
             if at_once == 1:
+                n = self.config.window or self.model.config.block_size
                 ways_out = f"configure a smaller --block_size or --n_embd with {step('llm_model')}"
+                ways_out = f"give --window {max(1, n // 2)}" if self.config.window else ways_out
                 ways_out = ways_out if self.config.act_recomp else f"give --act_recomp, or {ways_out}"
-                n = self.model.config.block_size
                 raise UserError(f"not enough memory for one window of {n} tokens; {ways_out}")
             self.rows = at_once // 2
             parts = sum(-(-size // self.rows) for size in sizes)
@@ -254,7 +269,7 @@ class Step:
 
     def state_dict(self) -> dict[str, object]:
         return {
-            "model": gathered(self.model.state_dict(), self.processes),
+            "model": gathered(trained_state(self.model), self.processes),
             "optimizers": gathered([optimizer.state_dict() for optimizer in self.optimizers], self.processes),
             "loads": self.expert_use.state_dict(),
             "average": self.average and gathered(self.average.state_dict(), self.processes),

@@ -37,12 +37,13 @@ from vocabularies import (
     export,
 )
 
+from custom_llm.common import hub
 from custom_llm.common.errors import UserError
 from custom_llm.export.pipeline import convert_to_gguf
 from custom_llm.export.proof import Reference, check_bound
 from custom_llm.export.vocabulary import read_vocabulary
 from custom_llm.llamacpp import Model
-from custom_llm.tokenizer import bpe, pretrained
+from custom_llm.tokenizer import bpe
 from custom_llm.tokenizer.base import END_OF_TEXT
 from custom_llm.tokenizer.bpe import BYTE_LETTERS, PretrainedTokenizer
 from custom_llm.tokenizer.cut import split
@@ -452,7 +453,7 @@ def test_a_hub_that_cannot_be_reached_is_said_soon(tmp_path):
 
 
 def test_an_answer_that_is_none_of_a_hub_is_one_line(monkeypatch):
-    monkeypatch.setattr(pretrained, "_hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
     odd = mock.Mock(side_effect=AttributeError("'list' object has no attribute 'get'"))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", odd)
     with pytest.raises(

@@ -7,6 +7,7 @@ test_architectures.py whether it is right.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from custom_llm.export.graph.rewrites.norms import (
     zero_biases,
 )
 from custom_llm.export.graph.rewrites.parts import each_layer
-from custom_llm.export.graph.target import CLASSIC, EITHER, SWIGLU, Accepts, Target, choose
+from custom_llm.export.graph.target import ANY_WINDOW, CLASSIC, EITHER, SWIGLU, Accepts, Target, choose
 from custom_llm.export.graph.tensor_names import TensorRow, rename
 from custom_llm.export.huggingface.classes import (
     BY_NAME,
@@ -40,6 +41,8 @@ from custom_llm.export.huggingface.classes import (
     mla_query,
     neighbours,
 )
+from custom_llm.export.huggingface.configs import mscale_all_dim
+from custom_llm.model.layers import Rope
 
 GATING = {"softmax": 1, "sigmoid": 2}  # llama.cpp's `llama_expert_gating_func_type`
 Metadata = dict[str, Any]
@@ -55,11 +58,17 @@ class Architecture(Target):
 
     def is_converted(self, s: Structure) -> bool:
         """Whether llama.cpp's own converter writes this of a Hugging Face directory with that structure."""
-        return self.converted_from is not None and self.converted_if(s) and self.converted_from.accepts.fits(s)
+        return (
+            self.converted_from is not None
+            and _is_plain(s)
+            and self.converted_if(s)
+            and self.converted_from.accepts.fits(s)
+        )
 
     def tensors(self, graph: Graph) -> Tensors:
         """A prepared graph's tensors under GGUF's names."""
-        return rename(graph.tensors, graph.s, self.names)
+        own = rename(graph.tensors, graph.s, self.names)
+        return {**own, ROPE_FREQS: frequency_factors(graph.s)} if graph.s.rope_scaling == "llama3" else own
 
     def all_metadata(self, s: Structure) -> Iterator[tuple[str, Any]]:
         """Every key with its value."""
@@ -71,6 +80,21 @@ class Architecture(Target):
 def choose_architecture(graph: Graph) -> tuple[Architecture, Graph] | None:
     """The first architecture that computes what a graph computes, and the graph as it does, or None."""
     return choose(ARCHITECTURES, drop_blank_biases(graph))
+
+
+def _is_plain(s: Structure) -> bool:
+    """Whether it has nothing that the converter may say otherwise."""
+    return s.rope_scaling is None and s.first.attn.rotary_dim is None and s.first.attn.window is None
+
+
+ROPE_FREQS = "rope_freqs.weight"
+
+
+def frequency_factors(s: Structure) -> torch.Tensor:
+    """By what llama3 divides how fast each pair turns, (width/2,): llama.cpp reads them from a tensor."""
+    a = s.first.attn
+    width = a.rotary_dim or a.head_dim
+    return (Rope(s.rope_base).frequencies(width) / s.rope.frequencies(width)).float()
 
 
 # ---- names ----
@@ -105,6 +129,17 @@ NEIGHBOURS = {
     **BASIC,
     "blk.{i}.attn_q.*": TensorRow(("blocks.{i}.attn.query.*",), _rotated),
     "blk.{i}.attn_k.*": TensorRow(("blocks.{i}.attn.key.*",), _rotated),
+}
+UNPOSITIONED = {theirs: ours for theirs, ours in FUSED.items() if "position" not in theirs}
+FUSED_GATE = {
+    **{theirs: ours for theirs, ours in UNPOSITIONED.items() if ".ffn_{part}." not in theirs},
+    "blk.{i}.ffn_up.weight": TensorRow(("blocks.{i}.ffn.gate.weight", "blocks.{i}.ffn.up.weight")),
+    "blk.{i}.ffn_down.weight": "blocks.{i}.ffn.down.weight",
+}
+NORMED_AFTER = {
+    **BASIC,
+    "blk.{i}.post_attention_norm.weight": "blocks.{i}.ln1_after.weight",
+    "blk.{i}.post_ffw_norm.weight": "blocks.{i}.ln2_after.weight",
 }
 POST_NORM = {("blk.{i}.post_attention_norm.*" if "ffn_norm" in k else k): v for k, v in BASIC.items()}
 LATENT = {
@@ -147,10 +182,46 @@ def _common(s: Structure) -> Metadata:
 
 
 def _rotating(s: Structure) -> Metadata:
-    width = s.first.attn.head_dim
+    a = s.first.attn
     return {
-        "attention.key_length": width, "attention.value_length": width,
-        "rope.dimension_count": s.first.attn.rope_dim or width, "rope.freq_base": s.rope_base,
+        "attention.key_length": a.head_dim, "attention.value_length": a.head_dim,
+        "rope.dimension_count": a.rope_dim or a.rotary_dim or a.head_dim, "rope.freq_base": s.rope_base, **_scaling(s),
+    }
+
+
+def _scaling(s: Structure) -> Metadata:
+    """How rotations are stretched; llama3's way is a tensor."""
+    if s.rope_scaling not in ("linear", "yarn"):
+        return {}
+    scaling = {"rope.scaling.type": s.rope_scaling, "rope.scaling.factor": s.rope_factor}
+    if s.rope_scaling == "yarn":
+        usual = 1 + 0.1 * math.log(s.rope_factor)  # which llama.cpp multiplies by anyway
+        scaling["rope.scaling.original_context_length"] = s.rope_original
+        if s.rope.gain != usual and not s.first.attn.is_latent:  # deepseek2 has its own, see there
+            scaling["rope.scaling.attn_factor"] = s.rope.gain / usual
+    return scaling
+
+
+def _neox(s: Structure) -> Metadata:
+    return {**_rotating(s), "use_parallel_residual": s.parallel}
+
+
+def _windows(s: Structure) -> Metadata:
+    """Sliding windows, where there are any, and the base of rotations in them."""
+    windows = [layer.attn.window for layer in s.layers]
+    if not any(windows):
+        return {}
+    return {
+        "attention.sliding_window": max(w for w in windows if w is not None),
+        "attention.sliding_window_pattern": [w is not None for w in windows],
+        "rope.freq_base_swa": s.rope_base if s.rope_base_local is None else s.rope_base_local,
+    }
+
+
+def _gemma(s: Structure) -> Metadata:
+    return {
+        **_rotating(s), **_windows(s), "final_logit_softcapping": s.logit_softcap,
+        "attn_logit_softcapping": s.first.attn.softcap,
     }
 
 
@@ -160,7 +231,8 @@ def _experts(m: Experts) -> Metadata:
 
 def _scores(m: Experts) -> Metadata:
     return {
-        "expert_gating_func": GATING[m.scoring], "expert_weights_norm": m.renormalized, "expert_weights_scale": 1.0,
+        "expert_gating_func": GATING[m.scoring], "expert_weights_norm": m.renormalized,
+        "expert_weights_scale": m.routed_scale,
     }
 
 
@@ -192,17 +264,20 @@ def _sigmoid_experts(s: Structure) -> Metadata:
     return {
         **_experts(m), "leading_dense_block_count": len(s.dense),
         "expert_shared_count": m.shared_width // m.width, **_scores(m),
-        "expert_group_count": 1, "expert_group_used_count": 1,
+        "expert_group_count": m.n_group, "expert_group_used_count": m.topk_group,
     }
 
 
 def _everywhere_windowed(s: Structure) -> Metadata:
-    """A sliding window in every layer that is never left, for graphs that insist on one."""
+    """For graphs that insist on sliding windows: where there are none, one in every layer that is never left."""
     width = s.first.attn.head_dim
+    never_left = {
+        "attention.sliding_window": 1 << 24, "attention.sliding_window_pattern": [True] * len(s.layers),
+        "rope.freq_base_swa": s.rope_base,
+    }
     return {
         **_rotating(s), "attention.key_length_swa": width, "attention.value_length_swa": width,
-        "rope.dimension_count_swa": width, "rope.freq_base_swa": s.rope_base,
-        "attention.sliding_window": 1 << 24, "attention.sliding_window_pattern": [True] * len(s.layers),
+        "rope.dimension_count_swa": width, **(_windows(s) or never_left),
     }
 
 
@@ -223,7 +298,8 @@ def _deepseek2(s: Structure) -> Metadata:
         "attention.q_lora_rank": a.q_latent, "attention.kv_lora_rank": a.kv_latent,
         "attention.key_length": a.kv_latent + a.rope_dim, "attention.value_length": a.kv_latent,
         "attention.key_length_mla": a.head_dim + a.rope_dim, "attention.value_length_mla": a.head_dim,
-        "rope.dimension_count": a.rope_dim, "rope.freq_base": s.rope_base,
+        "rope.dimension_count": a.rope_dim, "rope.freq_base": s.rope_base, **_scaling(s),
+        **({"rope.scaling.yarn_log_multiplier": 0.1 * mscale_all_dim(s)} if a.scale is not None else {}),
     }
 
 
@@ -246,8 +322,12 @@ def _unlike_lite(graph: Graph) -> Graph:
     return deepen(graph, 28 if len(s.layers) < 28 else 49)
 
 
-STARCODER2 = dict(accepts=Accepts(**CLASSIC, dense=[("gelu", False)]), names=BASIC, metadata=_rotating,
-                  converted_from=BY_NAME["Starcoder2ForCausalLM"])
+ANY_SCALING = (None, "linear", "llama3", "yarn")
+STRETCHED = dict(rope_scaling=(None, "linear", "yarn"))
+STARCODER2 = dict(
+    accepts=Accepts(**CLASSIC, **STRETCHED, partial_rotation=EITHER, dense=[("gelu", False)]), names=BASIC,
+    metadata=_rotating, converted_from=BY_NAME["Starcoder2ForCausalLM"],
+)
 ARCHITECTURES = (
     Architecture(
         "gpt2", Accepts(**CLASSIC, positions=("table",), dense=[("gelu", False)]), FUSED,
@@ -257,28 +337,72 @@ ARCHITECTURES = (
     ),
     Architecture("starcoder2", steps=(zero_biases, fold_head_bias, plain_gelu, align_widths), **STARCODER2),
     Architecture(
-        "arcee", Accepts(attn_bias=EITHER, dense=[("relu2", False)]), NEIGHBOURS, (centre,), _rotating,
-        converted_from=BY_NAME["ArceeForCausalLM"],
+        "gptneox",
+        Accepts(
+            **CLASSIC, **STRETCHED, partial_rotation=EITHER, parallel=EITHER, tied=(False,),
+            dense=[("gelu_erf", False), ("gelu", False)],
+        ),
+        UNPOSITIONED, (zero_biases, fold_head_bias, untie, plain_gelu, align_widths), _neox,
     ),
     Architecture(
-        "llama", Accepts(attn_bias=EITHER, out_bias=EITHER, dense=[SWIGLU], dense_bias=EITHER), NEIGHBOURS,
-        (centre, gated_silu), _rotating, converted_from=BY_NAME["LlamaForCausalLM"],
+        "qwen2", Accepts(**STRETCHED, attn_bias=(True,), square_heads=(True,), dense=[SWIGLU]), BASIC, (), _rotating,
+    ),
+    Architecture(
+        "olmo2",
+        Accepts(
+            **STRETCHED, qk_norm=(True,), qk_norm_over=("all",), norm_place=("after",), square_heads=(True,),
+            tied=(False,), dense=[SWIGLU],
+        ),
+        NORMED_AFTER, (untie,), _rotating,
+    ),
+    Architecture(
+        "gemma3",
+        Accepts(
+            rope_scaling=(None, "linear"), qk_norm=(True,), norm_place=("both",), embedding_scaled=(True,),
+            logit_softcap=EITHER, window=ANY_WINDOW, local_base=EITHER, dense=[("gelu", True)],
+        ),
+        NORMED_AFTER, (), _gemma,
+    ),
+    Architecture(
+        "gemma2",
+        Accepts(
+            norm_place=("both",), embedding_scaled=(True,), attn_softcap=EITHER, logit_softcap=EITHER,
+            window=ANY_WINDOW, dense=[("gelu", True)],
+        ),
+        NORMED_AFTER, (), _gemma,
+    ),
+    Architecture(
+        "arcee", Accepts(rope_scaling=ANY_SCALING, attn_bias=EITHER, dense=[("relu2", False)]), NEIGHBOURS,
+        (centre,), _rotating, converted_from=BY_NAME["ArceeForCausalLM"],
     ),
     Architecture(
         "llama",
-        Accepts(attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU, ("silu", False)], renormalized=(True,)),
+        Accepts(rope_scaling=ANY_SCALING, attn_bias=EITHER, out_bias=EITHER, dense=[SWIGLU], dense_bias=EITHER),
+        NEIGHBOURS, (centre, gated_silu), _rotating, converted_from=BY_NAME["LlamaForCausalLM"],
+    ),
+    Architecture(
+        "phi3", Accepts(**STRETCHED, partial_rotation=EITHER, square_heads=(True,), dense=[SWIGLU]), FUSED_GATE,
+        (centre, squares_as_gates), _rotating,
+    ),
+    Architecture(
+        "llama",
+        Accepts(
+            rope_scaling=ANY_SCALING, attn_bias=EITHER, out_bias=EITHER, experts=[SWIGLU, ("silu", False)],
+            renormalized=(True,),
+        ),
         NEIGHBOURS, (centre, squares_as_gates, plain_silu), _mixtral, converted_from=BY_NAME["MixtralForCausalLM"],
     ),
     Architecture(
-        "jais2", Accepts(**CLASSIC, dense=[("relu2", False)]), BASIC, (zero_biases, fold_head_bias), _rotating,
-        converted_from=BY_NAME["Jais2ForCausalLM"],
+        "jais2", Accepts(**CLASSIC, **STRETCHED, dense=[("relu2", False)]), BASIC,
+        (zero_biases, fold_head_bias), _rotating, converted_from=BY_NAME["Jais2ForCausalLM"],
     ),
     Architecture(
-        "qwen3", Accepts(qk_norm=(True,), attn_bias=EITHER, dense=[SWIGLU]), BASIC,
+        "qwen3", Accepts(**STRETCHED, qk_norm=(True,), attn_bias=EITHER, dense=[SWIGLU]), BASIC,
         (centre, squares_as_gates, bias_as_head), _rotating, converted_from=BY_NAME["Qwen3ForCausalLM"],
     ),
     Architecture(
-        "qwen3moe", Accepts(qk_norm=(True,), attn_bias=EITHER, experts=[SWIGLU], renormalized=(True,)), BASIC,
+        "qwen3moe",
+        Accepts(**STRETCHED, qk_norm=(True,), attn_bias=EITHER, experts=[SWIGLU], renormalized=(True,)), BASIC,
         (centre, squares_as_gates, bias_as_head), _mixtral, converted_from=BY_NAME["Qwen3MoeForCausalLM"],
     ),
     Architecture(
@@ -290,7 +414,7 @@ ARCHITECTURES = (
         "glm4moe",
         Accepts(
             qk_norm=EITHER, attn_bias=EITHER, dense=[SWIGLU], experts=[SWIGLU], scoring=("softmax", "sigmoid"),
-            shared_expert=(True,), selection_bias=(True,), layers="dense first",
+            routed_scale=EITHER, groups=EITHER, shared_expert=(True,), selection_bias=(True,), layers="dense first",
         ),
         POST_NORM, (centre, squares_as_gates, some_shared_expert, some_selection_bias, bias_as_head),
         lambda s: _rotating(s) | _sigmoid_experts(s), converted_from=BY_NAME["Glm4MoeForCausalLM"],
@@ -298,15 +422,17 @@ ARCHITECTURES = (
     Architecture(
         "deepseek2",
         Accepts(
-            attention=("latent",), dense=[SWIGLU], experts=[SWIGLU], scoring=("softmax", "sigmoid"),
-            shared_expert=(True,), selection_bias=EITHER, layers="dense first",
+            attention=("latent",), rope_scaling=(None, "yarn"), attn_scaled=EITHER, dense=[SWIGLU], experts=[SWIGLU],
+            scoring=("softmax", "sigmoid"), routed_scale=EITHER, groups=EITHER, shared_expert=(True,),
+            selection_bias=EITHER, layers="dense first",
         ),
         LATENT, (centre, squares_as_gates, some_shared_expert, align_widths, _unlike_lite), _deepseek2,
         converted_from=DEEPSEEK_FOR_CONVERTER,
         converted_if=lambda s: bool(s.first.attn.q_latent),  # it leaves out a rank of 0, and llama.cpp misses it
     ),
     Architecture(
-        "spark2_5", Accepts(attn_bias=EITHER, dense=[("gelu", True)]),
+        "spark2_5",
+        Accepts(window=ANY_WINDOW, local_base=EITHER, attn_bias=EITHER, dense=[("gelu", True)]),
         {**BASIC, "blk.{i}.attn_gate.weight": "blocks.{i}.attn.gate.weight"},
         (centre, bias_as_head, _half_open_gates), _everywhere_windowed,
     ),
@@ -318,7 +444,8 @@ ARCHITECTURES = (
     Architecture(
         "step35",
         Accepts(
-            qk_norm=EITHER, attn_bias=EITHER, dense=[SWIGLU, ("silu", False)], experts=[SWIGLU, ("silu", False)],
+            window=ANY_WINDOW[:2], local_base=EITHER, qk_norm=EITHER, attn_bias=EITHER,
+            dense=[SWIGLU, ("silu", False)], experts=[SWIGLU, ("silu", False)], routed_scale=EITHER,
             scoring=("softmax", "sigmoid"), shared_expert=(True,), selection_bias=EITHER, tied=(False,), layers="any",
         ),
         BASIC,

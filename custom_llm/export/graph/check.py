@@ -13,7 +13,11 @@ from custom_llm.export.graph.graph import Attention, Experts, FeedForward, Struc
 Shape = tuple[int, ...]
 Shapes = Iterator[tuple[str, Shape]]
 TYPES = {"int": int, "bool": bool, "str": str, "float": float}
-CHOICES = {"norm": ("layer", "rms"), "scoring": ("softmax", "sigmoid"), "activation": PLAIN}
+CHOICES = {
+    "norm_place": ("before", "after", "both"), "qk_norm_over": ("head", "all"),
+    "rope_scaling": ("linear", "llama3", "yarn"), "norm": ("layer", "rms"), "scoring": ("softmax", "sigmoid"),
+    "activation": PLAIN,
+}  # fmt: skip
 MAY_BE_ZERO = ("q_latent", "rope_dim", "shared_width", "dropout")
 MOST = 1 << 24  # of any number; the largest that makes sense is a vocabulary
 
@@ -31,8 +35,10 @@ def check_structure(s: Structure) -> None:
             raise ValueError(f"n_head {a.n_head} is not a multiple of n_kv_heads {a.n_kv_heads}")
         if (a.q_latent is None, a.rope_dim is None) != (a.kv_latent is None,) * 2:
             raise ValueError("a part of latent attention only")
-        if s.n_positions is None and (a.head_dim if a.rope_dim is None else a.rope_dim) % 2:
+        if s.n_positions is None and ((a.rotary_dim or a.head_dim) if a.rope_dim is None else a.rope_dim) % 2:
             raise ValueError("heads of an odd width rotate")
+        if a.rotary_dim is not None and a.rotary_dim > a.head_dim:
+            raise ValueError(f"rotary_dim {a.rotary_dim} of heads of {a.head_dim}")
         if isinstance(ffn, Experts) and ffn.n_chosen >= max(ffn.n, 2):
             raise ValueError(f"n_chosen {ffn.n_chosen} of n {ffn.n} experts")
     if not s.layers:
@@ -52,7 +58,8 @@ def expected_shapes(s: Structure) -> dict[str, Shape]:
     norms = ["ln_f"]
     for i, layer in enumerate(s.layers):
         prefix = f"blocks.{i}."
-        norms += [f"{prefix}ln1", f"{prefix}ln2"]
+        norms += [f"{prefix}ln1", f"{prefix}ln2"] if s.norm_place != "after" else []
+        norms += [f"{prefix}ln1_after", f"{prefix}ln2_after"] if s.norm_place != "before" else []
         shapes.update((f"{prefix}attn.{name}", shape) for name, shape in _attention_shapes(layer.attn, width))
         shapes.update((f"{prefix}ffn.{name}", shape) for name, shape in _ffn_shapes(layer.ffn, width))
     for norm in norms:
@@ -73,7 +80,7 @@ def _attention_shapes(a: Attention, width: int) -> Shapes:
         for name, n in (("query", a.n_head), ("key", a.n_kv_heads), ("value", a.n_kv_heads)):
             yield from _linear(name, (n * a.head_dim, width), a.bias)
             if a.qk_norm and name != "value":
-                yield f"{name}_norm.weight", (a.head_dim,)
+                yield f"{name}_norm.weight", (n * a.head_dim if a.qk_norm_over == "all" else a.head_dim,)
         return
     queries = a.n_head * (a.head_dim + a.rope_dim)
     if a.q_latent:

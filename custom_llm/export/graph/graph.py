@@ -3,9 +3,10 @@
 Export goes  our model → Graph → (rewrites) → Graph → names of Hugging Face or of GGUF.  The names of a Graph's tensors:
 
     token_embedding.weight  position_embedding.weight  ln_f.*  head.*                      (* is weight or bias)
-    blocks.N.ln1.*  blocks.N.attn.{query,key,value,proj}.*  blocks.N.attn.{query_norm,key_norm}.weight
+    blocks.N.{ln1,ln1_after,ln2,ln2_after}.*                                               norms before, norms after
+    blocks.N.attn.{query,key,value,proj}.*  blocks.N.attn.{query_norm,key_norm}.weight
     blocks.N.attn.{query_down,kv_down}.*  blocks.N.attn.{query_up,kv_norm,key_up,value_up}.weight    latent attention
-    blocks.N.ln2.*  blocks.N.ffn.{gate,up,down}.*                                          a dense layer; gate if gated
+    blocks.N.ffn.{gate,up,down}.*                                          a dense layer; gate if gated
     blocks.N.ffn.router.weight  blocks.N.ffn.selection_bias  blocks.N.ffn.{experts,shared}.{gate,up,down}.weight
 """
 
@@ -22,7 +23,7 @@ import torch
 from custom_llm.config.block import GATED, BlockConfig
 from custom_llm.config.model import ModelConfig
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.layers import BASE, EPS
+from custom_llm.model.layers import Rope
 
 # Rewriting as many takes less time than the first operation on the meta device, which imports a compiler.
 FEW_NUMBERS = 50_000_000
@@ -39,6 +40,11 @@ class Attention:
     bias: bool  # of query, key and value (latent: of the projections that read the input)
     out_bias: bool
     qk_norm: bool = False
+    qk_norm_over: str = "head"  # or all heads together
+    scale: float | None = None  # of scores; None: 1/√(width of queries)
+    softcap: float | None = None  # bound of scores
+    window: int | None = None  # tokens that are looked back on
+    rotary_dim: int | None = None  # numbers of a head that rotate; None: all
     # Latent attention only: widths of the latents (q_latent 0: queries are not compressed) and of the rotary head.
     q_latent: int | None = None
     kv_latent: int | None = None
@@ -71,11 +77,15 @@ class Experts:
     scoring: str  # softmax or sigmoid
     shared_width: int
     has_selection_bias: bool
+    norm_topk: bool | None = None  # None: if several are chosen
+    routed_scale: float = 1.0  # of what the routed ones give
+    n_group: int = 1
+    topk_group: int = 1  # groups that the chosen ones are from
 
     @property
     def renormalized(self) -> bool:
         """Whether the chosen experts' scores are divided by their sum (see `MixtureOfExperts`)."""
-        return self.n_chosen > 1 or self.n == 1
+        return self.n_chosen > 1 or self.n == 1 if self.norm_topk is None else self.norm_topk
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,20 @@ class Structure:
     head_bias: bool
     dropout: float  # in training; of no meaning to what the model computes
     blank_biases: bool = False  # all biases are zeros, put there because a class asks for them
+    rope_base_local: float | None = None  # in layers with a window; None: the same
+    rope_scaling: str | None = None  # linear, llama3 or yarn
+    rope_factor: float | None = None
+    rope_original: int | None = None
+    rope_attention: float | None = None
+    norm_place: str = "before"  # after, or both
+    parallel: bool = False  # attention and feed-forward layer read the same input
+    embedding_scale: float = 1.0
+    logit_softcap: float | None = None
+
+    @property
+    def rope(self) -> Rope:
+        """The rotations of layers without a window."""
+        return Rope(self.rope_base, self.rope_scaling, self.rope_factor, self.rope_original, self.rope_attention)
 
     @property
     def first(self) -> Layer:
@@ -158,6 +182,18 @@ class Graph:
             return outline
         return cls(outline.s, {name: torch.zeros(x.shape) for name, x in outline.tensors.items()})
 
+    def to_model(self, config: ModelConfig) -> Tensors:
+        """The state dict of a model of `config`, which computes this: the inverse of `of_model`."""
+        s = _structure(config)
+        if self.s != replace(s, dropout=self.s.dropout):
+            raise ValueError("its tensors are of another structure than its configuration")
+        tensors = {_state_name(name, config): x for name, x in self.tensors.items()}
+        if config.pos_emb == "sin":
+            del tensors["position_embedding.weight"]
+        if config.tie_embeddings:
+            tensors["head.weight"] = tensors["token_embedding.weight"]
+        return tensors
+
     @cached_property
     def head_weight(self) -> torch.Tensor:
         """(vocab_size, width), also where it is the table of embeddings."""
@@ -199,6 +235,21 @@ def _canonical(name: str, config: ModelConfig) -> str:
     return prefix + rest
 
 
+def _state_name(name: str, config: ModelConfig) -> str:
+    """The model's name of a tensor of the graph: the inverse of `_canonical`."""
+    match = re.match(r"(blocks\.(\d+)\.ffn\.)(.*)", name)
+    if not match:
+        return name
+    prefix, layer, rest = match[1], int(match[2]), match[3]
+    block = config.blocks[layer]
+    if rest.startswith("experts."):
+        rest = rest.split(".")[1]
+    elif block.non_linearity not in GATED:
+        rest = re.sub(r"(^|\.)up\.", r"\g<1>0.", rest)
+        rest = re.sub(r"(^|\.)down\.", r"\g<1>2.", rest)
+    return prefix + rest
+
+
 def _structure(config: ModelConfig) -> Structure:
     c = config
     return Structure(
@@ -207,21 +258,33 @@ def _structure(config: ModelConfig) -> Structure:
         block_size=c.block_size,
         norm=c.norm,
         norm_bias=c.bias and c.norm == "layer",
-        eps=EPS,
+        eps=c.norm_eps,
         n_positions=None if c.pos_emb == "rope" else c.block_size,
-        rope_base=BASE,
-        layers=tuple(Layer(_attention(c, block), _feed_forward(c, block)) for block in c.blocks),
+        rope_base=c.rope_base,
+        layers=tuple(Layer(_attention(c, block, i), _feed_forward(c, block)) for i, block in enumerate(c.blocks)),
         tied=c.tie_embeddings,
         head_bias=c.head_bias,
         dropout=c.dropout,
+        rope_base_local=c.rope_base_local,
+        rope_scaling=c.rope_scaling,
+        rope_factor=c.rope_factor,
+        rope_original=c.rope_original,
+        rope_attention=c.rope_attention,
+        norm_place=c.norm_place,
+        parallel=c.parallel_residual,
+        embedding_scale=c.n_embd**0.5 if c.scale_embeddings else 1.0,
+        logit_softcap=c.logit_softcap,
     )
 
 
-def _attention(config: ModelConfig, block: BlockConfig) -> Attention:
+def _attention(config: ModelConfig, block: BlockConfig, layer: int) -> Attention:
+    c, width, window = config, config.head_width(block), config.window(layer)
     latents = dict(q_latent=block.q_latent_dim, kv_latent=block.kv_latent_dim, rope_dim=block.rope_head_dim or 0)
     return Attention(
-        block.n_head, block.kv_heads, config.n_embd // block.n_head, config.bias, config.bias, config.qk_norm,
-        **(latents if block.attn == "mla" else {}),
+        block.n_head, block.kv_heads, width, c.bias if c.qkv_bias is None else c.qkv_bias, c.bias, c.qk_norm,
+        c.qk_norm_over, scale=c.attn_scale, softcap=c.attn_softcap,
+        window=window if window is not None and window < c.block_size else None,
+        rotary_dim=c.rotary_dim if c.rotary_dim != width else None, **(latents if block.attn == "mla" else {}),
     )  # fmt: skip
 
 
@@ -239,4 +302,8 @@ def _feed_forward(config: ModelConfig, block: BlockConfig) -> FeedForward | Expe
         scoring="sigmoid" if block.aux_free else "softmax",
         shared_width=block.n_shared * block.up_dim,
         has_selection_bias=block.aux_free,
+        norm_topk=block.norm_topk,
+        routed_scale=1.0 if block.routed_scale is None else block.routed_scale,
+        n_group=block.n_group or 1,
+        topk_group=block.topk_group or block.n_group or 1,
     )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from custom_llm.export.graph.graph import Experts, FeedForward, Graph, Structure
-from custom_llm.export.graph.rewrites.parts import Rewrite
+from custom_llm.export.graph.rewrites.parts import Rewrite, usual_embeddings, usual_scale
 from custom_llm.export.graph.tensor_names import Table
 
 EITHER = (False, True)
+ANY_WINDOW = ("no", "every layer", "some layers")
 SWIGLU = ("silu", True)  # an activation, with a gate
 REWRITTEN = ("relu", "relu2", "leaky_relu", "silu")  # activations that `rewrites` can express by another
-LASTING = {"positions", "attention", "qk_norm", "scoring", "renormalized"}  # fields about what no rewrite changes
+# Fields about what no rewrite changes.
+LASTING = {
+    "positions", "attention", "qk_norm", "qk_norm_over", "attn_softcap", "window", "local_base", "partial_rotation",
+    "rope_scaling", "latent_gain", "norm_place", "parallel", "logit_softcap", "scoring", "renormalized", "groups",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,18 @@ class Accepts:
     attention: tuple[str, ...] = ("heads",)  # or "latent"
     shared_keys: tuple[str, ...] = ("mha", "gqa", "mqa")
     qk_norm: tuple[bool, ...] = (False,)
+    qk_norm_over: tuple[str, ...] = ("head",)
+    attn_scaled: tuple[bool, ...] = (False,)  # scores by another factor than 1/√width
+    attn_softcap: tuple[bool, ...] = (False,)
+    window: tuple[str, ...] = ("no",)  # how many layers have one
+    local_base: tuple[bool, ...] = (False,)  # whether these rotate by another base
+    partial_rotation: tuple[bool, ...] = (False,)
+    rope_scaling: tuple[str | None, ...] = (None,)
+    latent_gain: tuple[bool, ...] = (False,)  # whether rotations make the rotary part of a latent head longer
+    norm_place: tuple[str, ...] = ("before",)
+    parallel: tuple[bool, ...] = (False,)
+    embedding_scaled: tuple[bool, ...] = (False,)
+    logit_softcap: tuple[bool, ...] = (False,)
     attn_bias: tuple[bool, ...] = (False,)
     out_bias: tuple[bool, ...] = (False,)
     equal_biases: tuple[bool, ...] = EITHER  # whether attention's are there if and only if its output's is
@@ -35,6 +52,8 @@ class Accepts:
     experts: Iterable[tuple[str, bool]] = ()  # activations of experts
     scoring: tuple[str, ...] = ("softmax",)
     renormalized: tuple[bool, ...] = EITHER  # not: one expert a token, weighed by its score as it is
+    routed_scale: tuple[bool, ...] = (False,)  # whether it is another one than 1
+    groups: tuple[bool, ...] = (False,)
     shared_expert: tuple[bool, ...] = (False,)
     selection_bias: tuple[bool, ...] = (False,)
     head_bias: tuple[bool, ...] = (False,)
@@ -59,8 +78,10 @@ class Accepts:
         """Whether layers differ only where they may; nothing has more than one activation."""
         if len({layer.ffn.activation for layer in s.layers}) > 1:
             return False
+        if len({layer.attn.window for layer in s.layers} - {None}) > 1:
+            return False
         if self.layers == "equal":
-            return len(set(s.layers)) == 1
+            return len({replace(layer, attn=replace(layer.attn, window=None)) for layer in s.layers}) == 1
         one_width = len({(layer.attn.head_dim, layer.attn.qk_norm) for layer in s.layers}) == 1
         if self.layers == "any heads and widths":
             return one_width and not s.mixtures
@@ -75,12 +96,22 @@ class Accepts:
 def _facts(s: Structure) -> Iterator[tuple[str, Any]]:
     """(field of `Accepts`, what a structure has of it), over all layers."""
     yield "positions", "rope" if s.n_positions is None else "table"
-    for name in ("norm", "norm_bias", "head_bias", "tied"):
+    for name in ("norm", "norm_bias", "head_bias", "tied", "norm_place", "parallel", "rope_scaling"):
         yield name, getattr(s, name)
+    yield "embedding_scaled", s.embedding_scale != 1
+    yield "logit_softcap", s.logit_softcap is not None
+    windows = {layer.attn.window is not None for layer in s.layers}
+    yield "window", ANY_WINDOW[2 if len(windows) > 1 else windows == {True}]
+    yield "local_base", s.rope_base_local is not None and True in windows
     for layer in set(s.layers):
         a, ffn = layer.attn, layer.ffn
         yield "attention", "latent" if a.is_latent else "heads"
         yield "qk_norm", a.qk_norm
+        yield "qk_norm_over", a.qk_norm_over
+        yield "attn_scaled", a.scale is not None
+        yield "attn_softcap", a.softcap is not None
+        yield "partial_rotation", a.rotary_dim is not None
+        yield "latent_gain", a.is_latent and s.rope.gain != 1
         yield "attn_bias", a.bias
         yield "out_bias", a.out_bias
         yield "equal_biases", a.bias == a.out_bias
@@ -94,6 +125,8 @@ def _facts(s: Structure) -> Iterator[tuple[str, Any]]:
             yield "experts", (ffn.activation, ffn.gated)
             yield "scoring", ffn.scoring
             yield "renormalized", ffn.renormalized
+            yield "routed_scale", ffn.routed_scale != 1
+            yield "groups", ffn.n_group > 1 and ffn.topk_group < ffn.n_group
             yield "shared_expert", bool(ffn.shared_width)
             yield "selection_bias", ffn.has_selection_bias
 
@@ -118,6 +151,10 @@ class Target:
         """The graph as this computes it, or None if it cannot."""
         if not self.accepts.may_fit(graph.s):
             return None
+        if True not in self.accepts.attn_scaled:
+            graph = usual_scale(graph)
+        if True not in self.accepts.embedding_scaled:
+            graph = usual_embeddings(graph)
         for step in self.steps:
             graph = step(graph)
         return graph if self.accepts.fits(graph.s) else None

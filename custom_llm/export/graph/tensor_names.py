@@ -22,8 +22,9 @@ class TensorRow:
 
     ours: tuple[str, ...]  # joined along `dim`
     layout: Callable[[torch.Tensor, Attention], torch.Tensor] | None = None  # the same values in another order or shape
-    scale: Callable[[Attention], list[float]] | None = None  # what each of our rows is multiplied by
+    scale: Callable[[Structure, Attention], list[float]] | None = None  # what each of our rows is multiplied by
     dim: int = 0
+    shift: float = 0.0  # what is added to ours
 
 
 Table = Mapping[str, "str | TensorRow"]
@@ -38,7 +39,8 @@ def rename(tensors: Tensors, s: Structure, table: Table) -> Tensors:
             continue
         used.update(row.ours)
         x = join([tensors[name] for name in row.ours], row.dim)
-        x = _scaled(x, row.scale(attn)) if row.scale else x
+        x = _scaled(x, row.scale(s, attn)) if row.scale else x
+        x = x + row.shift if row.shift else x
         x = row.layout(x, attn) if row.layout else x
         of_each = {theirs.replace("{e}", str(e)): part for e, part in enumerate(x)} if "{e}" in theirs else {theirs: x}
         result |= {name: part.contiguous() for name, part in of_each.items()}
@@ -72,7 +74,8 @@ def restore(tensors: Tensors, s: Structure, table: Table) -> Tensors:
             raise ValueError(f"{theirs} is {tuple(found.shape)} where {expected} is expected")
         if places is not None:
             found = torch.empty_like(found).flatten().index_copy(0, places.flatten(), found.flatten()).view(shape)
-        x = _scaled(found, [1 / factor for factor in row.scale(attn)]) if row.scale else found
+        found = found - row.shift if row.shift else found
+        x = _scaled(found, [1 / factor for factor in row.scale(s, attn)]) if row.scale else found
         result.update(zip(row.ours, (part.contiguous() for part in x.split(sizes, row.dim)), strict=True))
     if odd := sorted(left) + sorted(shapes.keys() - result.keys()):
         raise ValueError(f"{odd[0]} is {'unexpected' if left else 'missing'}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -17,15 +16,47 @@ from custom_llm.export.graph.graph import Attention, Graph, Structure, join
 from custom_llm.export.graph.rewrites.activations import squares_as_relu_gates
 from custom_llm.export.graph.rewrites.experts import some_selection_bias, some_shared_expert
 from custom_llm.export.graph.rewrites.norms import bias_as_head, centre, fold_head_bias, mirror, zero_biases
-from custom_llm.export.graph.target import CLASSIC, EITHER, MAYBE_BIASED, Accepts, Target, choose
+from custom_llm.export.graph.target import ANY_WINDOW, CLASSIC, EITHER, MAYBE_BIASED, Accepts, Target, choose
 from custom_llm.export.graph.tensor_names import TensorRow
-from custom_llm.model.layers import EPS
+from custom_llm.export.huggingface.configs import (
+    ACTIVATIONS,
+    Config,
+    read_arcee,
+    read_deepseek_v2,
+    read_deepseek_v3,
+    read_gemma2,
+    read_gemma3,
+    read_glm4_moe,
+    read_gpt2,
+    read_granite,
+    read_jais2,
+    read_llama,
+    read_mistral,
+    read_mixtral,
+    read_neox,
+    read_olmo2,
+    read_phi3,
+    read_qwen2,
+    read_qwen3,
+    read_qwen3_moe,
+    read_starcoder2,
+    write_common,
+    write_deepseek,
+    write_deepseek_v2,
+    write_gemma,
+    write_gemma2,
+    write_glm4_moe,
+    write_gpt2,
+    write_granite,
+    write_llama,
+    write_mixtral,
+    write_neox,
+    write_phi3,
+    write_qwen3_moe,
+    write_starcoder2,
+    write_windowed,
+)
 
-# ours → transformers' name of an activation
-ACTIVATIONS = {
-    "gelu": "gelu_pytorch_tanh", "relu": "relu", "relu2": "relu2", "silu": "silu", "tanh": "tanh",
-    "sigmoid": "sigmoid", "mish": "mish", "leaky_relu": "leaky_relu",
-}  # fmt: skip
 ANY_GATED = [(name, True) for name in ACTIVATIONS]
 ANY_PLAIN = [(name, False) for name in ACTIVATIONS]
 
@@ -35,7 +66,8 @@ class HFClass(Target):
     """A stock class."""
 
     model_type: str
-    config: Callable[[Structure], dict[str, Any]]  # the further content of config.json
+    config: Callable[[Structure], Config]  # the further content of config.json
+    read: Callable[[Config], Structure]  # the structure that such a content describes; ValueError where it is unknown
 
 
 def in_directory(graph: Graph) -> tuple[HFClass | None, Graph]:
@@ -72,9 +104,9 @@ def _transposed(x: torch.Tensor, attn: Attention) -> torch.Tensor:
 
 # DeepseekV3ForCausalLM normalises its latents with an epsilon of 1e-6, whatever its config says. Latents smaller by
 # the root of the ratio make up for it; the rotary head behind keys and values stays as it is.
-SHRINK = (1e-6 / EPS) ** 0.5
-SMALL_QUERY = dict(scale=lambda a: [SHRINK] * a.q_latent)
-SMALL_KEY = dict(scale=lambda a: [SHRINK] * a.kv_latent + [1.0] * a.rope_dim, layout=mla_key)
+LATENT_EPS = 1e-6
+SMALL_QUERY = dict(scale=lambda s, a: [(LATENT_EPS / s.eps) ** 0.5] * a.q_latent)
+SMALL_KEY = dict(scale=lambda s, a: [(LATENT_EPS / s.eps) ** 0.5] * a.kv_latent + [1.0] * a.rope_dim, layout=mla_key)
 
 # ---- names ----
 
@@ -93,6 +125,21 @@ GPT2 = {
 }
 # GPT-BigCode keeps its matrices as torch.nn.Linear does.
 BIGCODE = {theirs: TensorRow(row.ours) if isinstance(row, TensorRow) else row for theirs, row in GPT2.items()}
+NEOX = {
+    "gpt_neox.embed_in.weight": "token_embedding.weight",
+    "gpt_neox.layers.{i}.input_layernorm.*": "blocks.{i}.ln1.*",
+    "gpt_neox.layers.{i}.attention.query_key_value.*": TensorRow(
+        QKV,
+        # queries of all heads, keys, values → query, key and value of each head one above the other
+        lambda x, a: x.unflatten(0, (3, a.n_head, a.head_dim)).transpose(0, 1).flatten(0, 2),
+    ),
+    "gpt_neox.layers.{i}.attention.dense.*": "blocks.{i}.attn.proj.*",
+    "gpt_neox.layers.{i}.post_attention_layernorm.*": "blocks.{i}.ln2.*",
+    "gpt_neox.layers.{i}.mlp.dense_h_to_4h.*": "blocks.{i}.ffn.up.*",
+    "gpt_neox.layers.{i}.mlp.dense_4h_to_h.*": "blocks.{i}.ffn.down.*",
+    "gpt_neox.final_layer_norm.*": "ln_f.*",
+    "embed_out.weight": "head.weight",
+}
 LLAMA = {
     "model.embed_tokens.weight": "token_embedding.weight",
     "model.layers.{i}.input_layernorm.*": "blocks.{i}.ln1.*",
@@ -107,6 +154,29 @@ LLAMA = {
     "model.norm.*": "ln_f.*",
     "lm_head.weight": "head.weight",
 }
+PHI3 = {
+    **{theirs: row for theirs, row in LLAMA.items() if not re.search(r"\.(mlp|[qkv]_proj|[qk]_norm)\.", theirs)},
+    "model.layers.{i}.self_attn.qkv_proj.weight": TensorRow(tuple(name.replace("*", "weight") for name in QKV)),
+    "model.layers.{i}.mlp.gate_up_proj.weight": TensorRow(("blocks.{i}.ffn.gate.weight", "blocks.{i}.ffn.up.weight")),
+    "model.layers.{i}.mlp.down_proj.weight": "blocks.{i}.ffn.down.weight",
+}
+_NORMED_AFTER = {
+    "model.layers.{i}.post_attention_layernorm.weight": "blocks.{i}.ln1_after.weight",
+    "model.layers.{i}.post_feedforward_layernorm.weight": "blocks.{i}.ln2_after.weight",
+}
+_WITHOUT_NORMS = {theirs: row for theirs, row in LLAMA.items() if "layernorm" not in theirs}
+OLMO2 = {**_WITHOUT_NORMS, **_NORMED_AFTER}
+# Gemma's norms multiply by 1 more than their weights.
+GEMMA = {
+    theirs: TensorRow((row,), shift=-1.0) if "norm" in theirs else row
+    for theirs, row in {
+        **_WITHOUT_NORMS, **_NORMED_AFTER,
+        "model.norm.weight": "ln_f.weight",
+        "model.layers.{i}.input_layernorm.weight": "blocks.{i}.ln1.weight",
+        "model.layers.{i}.pre_feedforward_layernorm.weight": "blocks.{i}.ln2.weight",
+    }.items()
+    if theirs != "model.norm.*"
+}  # fmt: skip
 STARCODER2 = {
     **{theirs: row for theirs, row in LLAMA.items() if ".mlp." not in theirs},
     "model.layers.{i}.mlp.c_fc.*": "blocks.{i}.ffn.up.*",
@@ -158,101 +228,7 @@ DEEPSEEK_V3 = {
     "model.layers.{i}.self_attn.kv_a_proj_with_mqa.*": TensorRow(("blocks.{i}.attn.kv_down.*",), **SMALL_KEY),
 }
 
-# ---- config.json ----
 # fmt: off
-
-
-def _gpt2(s: Structure) -> dict[str, Any]:
-    ffn = s.first.ffn
-    return {
-        "n_positions": s.n_positions,
-        "n_ctx": s.n_positions,  # gone from recent GPT2Config, but llama.cpp's converter reads it
-        "n_embd": s.width, "n_layer": len(s.layers), "n_head": s.first.attn.n_head, "n_inner": ffn.width,
-        "activation_function": {"gelu": "gelu_new"}.get(ffn.activation, ACTIVATIONS[ffn.activation]),
-        "resid_pdrop": s.dropout, "embd_pdrop": 0.0, "attn_pdrop": s.dropout, "layer_norm_epsilon": s.eps,
-    }
-
-
-def _common(s: Structure) -> dict[str, Any]:
-    """What the classes in the manner of Llama have in common."""
-    a = s.first.attn
-    ffn = s.dense[0] if s.dense else s.first.ffn
-    # transformers' product of all experts at once takes rows of whole 16 bytes only, 8 values in bfloat16.
-    one_by_one = s.mixtures and (s.width % 8 or s.mixtures[0].width % 8)
-    return {
-        "hidden_size": s.width, "num_hidden_layers": len(s.layers),
-        "num_attention_heads": a.n_head, "num_key_value_heads": a.n_kv_heads, "head_dim": a.head_dim,
-        "intermediate_size": ffn.width, "hidden_act": ACTIVATIONS[ffn.activation],
-        "max_position_embeddings": s.block_size, "rms_norm_eps": s.eps,
-        "rope_theta": s.rope_base, "rope_parameters": {"rope_type": "default", "rope_theta": s.rope_base},
-        "attention_bias": a.bias, "attention_dropout": s.dropout,
-        **({"experts_implementation": "eager"} if one_by_one else {}),
-    }
-
-
-def _llama(s: Structure) -> dict[str, Any]:
-    return {**_common(s), "mlp_bias": s.first.ffn.bias}
-
-
-def _starcoder2(s: Structure) -> dict[str, Any]:
-    return {
-        **_common(s), "norm_epsilon": s.eps, "use_bias": True, "sliding_window": None,
-        "residual_dropout": s.dropout, "embedding_dropout": 0.0,
-    }
-
-
-def _mixtral(s: Structure) -> dict[str, Any]:
-    m = s.first.ffn
-    return {
-        **_common(s), "num_local_experts": m.n, "num_experts_per_tok": m.n_chosen, "sliding_window": None,
-    }
-
-
-def _granite(s: Structure) -> dict[str, Any]:
-    return {
-        **_mixtral(s),
-        "shared_intermediate_size": s.first.ffn.shared_width, "attention_multiplier": s.first.attn.head_dim**-0.5,
-        "embedding_multiplier": 1.0, "residual_multiplier": 1.0, "logits_scaling": 1.0,
-    }
-
-
-def _qwen3_moe(s: Structure) -> dict[str, Any]:
-    m = s.first.ffn
-    return {
-        **_common(s), "num_experts": m.n, "num_experts_per_tok": m.n_chosen, "moe_intermediate_size": m.width,
-        "norm_topk_prob": m.renormalized, "decoder_sparse_step": 1, "mlp_only_layers": [],
-    }
-
-
-def _deepseek_experts(s: Structure) -> dict[str, Any]:
-    """Experts in the manner of DeepSeek-V3, behind so many dense layers."""
-    if not s.mixtures:
-        none = ("n_routed_experts", "num_experts_per_tok", "n_shared_experts", "n_group", "topk_group")
-        return {"first_k_dense_replace": len(s.dense), "moe_intermediate_size": 1, **dict.fromkeys(none, 0)}
-    m = s.mixtures[0]
-    return {
-        "first_k_dense_replace": len(s.dense), "n_routed_experts": m.n, "num_experts_per_tok": m.n_chosen,
-        "moe_intermediate_size": m.width, "n_shared_experts": m.shared_width // m.width,
-        "norm_topk_prob": m.renormalized, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1,
-        "topk_method": "noaux_tc", "scoring_func": m.scoring,
-    }
-
-
-def _glm4_moe(s: Structure) -> dict[str, Any]:
-    return {
-        **_common(s), **_deepseek_experts(s), "use_qk_norm": s.first.attn.qk_norm, "partial_rotary_factor": 1.0,
-        "num_nextn_predict_layers": 0,  # not in the class, but llama.cpp's converter takes 1 without it
-    }
-
-
-def _deepseek(s: Structure) -> dict[str, Any]:
-    a = s.first.attn
-    return {
-        **_common(s), **_deepseek_experts(s),
-        "head_dim": a.rope_dim, "q_lora_rank": a.q_latent or None, "kv_lora_rank": a.kv_latent,
-        "qk_nope_head_dim": a.head_dim, "qk_rope_head_dim": a.rope_dim, "v_head_dim": a.head_dim,
-        "rope_interleave": True,
-    }
 
 
 def _lean_bias(graph: Graph) -> Graph:
@@ -262,57 +238,111 @@ def _lean_bias(graph: Graph) -> Graph:
 
 DEEPSEEK_EXPERTS = dict(
     dense=ANY_GATED, experts=ANY_GATED, scoring=("sigmoid",), shared_expert=(True,), selection_bias=(True,),
-    layers="dense first",
+    routed_scale=EITHER, groups=EITHER, layers="dense first",
+)
+ROTATES = dict(rope_scaling=(None, "linear", "llama3", "yarn"))
+PARTLY = dict(**ROTATES, partial_rotation=EITHER)
+LATENT_ROTATES = dict(rope_scaling=(None, "yarn"), attn_scaled=EITHER)
+GEMMAS = dict(
+    **MAYBE_BIASED, norm_place=("both",), embedding_scaled=(True,), attn_scaled=EITHER, logit_softcap=EITHER,
+    dense=ANY_GATED,
 )
 HF_CLASSES = (
     HFClass(
         "GPT2LMHeadModel", Accepts(**CLASSIC, positions=("table",), shared_keys=("mha",), dense=ANY_PLAIN), GPT2,
-        (zero_biases, fold_head_bias, mirror), "gpt2", _gpt2,
+        (zero_biases, fold_head_bias, mirror), "gpt2", write_gpt2, read_gpt2,
     ),
     HFClass(
         "GPTBigCodeForCausalLM", Accepts(**CLASSIC, positions=("table",), shared_keys=("mqa",), dense=ANY_PLAIN),
-        BIGCODE, (zero_biases, fold_head_bias), "gpt_bigcode", lambda s: {**_gpt2(s), "multi_query": True},
+        BIGCODE, (zero_biases, fold_head_bias), "gpt_bigcode", 
+        lambda s: {**write_gpt2(s), "multi_query": True}, read_gpt2,
     ),
     HFClass(
-        "LlamaForCausalLM", Accepts(**MAYBE_BIASED, dense=ANY_GATED, dense_bias=EITHER), LLAMA,
-        (centre,), "llama", _llama,
+        "GPTNeoXForCausalLM",
+        Accepts(**CLASSIC, **PARTLY, parallel=(True,), shared_keys=("mha",), dense=ANY_PLAIN), NEOX,
+        (zero_biases, fold_head_bias), "gpt_neox", write_neox, read_neox,
     ),
     HFClass(
-        "Qwen3ForCausalLM", Accepts(**MAYBE_BIASED, qk_norm=(True,), dense=ANY_GATED), LLAMA,
-        (centre,), "qwen3", lambda s: {**_common(s), "use_sliding_window": False},
+        "LlamaForCausalLM", Accepts(**MAYBE_BIASED, **ROTATES, dense=ANY_GATED, dense_bias=EITHER), LLAMA,
+        (centre,), "llama", write_llama, read_llama,
     ),
     HFClass(
-        "ArceeForCausalLM", Accepts(**MAYBE_BIASED, dense=ANY_PLAIN, dense_bias=EITHER), LLAMA,
-        (), "arcee", _llama,
+        "MistralForCausalLM", Accepts(**ROTATES, window=("no", "every layer"), dense=ANY_GATED), LLAMA,
+        (centre,), "mistral", write_windowed, read_mistral,
     ),
     HFClass(
-        "Starcoder2ForCausalLM", Accepts(**CLASSIC, dense=[kind for kind in ANY_PLAIN if kind[0] != "relu2"]),
-        STARCODER2, (zero_biases, fold_head_bias, mirror), "starcoder2", _starcoder2,
+        "Qwen2ForCausalLM", Accepts(**ROTATES, attn_bias=(True,), dense=ANY_GATED), LLAMA,
+        (centre,), "qwen2", lambda s: {**write_common(s), "use_sliding_window": False}, read_qwen2,
     ),
     HFClass(
-        "Jais2ForCausalLM", Accepts(**CLASSIC, dense=ANY_PLAIN), LLAMA,
-        (zero_biases, fold_head_bias), "jais2", lambda s: {**_llama(s), "layer_norm_eps": s.eps},
+        "Qwen3ForCausalLM", Accepts(**MAYBE_BIASED, **ROTATES, qk_norm=(True,), dense=ANY_GATED), LLAMA,
+        (centre,), "qwen3", lambda s: {**write_common(s), "use_sliding_window": False}, read_qwen3,
     ),
     HFClass(
-        "MixtralForCausalLM", Accepts(experts=ANY_GATED, renormalized=(True,)), MIXTRAL,
-        (centre, squares_as_relu_gates), "mixtral", _mixtral,
+        "Phi3ForCausalLM", Accepts(**PARTLY, square_heads=(True,), dense=ANY_GATED), PHI3,
+        (centre,), "phi3", write_phi3, read_phi3,
     ),
     HFClass(
-        "Qwen3MoeForCausalLM", Accepts(qk_norm=(True,), experts=ANY_GATED), MOE,
-        (centre, squares_as_relu_gates), "qwen3_moe", _qwen3_moe,
+        "Olmo2ForCausalLM",
+        Accepts(
+            **MAYBE_BIASED, **ROTATES, qk_norm=(True,), qk_norm_over=("all",), norm_place=("after",),
+            square_heads=(True,), dense=ANY_GATED,
+        ),
+        OLMO2, (), "olmo2", lambda s: {k: v for k, v in write_common(s).items() if k != "head_dim"}, read_olmo2,
+    ),
+    HFClass(
+        "Gemma2ForCausalLM",
+        Accepts(**GEMMAS, **ROTATES, attn_softcap=EITHER, window=ANY_WINDOW), GEMMA,
+        (), "gemma2", write_gemma2, read_gemma2,
+    ),
+    HFClass(
+        "Gemma3ForCausalLM", Accepts(**GEMMAS, **ROTATES, local_base=EITHER, qk_norm=(True,), window=ANY_WINDOW), GEMMA,
+        (), "gemma3_text", write_gemma, read_gemma3,
+    ),
+    HFClass(
+        "ArceeForCausalLM", Accepts(**MAYBE_BIASED, **ROTATES, dense=ANY_PLAIN, dense_bias=EITHER), LLAMA,
+        (), "arcee", write_llama, read_arcee,
+    ),
+    HFClass(
+        "Starcoder2ForCausalLM",
+        Accepts(**CLASSIC, **ROTATES, dense=[kind for kind in ANY_PLAIN if kind[0] != "relu2"]),
+        STARCODER2, (zero_biases, fold_head_bias, mirror), "starcoder2", write_starcoder2, read_starcoder2,
+    ),
+    HFClass(
+        "Jais2ForCausalLM", Accepts(**CLASSIC, **ROTATES, dense=ANY_PLAIN), LLAMA,
+        (zero_biases, fold_head_bias), "jais2", lambda s: {**write_llama(s), "layer_norm_eps": s.eps}, read_jais2,
+    ),
+    HFClass(
+        "MixtralForCausalLM", Accepts(**ROTATES, experts=ANY_GATED, renormalized=(True,)), MIXTRAL,
+        (centre, squares_as_relu_gates), "mixtral", write_mixtral, read_mixtral,
+    ),
+    HFClass(
+        "Qwen3MoeForCausalLM", Accepts(**MAYBE_BIASED, **ROTATES, qk_norm=(True,), experts=ANY_GATED), MOE,
+        (centre, squares_as_relu_gates), "qwen3_moe", write_qwen3_moe, read_qwen3_moe,
     ),
     HFClass(
         "GraniteMoeSharedForCausalLM",
         Accepts(**MAYBE_BIASED, square_heads=(True,), experts=ANY_GATED, shared_expert=(True,), renormalized=(True,)),
-        GRANITE, (centre, squares_as_relu_gates), "granitemoeshared", _granite,
+        GRANITE, (centre, squares_as_relu_gates), "granitemoeshared", write_granite, read_granite,
     ),
     HFClass(
-        "Glm4MoeForCausalLM", Accepts(**DEEPSEEK_EXPERTS, qk_norm=EITHER, attn_bias=EITHER), MOE,
-        (centre, squares_as_relu_gates, some_shared_expert, _lean_bias), "glm4_moe", _glm4_moe,
+        "Glm4MoeForCausalLM", Accepts(**DEEPSEEK_EXPERTS, **ROTATES, qk_norm=EITHER, attn_bias=EITHER), MOE,
+        (centre, squares_as_relu_gates, some_shared_expert, _lean_bias), "glm4_moe", write_glm4_moe, read_glm4_moe,
     ),
     HFClass(
-        "DeepseekV3ForCausalLM", Accepts(**DEEPSEEK_EXPERTS, **MAYBE_BIASED, attention=("latent",)), DEEPSEEK_V3,
-        (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias), "deepseek_v3", _deepseek,
+        "DeepseekV3ForCausalLM",
+        Accepts(**DEEPSEEK_EXPERTS, **MAYBE_BIASED, **LATENT_ROTATES, attention=("latent",)), DEEPSEEK_V3,
+        (centre, squares_as_relu_gates, some_shared_expert, some_selection_bias), "deepseek_v3", write_deepseek,
+        read_deepseek_v3,
+    ),
+    HFClass(
+        "DeepseekV2ForCausalLM",
+        Accepts(
+            **MAYBE_BIASED, **LATENT_ROTATES, attention=("latent",), dense=ANY_GATED, experts=ANY_GATED,
+            renormalized=(False,), routed_scale=EITHER, shared_expert=(True,), layers="dense first",
+        ),
+        DEEPSEEK_V3, (centre, squares_as_relu_gates, some_shared_expert), "deepseek_v2", write_deepseek_v2,
+        read_deepseek_v2,
     ),
 )
 # fmt: on

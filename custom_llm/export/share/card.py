@@ -21,7 +21,7 @@ from custom_llm.config.model import ModelConfig
 from custom_llm.export.about import About, clean_line, first_word
 from custom_llm.export.plan import context_advice
 from custom_llm.export.proof import FileReport, Parity
-from custom_llm.model.files import Provenance
+from custom_llm.model.files import Origin, Provenance
 
 LICENSES = (
     "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m "
@@ -98,6 +98,7 @@ class ModelCard:
     folder: str  # how a person names the folder of the card: its name, or owner/name on the hub
     has_picture: bool = False  # whether PICTURE is there
     has_end: bool = True  # whether the model ends its texts itself
+    base: Origin | None = None  # the model that it started from
 
     def text(self) -> str:
         """The whole README.md."""
@@ -121,6 +122,8 @@ class ModelCard:
             values["license"] = known or "other"
             if known is None:
                 values["license_name"] = self.about.license
+        if self.base and REPOSITORY.fullmatch(self.base.name):
+            values["base_model"] = self.base.name
         if self.hf_class:
             values["library_name"] = "transformers"
         values["pipeline_tag"] = "text-generation"
@@ -246,9 +249,10 @@ class ModelCard:
 
     def _limits(self) -> str:
         size = self.config.block_size
+        knows = f"what {escape(self.base.name)} had learnt and" if self.base else "nothing but"
         points = [
             "It continues a text. It was not taught to answer questions, to follow instructions or to be truthful.",
-            "It knows nothing but its training text, with all that is wrong or one-sided in it, and can repeat parts "
+            f"It knows {knows} its training text, with all that is wrong or one-sided in it, and can repeat parts "
             "of it word for word.",
             f"It reads at most {size:,} tokens at once, prompt and what it writes together{self._rounding()}.",
             "It was measured by the figures above and by nothing else: not for bias, harm or use in any decision.",

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.lora import trained_state
 from custom_llm.training.distributed.processes import Processes
 
 
@@ -74,9 +75,11 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def load_model_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """`model.load_state_dict` of whole tensors, whether the model is divided or not."""
+    """`model.load_state_dict` of whole tensors, whether the model is divided or not; frozen ones may be missing."""
     own = model.state_dict()
-    model.load_state_dict({name: divided_like(own.get(name), tensor) for name, tensor in state.items()})
+    found = model.load_state_dict({n: divided_like(own.get(n), tensor) for n, tensor in state.items()}, strict=False)
+    if missing := [*found.unexpected_keys, *(set(found.missing_keys) & trained_state(model).keys())]:
+        raise ValueError(f"the weights {', '.join(missing)} are missing, or are none of the model's")
 
 
 def divided_like(parameter: Any, value: Any) -> Any:

@@ -22,6 +22,7 @@ from custom_llm.config.model import ModelConfig
 from custom_llm.config.training import TrainConfig
 from custom_llm.data.token_file import Tokens
 from custom_llm.model import GPTLanguageModel
+from custom_llm.model.files import Origin
 from custom_llm.training.clock import FLOOR, Clock
 from custom_llm.training.display import pieces_of
 
@@ -42,14 +43,15 @@ class About:
     gentler: str  # the command of a training by smaller steps
     tables: Mapping[str, Mapping[str, object]]  # title → name → value
     pieces: Sequence[str] = ()  # the beginning of the text, token by token
+    gain: Sequence[str] = ()  # lines about what a training from a base has gained and lost
 
 
 def describe(
     model_path: str, config_path: str, corpus: str, tokens: Tokens, model: GPTLanguageModel, config: TrainConfig,
-    device: torch.device, n_processes: int, train: str,
+    device: torch.device, n_processes: int, train: str, base: Origin | None = None,
 ) -> About:  # fmt: skip
     """All options, with what was chosen where nothing was said, and the machine; the command `train` trains a model."""
-    block_size = model.config.block_size
+    block_size = config.window or model.config.block_size
     chosen = {
         "min_lr": FLOOR * config.learning_rate if config.min_lr is None else config.min_lr,
         "total_batch_size": config.accumulation(block_size, n_processes) * config.batch_size * block_size,
@@ -64,13 +66,21 @@ def describe(
     end = next((name for name in ("minutes", "max_iters") if getattr(config, name) is not None), "max_epochs")
     most = next(item.metadata["high"] for item in fields(config) if item.name == end)
     longer = f"{train} --resume --{end} {min(most, LONGER * getattr(config, end)):{'g' if end == 'minutes' else ''}}"
+    if base is not None and end == "minutes":  # which epochs end as well
+        longer += f" --max_epochs {LONGER * config.max_epochs}"
     again = command("train_llm", "--config", str(beside(model_path, ".yaml")))
+    less = _memorising_less(config_path, model.config, again) if base is None else _changing_less(config, again)
     unit = "characters" if tokens.tokenizer.kind == "char" else "pieces of words"
     return About(
         model_path, corpus, model.n_parameters(), model.config.vocab_size, unit, longer,
-        _memorising_less(config_path, model.config, again), f"{again} --learning_rate {config.learning_rate / 3:.1g}",
+        less, f"{again} --learning_rate {config.learning_rate / 3:.1g}",
         tables, pieces_of(tokens.ids, tokens.tokenizer),
     )  # fmt: skip
+
+
+def _changing_less(config: TrainConfig, again: str) -> str:
+    """The command of a training that leaves more of a base as it is."""
+    return f"{again} --learning_rate {config.learning_rate / 2:.2g}" if config.lora else f"{again} --lora 16"
 
 
 def _memorising_less(config_path: str, model: ModelConfig, again: str) -> str:

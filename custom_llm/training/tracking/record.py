@@ -92,8 +92,12 @@ class Record:
         self._track(lambda: self._tracker.flush())
         self._attempt("page", self._write_page_now_and_then)
 
-    def finish(self, status: str, text: str | None = None) -> Path | None:
-        """Write all that there is, if it has begun, and return the page, if that was written (see `make_page`)."""
+    def finish(self, status: str, text: str | None = None, about: About | None = None) -> Path | None:
+        """Write all that there is, if it has begun, and return the page, if that was written (see `make_page`).
+
+        `about` is what there is to say now, if more than at the start.
+        """
+        self._about = about or getattr(self, "_about", None)
         if self._history is None:
             return None
         self._attempt("csv", self._write_csv)

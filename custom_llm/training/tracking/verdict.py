@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from itertools import pairwise
 
+from custom_llm.model.files import Origin
 from custom_llm.training.tracking.history import About, Point, best
 
 # Shares of a loss.
@@ -111,6 +113,48 @@ def explain(points: Sequence[Point], about: About) -> list[str]:
         ),
     }[verdict]
     return [sentence, *_meaning(lowest.held_out, about)]
+
+
+ALMOST = 0.005  # share of a loss that nobody would notice
+
+
+def with_gain(
+    about: About, base: Origin, before: Mapping[str, float], after: Mapping[str, float],
+    bits_of: Callable[[float], float], general_bytes: float,
+) -> About:  # fmt: skip
+    """`about` with lines on what a training from a base has gained, and what it has lost.
+
+    Args:
+        before, after: losses in nats per token, `held_out` and on `general` text.
+        bits_of: a held-out loss → bits per byte.
+        general_bytes: of a token of the general text, on average.
+    """
+    own = [bits_of(losses["held_out"]) for losses in (before, after)]
+    general = [losses["general"] / math.log(2) / general_bytes for losses in (before, after)]
+    if after["held_out"] < before["held_out"]:
+        share = 1 - after["held_out"] / before["held_out"]
+        gained = (
+            f"Gained: {share:.0%} on the held-out text, which {base.name} had {own[0]:.3f} bits per byte on before and "
+            f"the trained model has {own[1]:.3f} on."
+        )
+    else:
+        gained = (
+            f"Nothing was gained: no step was better on the held-out text than {base.name} is without training "
+            f"({own[0]:.3f} bits per byte), and {about.model_path} is that. Smaller steps help: {about.gentler}"
+        )
+    change, figures = general[1] / general[0] - 1, f"{general[0]:.3f} bits per byte before, {general[1]:.3f} now"
+    if abs(change) < ALMOST:
+        lost = f"Nothing was forgotten: on general text it is as good as before ({figures})."
+    elif change < 0:
+        lost = f"Nothing was forgotten: on general text it got better by {-change:.1%} ({figures})."
+    else:
+        lost = f"Forgotten: on general text it got worse by {change:.1%} ({figures})."
+    table = {
+        "name": base.name, "license": base.license or None, "quantized": base.quantized or None,
+        "held-out bits per byte before": own[0], "and after": own[1],
+        "general bits per byte before": general[0], "and then": general[1],
+    }  # fmt: skip
+    return replace(about, gain=(gained, lost), tables={"Base": table, **about.tables})
 
 
 def _meaning(loss: float, about: About) -> list[str]:

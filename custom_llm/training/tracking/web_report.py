@@ -70,7 +70,7 @@ def _verdict(about: About, points: Sequence[Point], status: str) -> str:
     if status != "finished" and judge(points, math.log(about.vocab_size)) is not Verdict.MEMORISED:
         return ""
     sentence, *meaning = explain(points, about)
-    more = "".join(f"<p>{_safe(line)}</p>" for line in meaning)
+    more = "".join(f"<p>{_safe(portable(line))}</p>" for line in [*meaning, *about.gain])
     return f'<p class="note">{_safe(portable(sentence))}</p>\n{more}'
 
 

@@ -88,3 +88,24 @@ def with_heads(x: Tensors, head_dim: int, change: Callable[[str, torch.Tensor], 
         for name, y in x.items()
         if re.match(r"attn\.(query|key|value)\.", name)
     }
+
+
+@each_layer
+def usual_scale(layer: Layer, x: Tensors) -> tuple[Layer, Tensors]:
+    """Scores that are multiplied by 1/√width: the rest of another factor is one of queries, or of their norm."""
+    a = layer.attn
+    if a.scale is None or a.is_latent:
+        return layer, x
+    rest = a.scale * a.head_dim**0.5
+    names = ["attn.query_norm.weight"] if a.qk_norm else ["attn.query.weight", "attn.query.bias"]
+    return replace(layer, attn=replace(a, scale=None)), x | {name: x[name] * rest for name in names if name in x}
+
+
+def usual_embeddings(graph: Graph) -> Graph:
+    """Embeddings that are not multiplied, since they are larger."""
+    scale = graph.s.embedding_scale
+    if scale == 1:
+        return graph
+    table = graph.tensors["token_embedding.weight"]
+    head = {"head.weight": table} if graph.s.tied else {}
+    return graph.change({"token_embedding.weight": table * scale, **head}, tied=False, embedding_scale=1.0)
