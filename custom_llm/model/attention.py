@@ -11,6 +11,7 @@ from torch import nn
 
 from custom_llm.config.block import BlockConfig
 from custom_llm.config.model import ModelConfig
+from custom_llm.model.kernels import SHORT_IN_BFLOAT16, CausalAttention, trains_on_cpu
 from custom_llm.model.layers import Dropout, RMSNorm, Rope, Rotary
 
 
@@ -171,6 +172,10 @@ def attend(
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
         if window is not None:
             mask = mask.triu(S - T - window + 1)
+    uncapped = softcap is None and mask is None
+    if uncapped and trains_on_cpu(q) and q.dtype == torch.bfloat16 and 1 < T <= SHORT_IN_BFLOAT16:
+        scale = q.shape[3] ** -0.5 if scale is None else scale
+        return CausalAttention.apply(q, k, v, scale).transpose(1, 2).flatten(2)
     on_cpu = q.device.type == "cpu"
     if softcap is not None:
         return _attend_capped(q, k, v, mask, 0.0 if on_cpu else dropout, scale, softcap)

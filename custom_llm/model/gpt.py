@@ -35,8 +35,8 @@ from custom_llm.model.experts import MixtureOfExperts
 from custom_llm.model.feed_forward import make_feed_forward
 from custom_llm.model.latent_attention import MultiHeadLatentAttention
 from custom_llm.model.layers import EPS, NORMS, Sinusoids
+from custom_llm.model.loss import NOT_TRAINED_ON, linear_cross_entropy
 
-NOT_TRAINED_ON = -100  # a target that does not count (the `ignore_index` of cross entropy)
 STD = 0.02  # of first weights
 # Matrices whose products are added to the residual stream.
 INTO_RESIDUAL = ("attn.proj.weight", "ffn.2.weight", "down.weight", "ffn.down", "shared.2.weight")
@@ -119,6 +119,7 @@ class GPTLanguageModel(nn.Module):
 
     def __init__(self, config: ModelConfig | dict[str, Any]) -> None:
         super().__init__()
+        self.compute_dtype: torch.dtype | None = None  # of activations; None: that of the embeddings
         self.act_recomp = False  # whether training computes the activations of blocks again for the backward pass
         self.config = c = config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)
         with no_default_init():
@@ -132,14 +133,16 @@ class GPTLanguageModel(nn.Module):
         init_weights(self, c.n_layer)
 
     def forward(
-        self, idx: torch.Tensor, targets: torch.Tensor | None = None, cache: Cache | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self, idx: torch.Tensor, targets: torch.Tensor | None = None, cache: Cache | None = None,
+        return_logits: bool = True,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
         """Score every next token.
 
         Args:
             idx: token ids, (B, T).
             targets: the ids one place later, (B, T), NOT_TRAINED_ON where they do not count; or None.
             cache: what was read before idx; idx is added to it. More than block_size tokens together: ValueError.
+            return_logits: without them (None) a large vocabulary takes less memory and time; for training.
 
         Returns:
             logits (B, T, vocab_size), and the mean cross-entropy in nats (None without targets).
@@ -153,11 +156,17 @@ class GPTLanguageModel(nn.Module):
             x = x * self.config.n_embd**0.5
         if self.position_embedding is not None:
             x = x + self.position_embedding(torch.arange(start, stop, device=idx.device))  # + (T, n_embd)
+        x = x.to(self.compute_dtype or x.dtype)
         layers = cache.layers if cache else [None] * len(self.blocks)
         for block, layer in zip(self.blocks, layers, strict=True):
             x = _recomputing(block, x) if self.act_recomp and self.training else block(x, layer)  # (B, T, n_embd)
-        logits = self.head(self.ln_f(x))  # (B, T, vocab_size)
-        if (cap := self.config.logit_softcap) is not None:
+        x = self.ln_f(x)
+        cap = self.config.logit_softcap
+        if targets is not None and not return_logits:
+            loss = linear_cross_entropy(x.flatten(0, 1), self.head.weight, self.head.bias, targets.flatten(), cap)
+            return None, loss
+        logits = self.head(x)  # (B, T, vocab_size)
+        if cap is not None:
             logits = cap * (logits / cap).tanh()
         if targets is None:
             return logits, None

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from custom_llm.model.kernels import RMSNormFunction, Rotation, trains_on_cpu
+
 EPS = 1e-5  # added to the mean square in norms
 BASE = 10_000.0  # of the wavelengths of positions: the slowest turns once in 2π · BASE of them
 LOW_FREQ, HIGH_FREQ = 1.0, 4.0  # rotations in the original context between which llama3 blends, in all that use it
@@ -17,9 +19,11 @@ BETA_FAST, BETA_SLOW = 32.0, 1.0  # the same of yarn
 
 
 class RMSNorm(nn.RMSNorm):
-    """PyTorch's, with weights in the type of what it is given, as its fused kernels want them."""
+    """PyTorch's, with weights in the type of what it is given, as its fused kernels for a GPU want them."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if trains_on_cpu(x):
+            return RMSNormFunction.apply(x, self.weight, self.eps)
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
@@ -128,6 +132,8 @@ class Rotary(nn.Module):
         """Rotate (B, n_head, T, head_dim), whose first token stands at position `start`."""
         stop = start + x.shape[2]
         sin, cos = self.sin[start:stop].to(x.dtype), self.cos[start:stop].to(x.dtype)  # (T, width/2)
+        if trains_on_cpu(x):
+            return Rotation.apply(x, sin, cos)
         turning, still = (x, None) if x.shape[-1] == self.width else (x[..., : self.width], x[..., self.width :])
         left, right = turning.chunk(2, dim=-1)  # (B, n_head, T, width/2) each
         parts = [left * cos - right * sin, right * cos + left * sin]

@@ -21,6 +21,7 @@ REHEARSALS = 20  # that are to fit into them
 # With less work than in these, threads and precision matter otherwise than in a whole batch: bfloat16 took 0.81 of
 # float32's time for 512 tokens of the default model, 0.60 for 1,024 and 0.50 for 4,096.
 FEWEST_TOKENS = 1024
+LARGE = 10_000_000  # parameters, from which fewer tokens are as much work
 WARM_UP, TIMED = 2, 3
 SLOWER = 1.5  # times the best time: what takes so long is not timed again, nor what comes after it
 Setting = TypeVar("Setting")
@@ -49,17 +50,18 @@ def use_fastest_settings(step: Step, batch: Batch) -> None:
             step.rehearse(part)
 
         if alone and step.device.type == "cpu":  # elsewhere the passes of whole batches are computed otherwise
-            batch = _part(rehearse, batch, seconds / REHEARSALS)
+            fewest = FEWEST_TOKENS * LARGE // max(LARGE, step.model.n_parameters())
+            batch = _part(rehearse, batch, seconds / REHEARSALS, fewest)
         work = partial(rehearse, batch)
         _, known = use_fastest(work, threads, torch.set_num_threads, seconds=seconds / 2)
         use_fastest(work, precisions, step.use_precision, GAIN, seconds / 2, known, step.processes)
     set_random_state(random_state)
 
 
-def _part(rehearse: Callable[[Batch], object], batch: Batch, seconds: float) -> Batch:
-    """As many windows of a batch as take `seconds` at most, but enough to tell what is fast for all of them."""
+def _part(rehearse: Callable[[Batch], object], batch: Batch, seconds: float, fewest: int) -> Batch:
+    """As many windows of a batch as take `seconds` at most, but `fewest` tokens, to tell what is fast for all."""
     x, y = batch
-    n = -(-FEWEST_TOKENS // x.shape[1])
+    n = -(-fewest // x.shape[1])
     rehearse((x[:n], y[:n]))  # the first time is longer
     while n < len(x) and _time_of(lambda part=(x[:n], y[:n]): rehearse(part)) < seconds / 2:
         n *= 2

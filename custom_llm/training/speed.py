@@ -6,16 +6,20 @@ float32's range, so that losses need no scaling (Kalamkar et al. 2019, arXiv:190
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
 
 from custom_llm.common.errors import UserError, is_out_of_memory
 from custom_llm.common.steps import docs
+from custom_llm.model import GPTLanguageModel
 
 GAIN = 0.1  # share of a step's time that bfloat16 must save, as it is less exact
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 WARM_UP = 3  # passes before one is recorded, in which libraries choose their kernels
 
 Pass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -33,6 +37,45 @@ def precisions_of(device: torch.device, wanted: str) -> list[str]:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """A context in which products are computed in `precision`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextlib.contextmanager
+def in_bfloat16(model: GPTLanguageModel) -> Iterator[None]:
+    """While entered, the model's activations are in bfloat16, and so are copies of its matrices that they meet.
+
+    On a CPU autocast leaves the sums between the layers and the norms in float32, and rounds what a norm gives for each
+    matrix that takes it. The gradients of the copies are those of the matrices, and added up in float32; embeddings,
+    norms, routers and the sums of the loss stay in float32.
+    """
+    routers = [mixture.router for mixture in model.mixtures]
+    originals = [
+        (module, name, parameter) for module in model.blocks.modules() if module not in routers
+        for name, parameter in module._parameters.items()
+        if parameter is not None and (parameter.dim() > 1 or isinstance(module, nn.Linear))
+    ]  # fmt: skip
+    try:
+        for module, name, parameter in originals:
+            module._parameters[name] = parameter.to(torch.bfloat16)
+        model.compute_dtype = torch.bfloat16
+        yield
+    finally:
+        for module, name, parameter in originals:
+            module._parameters[name] = parameter
+        model.compute_dtype = None
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory of activations from one step to the next, where the C library is glibc.
+
+    glibc returns it to the system as soon as 64 MB are free at its end, and the system clears it, page by page, before
+    it gives it again: a tenth of a step. What is larger than 32 MiB is still returned.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return
+    mallopt(M_TRIM_THRESHOLD, -1)
+    mallopt(M_MMAP_THRESHOLD, 32 << 20)
 
 
 @functools.cache
@@ -54,9 +97,9 @@ def compiled(model: nn.Module) -> Callable:
     compiled_model = torch.compile(model)
     from torch._dynamo.exc import TorchDynamoException
 
-    def call(*args: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def call(*args: torch.Tensor, **options: bool) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         try:
-            return compiled_model(*args)
+            return compiled_model(*args, **options)
         except TorchDynamoException as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise UserError(

@@ -16,8 +16,8 @@ from custom_llm.common.notes import say
 from custom_llm.common.steps import step
 from custom_llm.config.training import TrainConfig
 from custom_llm.model import GPTLanguageModel
-from custom_llm.model.gpt import NOT_TRAINED_ON
 from custom_llm.model.lora import keep_frozen, trained_state
+from custom_llm.model.loss import NOT_TRAINED_ON
 from custom_llm.training.distributed.parallel import (
     gathered,
     is_divided,
@@ -29,7 +29,7 @@ from custom_llm.training.distributed.parallel import (
 from custom_llm.training.distributed.processes import ALONE, Processes
 from custom_llm.training.optim.ema import Average
 from custom_llm.training.optim.optimizers import make_optimizers, set_learning_rate
-from custom_llm.training.speed import CudaGraphPass, autocast, compiled, precisions_of
+from custom_llm.training.speed import CudaGraphPass, autocast, compiled, in_bfloat16, keep_memory, precisions_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -101,6 +101,8 @@ class Step:
         """`model` is put on `device`, or divided among `processes`."""
         self.model, self.config, self.device, self.processes = model.train(), config, device, processes
         model.act_recomp = config.act_recomp
+        if device.type == "cpu":
+            keep_memory()
         self.precision = precisions_of(device, config.precision)[0]
         self.rows: int | None = None
         self._called = parallelize(model, config.strategy, processes, device)
@@ -232,9 +234,12 @@ class Step:
         """Add the gradients of the mean loss of a batch, times `weight`; return the loss."""
         # A batch that is smaller, at the end of an epoch, is not compiled for.
         call = self._compiled if self._compiled is not None and self._is_whole(x) else self._called
-        with autocast(self.device, self.precision):
-            _, loss = call(x, y)
-        ((loss + self.model.balance_loss()) * weight).backward()
+        is_divided = self.processes.size > 1 and self.config.strategy == "fsdp"  # which puts weights in place itself
+        casts = self.precision == "bfloat16" and self.device.type == "cpu" and not is_divided and call is self._called
+        with in_bfloat16(self.model) if casts else contextlib.nullcontext():
+            with autocast(self.device, self.precision):
+                _, loss = call(x, y, return_logits=False)
+            ((loss + self.model.balance_loss()) * weight).backward()
         return loss.detach()
 
     def _there(self, ids: torch.Tensor) -> torch.Tensor:

@@ -283,3 +283,28 @@ def test_what_cannot_be_compiled_is_a_sentence(tmp_path):
     done = run_script("train_llm.py", *flags, cwd=tmp_path, environment=environment)
     assert done.status == 2 and not (tmp_path / "trained_model.pth").exists()
     assert "error: --compile: the model cannot be compiled here (" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("act_recomp", [False, True])
+def test_trainings_in_bfloat16_end_as_low_as_in_float32(act_recomp):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        architecture = dict(pos_emb="rope", norm="rms", non_linearity="swiglu", tie_embeddings=True)
+        step = make_step(architecture, precision=precision, act_recomp=act_recomp, optimizer="adamw")
+        for _ in range(60):
+            update = step([windows()], 0.003)
+        losses[precision] = (update.loss / update.n_targets).item()
+        assert all(type(parameter) is torch.nn.Parameter for parameter in step.model.parameters())
+    assert losses["float32"] < 1.5
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02, abs=0.01)
+
+
+def test_the_gradient_in_bfloat16_points_where_that_of_float32_does():
+    gradients = {}
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        step = make_step(dict(pos_emb="rope", norm="rms", n_kv_heads=1, attn="gqa"), precision=precision)
+        step._backward([windows()])
+        gradients[precision] = torch.cat([p.grad.flatten() for p in step.model.parameters()])
+    assert torch.cosine_similarity(*gradients.values(), dim=0) > 0.999
