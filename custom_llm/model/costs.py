@@ -13,6 +13,7 @@ from custom_llm.config.model import ModelConfig
 from custom_llm.config.training import TrainConfig
 from custom_llm.model.feed_forward import GATES
 from custom_llm.model.gpt import GPTLanguageModel
+from custom_llm.model.loss import AT_ONCE
 
 FLOAT = 4  # bytes of float32, in which models are trained
 HALF = 2  # bytes of float16, in which llama.cpp keeps its cache
@@ -88,14 +89,19 @@ def costs_of(config: ModelConfig) -> Costs:
     scores = config.block_size * sum(2 * attention.n_head * attention.query_width for attention in attentions)
 
     # What PyTorch keeps of a token on a CPU, about, from the forward pass for the backward pass.
-    per_norm = (2 if config.norm == "layer" else 3) * config.n_embd  # RMSNorm keeps what is not yet scaled, too
-    kept = per_norm + 4 * config.vocab_size  # logits, logarithms of probabilities, and the gradients of both
+    per_norm = 2 * config.n_embd
+    kept = per_norm
     kept += sum(attention.n_activations for attention in attentions)
     for block in config.blocks:
         inner = (4 if block.non_linearity in GATES else 2) * block.up_dim
         if block.moe:
             inner = block.n_act * inner + 3 * block.n_chosen * config.n_embd + 2 * block.n_routed
         kept += 2 * per_norm + inner + (2 * config.n_embd if config.dropout else 0)  # which ones were dropped
+    tokens = BATCH_SIZE * config.block_size
+    if tokens * config.vocab_size <= AT_ONCE:
+        in_loss = 4 * tokens * config.vocab_size  # logits, logarithms of probabilities, and the gradients of both
+    else:  # in pieces, with the gradient of the output layer before that of all others
+        in_loss = AT_ONCE + config.n_embd * config.vocab_size
     return Costs(
         config=config,
         n_parameters=n_parameters,
@@ -104,5 +110,5 @@ def costs_of(config: ModelConfig) -> Costs:
         cache_bytes=HALF * sum(attention.n_cached for attention in attentions),
         # Muon keeps one number for each in the matrices inside the blocks but routers; AdamW two for all others.
         optimizer_bytes=FLOAT * (2 * n_parameters - (inside - routers)),
-        activation_bytes=FLOAT * BATCH_SIZE * config.block_size * kept,
+        activation_bytes=FLOAT * (tokens * kept + in_loss),
     )
