@@ -33,6 +33,7 @@ from custom_llm.export.plan import QUANT_TYPES
 from custom_llm.export.read_back import STEPS
 from custom_llm.export.share.companions import PARAMETERS
 from custom_llm.export.vocabulary import WRITERS
+from custom_llm.tokenizer.carried import CarriedTokenizer
 from custom_llm.tokenizer.load import TOKENIZERS
 
 TARGETS = {f"{number} {target.name}": target for number, target in enumerate((*HF_CLASSES, *ARCHITECTURES))}
@@ -43,7 +44,7 @@ def structures(target: Target) -> Iterator[Structure]:
     a = target.accepts
     latents = [dict(q_latent=n, kv_latent=16, rope_dim=4) for n in (0, 8)] if "latent" in a.attention else [{}]
     attns = [
-        Attention(4, 1 if a.shared_keys == ("mqa",) else 4, 8, bias, out_bias, qk_norm, **latent)
+        Attention(4, 1 if a.shared_keys == ("mqa",) else 4, 8, bias, out_bias, qk_norm, a.qk_norm_over[0], **latent)
         for bias, out_bias, qk_norm, latent in itertools.product(a.attn_bias, a.out_bias, a.qk_norm, latents)
     ]
     dense = [FeedForward(24, *kind, bias) for kind, bias in itertools.product(a.dense, a.dense_bias)]
@@ -56,7 +57,10 @@ def structures(target: Target) -> Iterator[Structure]:
     ):
         positions = 64 if "table" in a.positions else None
         layers = (Layer(attn, ffn),)
-        s = Structure(40, 32, 64, a.norm[0], norm_bias, 1e-5, positions, 1e4, layers, tied, head_bias, 0.0)
+        s = Structure(
+            40, 32, 64, a.norm[0], norm_bias, 1e-5, positions, 1e4, layers, tied, head_bias, 0.0,
+            norm_place=a.norm_place[0], parallel=a.parallel[0], embedding_scale=2.0 if a.embedding_scaled[0] else 1.0,
+        )  # fmt: skip
         check_structure(s)
         if a.fits(s):
             yield s
@@ -109,5 +113,5 @@ def test_one_table_says_which_activations_never_export():
 
 
 def test_every_tokenizer_can_be_written_and_every_setting_of_a_modelfile_is_one():
-    assert WRITERS.keys() == TOKENIZERS.keys()
+    assert {*WRITERS, CarriedTokenizer.kind} == TOKENIZERS.keys()  # which has files of its own
     assert PARAMETERS.keys() <= vars(Sampling()).keys()
