@@ -144,14 +144,14 @@ class Once(argparse.Action):
 
 
 class Repeatable(argparse.Action):
-    """--flag VALUE --flag VALUE as a tuple. Unlike with argparse's own `append`, it replaces the default.
+    """--flag VALUE --flag VALUE as a list. Unlike with argparse's own `append`, it replaces the default.
 
     The default is a tuple; that tells a file of options to take a list.
     """
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         before = getattr(namespace, self.dest)
-        setattr(namespace, self.dest, (*(() if before is self.default else before), values))
+        setattr(namespace, self.dest, [*(() if before is self.default else before), values])
 
 
 def number(
@@ -244,7 +244,7 @@ def _value(key: str, node: Node, action: argparse.Action, parser: StepParser) ->
             raise ValueError(f"{key} is a list; give one value, in quotes if it is one")
         texts = [_text(f"{key} has an item that", item) for item in node.value]
         if is_repeatable:
-            return tuple(check(text) for text in texts)
+            return [check(text) for text in texts]
         for text in texts:
             if "," in text:
                 raise ValueError(f"{key} has an item with a comma, {shown(text)}; commas divide items")

@@ -355,6 +355,8 @@ def test_a_resolved_file_read_back_gives_the_same_options(tmp_path_factory, data
             values[name] = data.draw(numbers[name])
         elif name == "stop":
             values[name] = data.draw(st.lists(TEXT.filter(bool), max_size=3))
+        elif name == "lora" and script == "inference_gguf":
+            values[name] = data.draw(st.lists(st.just("a.gguf:0.5"), max_size=2))
         elif isinstance(value, bool) or name in ("bias", "moe", "stream"):
             values[name] = data.draw(st.booleans())
     path = tmp_path_factory.getbasetemp() / "resolved.yaml"
