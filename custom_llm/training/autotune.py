@@ -22,6 +22,9 @@ REHEARSALS = 20  # that are to fit into them
 # float32's time for 512 tokens of the default model, 0.60 for 1,024 and 0.50 for 4,096.
 FEWEST_TOKENS = 1024
 LARGE = 10_000_000  # parameters, from which fewer tokens are as much work
+# Parameters from which all threads are fastest, and bfloat16 where the processor has instructions for it: to time it
+# would take longer than choosing may, and on a busy machine say the contrary.
+CERTAIN = 50_000_000
 WARM_UP, TIMED = 2, 3
 SLOWER = 1.5  # times the best time: what takes so long is not timed again, nor what comes after it
 Setting = TypeVar("Setting")
@@ -40,6 +43,9 @@ def use_fastest_settings(step: Step, batch: Batch) -> None:
         threads.append(threads[-1] // 2)
     precisions = precisions_of(step.device, step.config.precision)
     if len(threads) == len(precisions) == 1:
+        return
+    if step.device.type == "cpu" and step.model.n_parameters() >= CERTAIN:
+        step.use_precision(precisions[-1])
         return
     seconds = min(SECONDS, SHARE * 60 * (step.config.minutes or inf))
     random_state = get_random_state()
