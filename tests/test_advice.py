@@ -15,7 +15,7 @@ from custom_llm.common.steps import STEPS
 FILES = sorted((ROOT / "custom_llm").rglob("*.py"))
 FLAG = re.compile(r"(?<![\w-])--([a-z]\w+)")
 # Of other programs: torchrun, pip, git and llama.cpp's.
-OTHERS = {"nproc", "python", "standalone", "logdir", "no_", "version", "metadata", "outfile", "outtype"}
+OTHERS = {"nproc", "python", "standalone", "logdir", "no_", "version", "metadata", "outfile", "outtype", "merge"}
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,9 @@ def read_structure(folder: Path) -> tuple[str, Structure]:
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if not isinstance(raw, dict):
         raise ValueError("its config.json is no JSON object")
-    name = next(iter(raw.get("architectures") or [""]), "")
+    said = raw.get("architectures")
+    kinds = {c.model_type: c.name for c in reversed(list(BY_NAME.values()))}
+    name = str(said[0]) if isinstance(said, list) and said else kinds.get(raw.get("model_type"), "")
     if name not in BY_NAME and name not in INSIDE and name != OURS:
         known = ", ".join(sorted({c.model_type for c in BY_NAME.values()}))
         what = raw.get("model_type") or name or "nothing"

@@ -2,7 +2,7 @@
 
     python quickstart.py                            about two and a half minutes
     python quickstart.py notes.txt --minutes 10
-    python quickstart.py notes.txt --from WHAT      from a model that knows a language already (see llm_model.py)
+    python quickstart.py notes.txt --from WHAT      from a model that knows a language already (see step 1)
     python quickstart.py notes.txt --preset modern --tokenizer bpe --seed 1      any option of the steps
 
 Chooses sizes for the text, the machine and the minutes, and ends with the four commands that would repeat it by hand.

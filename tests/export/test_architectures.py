@@ -42,6 +42,7 @@ from custom_llm.training.loop import train_model
 
 ROPE = dict(pos_emb="rope", norm="rms", bias=False)
 MODERN = dict(ROPE, non_linearity="swiglu")
+GEMMA = dict(ROPE, non_linearity="geglu", norm_place="both", scale_embeddings=True, sliding_window=16)
 EXPERTS = dict(moe=True, n_exp=6, n_act=2, up_dim=32)
 LATENT = dict(attn="mla", q_latent_dim=40, kv_latent_dim=32, rope_head_dim=8)
 
@@ -205,6 +206,12 @@ def test_other_models_are_proven_too(tmp_path, options, architecture, hf_class):
 ONE_EACH = {
     "gpt2": {},
     "starcoder2": dict(pos_emb="rope"),
+    "gptneox": dict(pos_emb="rope", parallel_residual=True, rotary_dim=4, non_linearity="gelu_erf"),
+    "qwen2": dict(MODERN, qkv_bias=True),
+    "olmo2": dict(MODERN, qk_norm=True, qk_norm_over="all", norm_place="after"),
+    "gemma3": dict(GEMMA, qk_norm=True, full_every=2, rope_base_local=1000.0),
+    "gemma2": dict(GEMMA, attn_softcap=20.0, logit_softcap=10.0, tie_embeddings=True),
+    "phi3": dict(MODERN, rotary_dim=4),
     "arcee": dict(MODERN, non_linearity="relu2"),
     "llama": MODERN,
     "jais2": dict(pos_emb="rope", non_linearity="relu2"),

@@ -194,7 +194,7 @@ def test_the_end_of_text_is_the_one_of_documents(exported, form):
         assert runtime.eos == tokenizer.end_of_text_id
         assert runtime.ends_text(tokenizer.end_of_text_id)
     vocabulary = read_vocabulary(hf_dir)
-    assert vocabulary.end_of_text_id == tokenizer.end_of_text_id
+    assert vocabulary.keys["tokenizer.ggml.eos_token_id"] == tokenizer.end_of_text_id
     types = {vocabulary.tokens[i]: type_ for i, type_ in enumerate(vocabulary.types) if type_ != 1}
     assert types == {**dict.fromkeys(FORMS[form][1], 3), **dict.fromkeys(FORMS[form][2], 4)}
 

@@ -281,7 +281,7 @@ class AsOnAGpu:
     """A step that does not look at what became of it, which at one of them is no number."""
 
     def __init__(self, step: Step, diverges_at: int) -> None:
-        self.step, self.device, self.diverges_at = step, SimpleNamespace(type="gpu"), diverges_at
+        self.step, self.device, self.diverges_at = step, SimpleNamespace(type="cuda"), diverges_at
         self.n_steps = 0
 
     def __getattr__(self, name: str) -> object:
