@@ -56,8 +56,8 @@ class Clock:
         self, config: TrainConfig, steps_per_epoch: int, now: Callable[[], float] = time.monotonic, n_held_out: int = 0,
         starts_from_base: bool = False,
     ) -> None:  # fmt: skip
-        """`starts_from_base`: `max_epochs` ends a training by the clock, too, if it is over sooner, and there are
-        reports within epochs, which are few and long then.
+        """`starts_from_base`: `max_epochs` ends a training by the clock, too, if it is over sooner, and reports are
+        spread over it instead of one being made after each epoch, which are few and long then.
         """
         self.now, self.n_held_out = now, n_held_out  # tokens that a report reads; 0: not known
         self.steps = self.epochs = self.tokens = 0  # finished so far
@@ -70,7 +70,7 @@ class Clock:
         self._seconds = 60 * (config.minutes or 0)
         # A base memorises a short text in a few epochs, whatever time there is, and a training from one does best if
         # its learning rate has come down by then.
-        self._reports_within = not self.counts_epochs or starts_from_base
+        self.reports_epochs = self.counts_epochs and not starts_from_base and config.eval_interval is None
         self._most_steps = config.max_epochs * steps_per_epoch if starts_from_base else math.inf
         self._start = self._checkpointed = now()
         self._reported = 0.0  # progress at the last report
@@ -121,7 +121,7 @@ class Clock:
         """Whether it is time for a report within an epoch."""
         if self._config.eval_interval is not None:
             return self.steps % self._config.eval_interval == 0 or (not self.counts_epochs and self.progress >= 1.0)
-        if not self._reports_within:
+        if self.reports_epochs:
             return False
         pause = max(1 / REPORTS, self._report_share() / REPORT_SHARE)
         if self._config.minutes is None:

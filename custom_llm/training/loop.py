@@ -157,7 +157,7 @@ class Trainer:
                         break
                 else:
                     clock.epochs, clock.batches = clock.epochs + 1, 0
-                    if clock.counts_epochs and (self.config.eval_interval is None or clock.done):
+                    if clock.reports_epochs or (clock.counts_epochs and clock.done):
                         self._report(progress, clock.epochs)
             self._report(progress, clock.epochs + 1)  # if the time was over just after it was asked for a report
             self.save_checkpoint()
