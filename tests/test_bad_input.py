@@ -402,7 +402,7 @@ TRAININGS = [
     ("--resume", {CHECKPOINT: altered_checkpoint(best_model={"x": 1})}, "needs: best_model is something else"),
     ("--resume", {CHECKPOINT: flipped(CHECKPOINT, "head.weight", of_best=True)}, f"{CHECKPOINT} is damaged"),
     ("--resume", {"model_config.pth": letter_changed}, "model_config.pth is damaged"),
-    ("--resume --optimizer adamw", {}, f"{CHECKPOINT} is a training with --optimizer muon; resume it so, or start anew"),
+    ("--resume --optimizer adamw", {}, f"{CHECKPOINT} is a training with --optimizer muon; resume it so"),
     ("--resume --tokenizer bpe", {}, "is the training of a model with vocab_size"),
     ("--resume --max_chars 2000", {}, f"{CHECKPOINT} is the training"),
     ("--resume", {"model_config.pth": lambda f: altered_config(f, n_layer=1)}, "of a model with n_layer 2, and this"),
