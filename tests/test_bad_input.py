@@ -506,6 +506,7 @@ def test_a_learning_rate_that_blows_up_is_named(folder, capsys):
     assert digest(kept) == before
 
 
+@pytest.mark.slow
 def test_the_way_out_of_damaged_files_works(folder, capsys):
     """Each error names a step; that step is taken, and what failed goes."""
     training = f"{TRAINING} input.txt"

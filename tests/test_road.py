@@ -71,6 +71,7 @@ def test_ctrl_c_in_quickstart_ends_the_training_and_makes_the_file(tmp_path):
     assert scored.status == 0 and "quickstart/model.gguf.Q8_0.gguf" in scored.stdout, scored.stderr
 
 
+@pytest.mark.slow
 def test_text_far_past_the_context(tmp_path):
     """300 tokens and more from a model that sees 64."""
     train(tmp_path, STORY * 20, epochs=1, block_size=64)

@@ -208,7 +208,7 @@ CASES: list[tuple[str, Make, str | list[str], str]] = [
     (MODEL, content("hf/config.json", b"{}"), "--from hf", "--from hf: "),
     (MODEL, config(architectures=["WeirdForCausalLM"], model_type="weird"), "--from hf", "llama"),
     (MODEL, config(architectures=["BertModel"], model_type="bert"), "--from hf", "llama"),
-    (MODEL, config(architectures="Llama"), "--from hf", "--from hf: "),
+    (MODEL, config(architectures="Llama", model_type="weird"), "--from hf", "model of weird"),
     (MODEL, config(architectures=["X"], model_type="x", auto_map={"AutoModel": "m.X"}), "--from hf", "code of its own"),
     (MODEL, config(quantization_config={"quant_method": "gptq"}), "--from hf", "way that is not read here ('gptq')"),
     (MODEL, config(vocab_size=-5), "--from hf", "--from hf: "),

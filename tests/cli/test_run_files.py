@@ -384,6 +384,7 @@ def test_step_1_repeats(call, flags):
     assert (torch.load("model_config.pth", weights_only=True), Path("model_config.yaml").read_text()) == first
 
 
+@pytest.mark.slow
 def test_the_whole_road_repeats(folder, call, monkeypatch):
     Path("input.txt").write_text(STORY * 30)
     Path("run.yaml").write_text(ROAD)

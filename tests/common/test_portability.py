@@ -89,6 +89,7 @@ GO = """if True:
 """
 
 
+@pytest.mark.slow
 @PROC
 def test_every_step_on_windows(tmp_path):
     for name, text in {"notes.txt": STORY * 80, "prompts.txt": "Mia\nThe\n"}.items():

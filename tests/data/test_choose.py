@@ -61,6 +61,7 @@ def test_a_local_copy_of_tinystories_is_trained_on(folder, how):
     assert text.read_text(encoding="utf-8") == "<|endoftext|>".join(STORIES)
 
 
+@pytest.mark.slow
 def test_a_dataset_of_the_hub_is_trained_on_and_again_without_the_hub(folder, tmp_path):
     write_stories(tmp_path / "hub/datasets/roneneldan/TinyStories")
     flags = ["--dataset", "tinystories", "--max_tokens", "5000", "--tokenizer", "bpe", "--vocab_size", "300"]

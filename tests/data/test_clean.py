@@ -79,6 +79,7 @@ def test_what_could_be_left_out_is_said():
         assert list(advice(chat)) == ["this looks like a chat; it is learnt as plain text, with its dates and names"]
 
 
+@pytest.mark.slow
 def test_the_advice_works(tmp_path):
     """57 posts, from --inspect without a model to --inspect with what it advised."""
     for i in range(57):

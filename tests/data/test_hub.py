@@ -268,6 +268,7 @@ def test_columns_nobody_asked_for_are_not_downloaded(hub, tmp_path):
     assert hub.bytes_sent - before < 20_000_000  # of 40 million
 
 
+@pytest.mark.slow
 def test_a_hub_that_changes_breaks_and_vanishes(hub, tmp_path):
     home, environment = tmp_path / "home", hub.environment(tmp_path / "home")
     own = write_stories(hub.folder / "datasets/own/stories", STORIES[:40])

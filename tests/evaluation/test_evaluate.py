@@ -278,6 +278,7 @@ def evaluate_without_llama_cpp(folder: Path, tmp_path: Path, *flags: object) -> 
     return run_script("evaluate_llm.py", *map(str, flags), cwd=folder, environment={"PYTHONPATH": path})
 
 
+@pytest.mark.slow
 def test_weights_and_directory_are_scored_without_llama_cpp(classic, tmp_path, monkeypatch, capsys):
     flags = ("--max_tokens", 300, "--samples", 2, "--sample_tokens", 60, "--seed", 1)
     json_path, png = tmp_path / "without.json", tmp_path / "a.png"

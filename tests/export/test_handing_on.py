@@ -331,6 +331,7 @@ def test_the_model_card_is_one_for_the_hub(handed_on):
         assert f"| {name} | {size} MB | {kl} | {on_text} | {on_random} |" in handed_on.readme
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_card_run(handed_on, hub, tmp_path):
     """For whoever finds it on the hub: what they download is what was pushed."""
     [code] = re.findall(r"```python\n(.*?)\n```", handed_on.readme, re.DOTALL)

@@ -384,6 +384,7 @@ def test_a_grammar_that_cannot_be_spelled_ends_the_line_that_was_begun(call):
 # The weights themselves
 
 
+@pytest.mark.slow
 def test_pytorch_writes_what_its_gguf_writes(call, tmp_path):
     """The same seed, the same text, and log-probabilities that agree to 1e-3, sliding the window, too."""
     train(tmp_path, STORY * 80, **PRESETS["modern"])  # no GELU, which is a table of float16 in llama.cpp

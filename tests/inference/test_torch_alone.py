@@ -81,6 +81,7 @@ def test_many_prompts_and_the_newest_file_are_those_of_the_weights(write, tmp_pa
     assert "warning: prompts.txt, line 2: not in the model's vocabulary, left out: 'é'\n" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_gguf_is_refused_in_a_line_and_a_grammar_followed(write, tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     for script in ("inference_gguf.py", "serve_gguf.py"):
@@ -91,6 +92,7 @@ def test_a_gguf_is_refused_in_a_line_and_a_grammar_followed(write, tmp_path):
     assert result.status == 0 and re.fullmatch(r"Mia found a[a-z]{3}\.\n", result.stdout), result
 
 
+@pytest.mark.slow
 def test_the_weights_are_served(write, tmp_path, without):
     write("--max_tokens", "0")
     with served(tmp_path / "trained_model.pth", **without) as server:

@@ -266,6 +266,7 @@ def test_the_scripts_take_a_vocabulary_of_pieces(trained, tmp_path):
     assert "vocabulary" not in said.stderr
 
 
+@pytest.mark.slow
 def test_llama_cpps_converter_writes_the_same_vocabulary(trained, exported, tmp_path):
     checkout = Path(os.environ.get("LLAMA_CPP", ROOT / "llama.cpp"))
     if not (checkout / "convert_hf_to_gguf.py").is_file():

@@ -166,6 +166,7 @@ def test_a_signal_to_torchrun_stops_all_after_the_step_and_one_process_goes_on(f
     assert "Generated text:" in rest.stdout
 
 
+@pytest.mark.slow
 def test_a_divided_model_is_trained_to_the_end_and_is_an_ordinary_one_in_its_files(folder):
     flags = [*FLAGS, "--strategy", "fsdp", "--max_iters", "20"]
     process = torchrun(2, "train_llm.py", *flags, cwd=folder)

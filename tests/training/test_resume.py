@@ -289,6 +289,7 @@ def training(folder: Path, *flags: str):
             process.kill()
 
 
+@pytest.mark.slow
 def test_of_two_trainings_in_one_folder_the_second_is_told_what_works(folder, monkeypatch, capsys):
     with training(folder) as process:
         monkeypatch.chdir(folder)
@@ -371,6 +372,7 @@ def test_a_disk_that_stays_full_at_the_end(folder):
     assert rest.status == 0 and "Generated text:" in rest.stdout, rest.stderr
 
 
+@pytest.mark.slow
 def test_a_better_model_of_the_same_training_stays_until_there_is_a_better_one(folder):
     """As after a kill between a report and the next checkpoint."""
 
