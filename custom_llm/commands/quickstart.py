@@ -39,6 +39,8 @@ TEXT_TOKENS, TEXT_TOKENS_OF_BASE = 1500, 300  # characters, or pieces of words
 OPENING = "Once upon a time"  # of many of the bundled stories
 TEMPERATURE = 0.6  # a model of a few minutes is surer of a word than of the next sentence
 
+ONLY_FOR = {"--lora": "train_llm"}  # the rank of an adapter; where a model writes it is the file of one
+
 
 def make_parser() -> StepParser:
     """The command line."""
@@ -114,6 +116,8 @@ def _add_options_of_steps(parser: StepParser) -> dict[str, list[str]]:
     for script in ROAD:
         for action in import_module(f"custom_llm.commands.{STEPS[script]}").make_parser()._actions:
             for flag in set(action.option_strings) - own:
+                if ONLY_FOR.get(flag, script) != script:
+                    continue
                 takers.setdefault(flag, []).append(words[script])
                 nargs[flag] = action.nargs
     for flag, lists in takers.items():
