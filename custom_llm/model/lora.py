@@ -128,7 +128,8 @@ def merge(
     for name, value in trained.items():
         if name.endswith(A):
             layer = name.removesuffix(A)
-            product = trained[f"{layer}{B}"].float() @ value.float()
+            with torch.autocast(value.device.type, enabled=False):  # within which the best weights are kept
+                product = trained[f"{layer}{B}"].float() @ value.float()
             merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + alpha / len(value) * product
         elif not name.endswith(B):
             merged[name] = value

@@ -64,6 +64,9 @@ def test_an_adapter_begins_as_nothing_and_merged_is_what_it_is_applied(architect
     merged = tiny(**architecture).eval()
     merged.load_state_dict(merge(base.state_dict(), trained_state(model), 8.0))
     torch.testing.assert_close(merged(x)[0], applied, rtol=1e-5, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):  # a training in bfloat16 keeps its best weights as exactly
+        again = merge(base.state_dict(), trained_state(model), 8.0)
+    assert all(torch.equal(weight, again[name]) for name, weight in merged.state_dict().items())
 
 
 def test_lora_is_that_of_peft(tmp_path):
