@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from custom_llm.base.folder import weight_files
 from custom_llm.config.model import ModelConfig
 from custom_llm.export.graph.check import check_structure, expected_shapes
 from custom_llm.export.graph.configuration import as_model
@@ -17,7 +18,6 @@ from custom_llm.export.graph.tensor_names import restore
 from custom_llm.export.huggingface.classes import BY_NAME
 from custom_llm.export.huggingface.directory import OURS
 
-INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 # Classes that hold another one: its tensors' names begin otherwise, and its configuration stands inside theirs.
 INSIDE = {
     "Gemma3ForConditionalGeneration": (
@@ -95,24 +95,13 @@ def _completed(folder: Path, raw: dict[str, Any], name: str) -> dict[str, Any]:
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a folder's safetensors files. ValueError and OSError as by `read_folder`."""
-    files = [WEIGHTS]
-    if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        try:
-            files = sorted({str(file) for file in index["weight_map"].values()})
-        except (AttributeError, KeyError, TypeError):
-            raise ValueError(f"{INDEX} is damaged") from None
     tensors: dict[str, torch.Tensor] = {}
-    for file in files:
-        if Path(file).name != file:
-            raise ValueError(f"{INDEX} names {file!r}, which is not in the folder")
-        if not (folder / file).is_file():
-            raise FileNotFoundError(2, "no such file", str(folder / file))
+    for path in weight_files(folder):
         try:
-            with safe_open(folder / file, framework="pt") as opened:
+            with safe_open(path, framework="pt") as opened:
                 tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise ValueError(f"{file} is damaged ({error})") from None
+            raise ValueError(f"{path.name} is damaged ({error})") from None
     return tensors
 
 
