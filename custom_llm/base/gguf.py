@@ -37,17 +37,19 @@ CAPS = {"gemma2": (50.0, 30.0)}
 LLAMA3_ORIGINALS = [1 << i for i in range(5, 21)]  # contexts that the tensor of factors may be of
 
 
-def read_gguf(path: str | Path) -> tuple[ModelConfig, dict[str, torch.Tensor], str]:
+def read_gguf(path: str | Path, header: Header | None = None) -> tuple[ModelConfig, dict[str, torch.Tensor], str]:
     """The configuration of a file's model, its weights under our names, and the type most of them were rounded to.
 
     That is empty where they were not. Weights in F16 and BF16 stay so, others are float32.
+
+    header: of the file, if it was read already.
 
     Raises:
         ValueError: what is wrong with it, or not known here.
         UserError: the header is damaged.
         OSError: the file cannot be read.
     """
-    header = read_header(path)
+    header = header or read_header(path)
     kind = header.metadata.get("general.type", "model")
     name = header.metadata.get("general.architecture")
     if kind != "model":

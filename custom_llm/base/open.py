@@ -126,11 +126,12 @@ def _open_gguf(path: Path) -> Base:
         first, whole = (path.name[: found.start()] + end for end in (f"-00001-of-{found[2]}.gguf", ".gguf"))
         raise ValueError(f"it is one of {int(found[2])} parts; join them: llama-gguf-split --merge {first} {whole}")
     check_fits(numbers_in_gguf(path))
+    header = read_header(path)
     try:
-        config, weights, quantized = read_gguf(path)
+        config, weights, quantized = read_gguf(path, header)
     except ValueError as error:
         raise ValueError(f"{error}{WAY_OUT}") from None
-    metadata = read_header(path).metadata
+    metadata = header.metadata
     tokenizer = _characters_of_gguf(metadata) or carried_from_gguf(metadata, config.vocab_size, path.name)
     license, languages = metadata.get("general.license", ""), metadata.get("general.languages", [])
     origin = Origin(path.name, clean_line(str(license)), quantized)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from custom_llm.config.model import MODEL_DEFAULTS, ModelConfig
+from custom_llm.export.graph.check import expected_shapes
 from custom_llm.export.graph.graph import (
     GATE_ACTIVATIONS,
-    Attention,
     Experts,
     FeedForward,
     Graph,
@@ -19,6 +19,7 @@ from custom_llm.export.graph.graph import (
     Structure,
     Tensors,
 )
+from custom_llm.export.graph.rewrites.norms import with_biases
 
 GATES = {activation: name for name, activation in GATE_ACTIVATIONS.items()}
 
@@ -113,34 +114,7 @@ def _with_all_biases(graph: Graph) -> Graph:
     some = {layer.attn.bias for layer in layers}
     if len(set(facts)) == 1 and len(some) == 1:
         return graph
-    tensors: Tensors = {}
-
-    def blank(name: str, is_there: bool) -> None:
-        if not is_there:
-            tensors[f"{name}.bias"] = torch.zeros(len(graph.tensors[f"{name}.weight"]))
-
-    for i, layer in enumerate(layers):
-        for name in ("query_down", "kv_down") if layer.attn.is_latent else ("query", "key", "value"):
-            if f"blocks.{i}.attn.{name}.weight" in graph.tensors:
-                blank(f"blocks.{i}.attn.{name}", layer.attn.bias)
-        blank(f"blocks.{i}.attn.proj", layer.attn.out_bias)
-        if isinstance(layer.ffn, FeedForward):
-            for name in ("gate", "up", "down") if layer.ffn.gated else ("up", "down"):
-                blank(f"blocks.{i}.ffn.{name}", layer.ffn.bias)
-    if graph.s.norm == "layer" and not graph.s.norm_bias:
-        for name in graph.map(r"(ln_f|blocks\.\d+\.ln[12](_after)?)\.weight", lambda x: x):
-            blank(name.removesuffix(".weight"), False)
-    return graph.change(
-        tensors,
-        norm_bias=graph.s.norm == "layer",
-        layers=tuple(
-            Layer(
-                _biased(layer.attn), replace(layer.ffn, bias=True) if isinstance(layer.ffn, FeedForward) else layer.ffn
-            )
-            for layer in layers
-        ),
-    )
-
-
-def _biased(a: Attention) -> Attention:
-    return replace(a, bias=True, out_bias=True)
+    norm_bias = graph.s.norm == "layer"
+    shapes = expected_shapes(replace(graph.s, norm_bias=norm_bias, layers=with_biases(graph, True)))
+    blank = {name: torch.zeros(shape) for name, shape in shapes.items() if name not in graph.tensors}
+    return graph.change(blank, norm_bias=norm_bias, layers=with_biases(graph, True))

@@ -97,7 +97,7 @@ def zero_biases(graph: Graph) -> Graph:
     tensors = {name.replace("weight", "bias"): zero for name, zero in zeros.items()}
     blank = graph.s.blank_biases or not any(name.endswith(".bias") for name in graph.tensors)
     return graph.change(
-        {**tensors, **graph.tensors}, norm_bias=True, layers=_with_biases(graph, True), blank_biases=blank
+        {**tensors, **graph.tensors}, norm_bias=True, layers=with_biases(graph, True), blank_biases=blank
     )
 
 
@@ -106,10 +106,11 @@ def drop_blank_biases(graph: Graph) -> Graph:
     if not graph.s.blank_biases:
         return graph
     bare = graph.without(*graph.map(r".*\.bias", lambda x: x))
-    return bare.change({}, norm_bias=False, layers=_with_biases(graph, False), blank_biases=False)
+    return bare.change({}, norm_bias=False, layers=with_biases(graph, False), blank_biases=False)
 
 
-def _with_biases(graph: Graph, bias: bool) -> tuple[Layer, ...]:
+def with_biases(graph: Graph, bias: bool) -> tuple[Layer, ...]:
+    """The layers with biases in attention and in dense feed-forward layers, or without."""
     return tuple(
         Layer(
             replace(layer.attn, bias=bias, out_bias=bias),
